@@ -1,0 +1,97 @@
+"""Where the patches are: the grid, the offsets between its patches, and how a table of offsets becomes an N×N map.
+
+Tokens are patches in row-major order: patch (r, c) of a grid of R rows and C columns is token n = r·C + c. Everything
+spatial in this package is a function of the offset δ[i, j] = (row, column) of patch j minus that of patch i: a vector in
+units of patches, rows downwards, columns to the right. Query i looks at key j, so δ points from the one who looks.
+
+N = R·C tokens have N² pairs but only (2R−1)(2C−1) distinct offsets (14×14: 38,416 against 729). So a map is computed on
+the offsets, as a *table*, and `spread` lays it out over the pairs.
+
+Letters: B batch, N tokens, P prefix tokens (a class token), D width, H heads, R rows, C columns of the grid.
+"""
+
+import torch
+from torch import Tensor
+
+from .errors import UserError
+
+Grid = tuple[int, int]  # (rows, columns)
+
+
+def offsets(rows: int, columns: int) -> Tensor:
+    """List the distinct offsets of a grid: (2·rows−1, 2·columns−1, 2), each (row, column) in patches.
+
+    Entry [a, b] is (a − (rows−1), b − (columns−1)), so the offset (0, 0) stands in the middle.
+    """
+    down = torch.arange(-(rows - 1), rows)
+    right = torch.arange(-(columns - 1), columns)
+    return torch.stack(torch.meshgrid(down, right, indexing="ij"), dim=-1)
+
+
+def pair_offsets(rows: int, columns: int) -> Tensor:
+    """Write out δ[i, j] for all pairs of patches: (N, N, 2). For reading and testing; the package works on `offsets`."""
+    places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns))  # (N, 2)
+    return places[None, :, :] - places[:, None, :]
+
+
+def spread(table: Tensor, grid: Grid) -> Tensor:
+    """Lay a table of the offsets, (..., 2R−1, 2C−1), out over all pairs of patches: (..., N, N).
+
+    spread(t, (R, C))[..., i, j] = t[..., δ_row + R−1, δ_column + C−1]. Two sliding windows do it: the window that begins
+    at s holds s + t for each key row t, and query row r needs key row − r + R−1, so its window begins at s = R−1−r: the
+    windows in reverse order. No index tensor has to be built, moved between devices or kept for each image size.
+    """
+    rows, columns = grid
+    if table.shape[-2:] != (2 * rows - 1, 2 * columns - 1):
+        raise UserError(
+            f"a table for a grid of {rows}×{columns} patches ends in {2 * rows - 1}×{2 * columns - 1} offsets, "
+            f"this one in {'×'.join(map(str, table.shape[-2:]))}"
+        )
+    windows = table.unfold(-2, rows, 1).unfold(-2, columns, 1)  # (..., query row, query column, key row, key column)
+    return windows.flip(-4, -3).flatten(-4, -3).flatten(-2, -1)
+
+
+def pad_prefix(spatial: Tensor, prefix: int, neutral: float) -> Tensor:
+    """Frame a map of the patches, (..., N, N), with `prefix` rows and columns of a neutral value: (..., P+N, P+N).
+
+    Prefix tokens have no place in the image. What is neutral depends on the way in: 0 where the map is added to the
+    scores, 1 where it multiplies them.
+    """
+    return torch.nn.functional.pad(spatial, (prefix, 0, prefix, 0), value=neutral) if prefix else spatial
+
+
+def patchify(images: Tensor, patch: int) -> Tensor:
+    """Cut images (..., channels, R·p, C·p) into tokens (..., R·C, channels·p·p), row by row.
+
+    Inside a token the order is channel, row, column: that of a convolution's flattened weight, so that a linear layer on
+    these tokens is a convolution with kernel and stride p. Raises UserError if the patch does not fit.
+    """
+    *batch, channels, height, width = images.shape
+    rows, columns = patch_grid((height, width), patch)
+    cut = images.reshape(*batch, channels, rows, patch, columns, patch)
+    k = len(batch)
+    order = (*range(k), k + 1, k + 3, k, k + 2, k + 4)  # ..., row, column, channel, row in patch, column in patch
+    return cut.permute(order).reshape(*batch, rows * columns, channels * patch * patch)
+
+
+def unpatchify(tokens: Tensor, grid: Grid, patch: int) -> Tensor:
+    """Put tokens (..., R·C, channels·p·p) of `patchify` back together: (..., channels, R·p, C·p)."""
+    rows, columns = grid
+    *batch, _, size = tokens.shape
+    channels = size // (patch * patch)
+    k = len(batch)
+    order = (*range(k), k + 2, k, k + 3, k + 1, k + 4)  # ..., channel, row, row in patch, column, column in patch
+    cut = tokens.reshape(*batch, rows, columns, channels, patch, patch)
+    return cut.permute(order).reshape(*batch, channels, rows * patch, columns * patch)
+
+
+def patch_grid(image_size: tuple[int, int], patch: int) -> Grid:
+    """Count the rows and columns of patches in an image of (height, width). Raises UserError if the patch does not fit."""
+    height, width = image_size
+    if height % patch or width % patch or not height or not width:
+        near = [max(patch, round(side / patch) * patch) for side in image_size]
+        raise UserError(
+            f"an image of {height}×{width} pixels cannot be cut into patches of {patch}×{patch}; "
+            f"resize it to {near[0]}×{near[1]}, or choose a patch that divides both sides"
+        )
+    return height // patch, width // patch

@@ -1,0 +1,39 @@
+"""For all tests: the network is cut off, threads are few, and real images are there or are not."""
+
+import importlib.util
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+REAL_IMAGES = ROOT.parent / "shared" / "data"
+
+# This process, and by the variable each one that it starts.
+CUT = HERE / "no_network"
+os.environ["PYTHONPATH"] = os.pathsep.join([str(CUT), *filter(None, [os.environ.get("PYTHONPATH")])])
+spec = importlib.util.spec_from_file_location("no_network", CUT / "sitecustomize.py")
+spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture(scope="session")
+def real_images(tmp_path_factory):
+    """Unpack sets of real images by name: `real_images("flowers17-256")` is the folder that holds the set's folder.
+
+    Skips where they are missing: they may not be part of the project.
+    """
+    unpack = REAL_IMAGES / "unpack.sh"
+    folder = tmp_path_factory.mktemp("images")
+
+    def get(name: str) -> Path:
+        if not unpack.is_file():
+            pytest.skip("the real images for tests are not on this machine")
+        subprocess.run(["sh", str(unpack), name, str(folder)], check=True, stdout=subprocess.DEVNULL)
+        return folder
+
+    return get
