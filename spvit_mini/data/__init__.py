@@ -1,0 +1,1 @@
+"""Data: made sets, image sets, augmentation, and the order in which images come."""
