@@ -13,7 +13,6 @@ columns. The grid is always told, so rectangles and odd sizes need no guessing; 
 Letters: B batch, N tokens, P prefix, D width, H heads, C = D/H width of a head (where no grid is near).
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -113,9 +112,8 @@ def load_state(model: nn.Module, state: dict[str, Tensor], *, source: str) -> No
     Raises UserError that names the first differences if they belong to another model.
     """
     own = model.state_dict()
-    if state.get("positions") is not None and own.get("positions") is not None:
-        if state["positions"].shape[:2] == own["positions"].shape[:2]:
-            state = {**state, "positions": resize_grid(state["positions"], model.grid)}
+    if "positions" in state and "positions" in own and state["positions"].shape[:2] == own["positions"].shape[:2]:
+        state = {**state, "positions": resize_grid(state["positions"], model.grid)}
     differences = [f"lacks {name}" for name in own if name not in state]
     differences += [f"has {name}, which the model lacks" for name in state if name not in own]
     differences += [
@@ -133,7 +131,7 @@ def model_from_weights(path: str | Path) -> ViT:
     """Rebuild the model that a weights file belongs to, from the name and configuration in its metadata."""
     _, metadata = load_weights(path)
     if "config" not in metadata:
-        raise UserError(f"{path} does not say which model it belongs to; name it: create_model(NAME, weights={str(path)!r})")
+        raise UserError(f"{path} does not say which model it belongs to; name one: create_model(NAME, weights=FILE)")
     config = json.loads(metadata["config"])
     config["image_size"] = tuple(config["image_size"])
     return create_model(metadata["model"], weights=path, **config)

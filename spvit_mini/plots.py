@@ -1,0 +1,142 @@
+"""The one figure style, and the pictures that lessons and programs share.
+
+One colour per method everywhere (Okabe and Ito's palette, told apart by the colour-blind too); axes with units; thin
+lines per seed and their mean; limits shared by all maps of a figure, so that colours can be compared across heads. A
+figure's title is its finding. Every function returns the figure or draws into the axes it is given.
+"""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+COLOURS = {
+    "vit": "#000000",
+    "cnn": "#7f7f7f",
+    "rpb": "#56B4E9",
+    "window": "#F0E442",
+    "psa": "#E69F00",
+    "gpsa": "#D55E00",
+    "spsa": "#0072B2",
+    "anchored": "#009E73",
+    "added": "#CC79A7",
+}
+CONTENT = "viridis"  # for what is never negative: attention weights
+PRIOR = "PuOr_r"  # for what has a neutral middle: priors and biases; orange above it, purple below
+
+
+def style() -> None:
+    """Set the style of all figures: small, plain, crisp on screens and in print, legible on light and dark pages."""
+    plt.rcParams.update(
+        {
+            "figure.dpi": 90,
+            "savefig.dpi": 160,
+            "figure.facecolor": "white",
+            "savefig.facecolor": "white",
+            "figure.constrained_layout.use": True,
+            "font.size": 10,
+            "axes.titlesize": 10.5,
+            "axes.titlelocation": "left",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.alpha": 0.25,
+            "legend.frameon": False,
+            "lines.linewidth": 1.8,
+            "image.interpolation": "nearest",
+        }
+    )
+
+
+def curves(
+    axes: Axes, runs: dict[str, Sequence[tuple[Sequence[float], Sequence[float]]]], *, colours: dict[str, str]
+) -> None:
+    """Draw each run as a thin line and the mean of its kind as a thick one.
+
+    `runs` maps a label to the runs of that kind, each (x values, y values); the runs of a kind share their x values.
+    """
+    for label, kind in runs.items():
+        if len(kind) > 1:
+            for x, y in kind:
+                axes.plot(x, y, color=colours[label], linewidth=0.8, alpha=0.5)
+        axes.plot(kind[0][0], np.mean([y for _, y in kind], axis=0), color=colours[label], label=label)
+
+
+def level(axes: Axes, value: float, text: str) -> None:
+    """Mark a level, such as chance, with a dashed line and a word."""
+    axes.axhline(value, color="#7f7f7f", linestyle="--", linewidth=1)
+    axes.annotate(text, (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="#595959")
+
+
+def image(axes: Axes, picture: Tensor, *, title: str = "", boxes: Sequence[tuple[int, int, str]] = (), patch: int = 4) -> None:
+    """Show an image (3, height, width), its own range stretched to the screen's, with patches (row, column, colour) framed."""
+    low, high = picture.min(), picture.max()
+    axes.imshow(((picture - low) / (high - low).clamp(min=1e-6)).permute(1, 2, 0).numpy())
+    for row, column, colour in boxes:
+        frame(axes, row * patch, column * patch, colour=colour, size=patch)
+    axes.set_title(title)
+    axes.set_xticks([]), axes.set_yticks([])
+    axes.grid(False)
+
+
+def frame(axes: Axes, row: float, column: float, *, colour: str = "#D55E00", size: float = 1) -> None:
+    """Outline the cell (row, column) of a map, `size` pixels wide."""
+    corner = (column - 0.5, row - 0.5)
+    axes.add_patch(Rectangle(corner, size, size, fill=False, edgecolor=colour, linewidth=2))
+
+
+def tables(values: Tensor, *, title: str, neutral: float, label: str, figure: Figure | None = None) -> Figure:
+    """Draw a map's tables over the offsets, (heads, 2R−1, 2C−1), side by side with shared limits around `neutral`.
+
+    The middle of each is the query itself, outlined; right of it and below it lie keys to the right and below.
+    """
+    values = values.detach().float().cpu().numpy()
+    heads, rows, columns = values.shape
+    figure = figure or plt.figure(figsize=(min(7, 1.9 * heads + 0.8), 2.4))
+    axes = figure.subplots(1, heads, squeeze=False)[0]
+    reach = max(abs(values - neutral).max(), 1e-3)
+    norm = TwoSlopeNorm(neutral, neutral - reach, neutral + reach)
+    extent = (-columns / 2, columns / 2, rows / 2, -rows / 2)
+    for head, ax in enumerate(axes):
+        shown = ax.imshow(values[head], cmap=PRIOR, norm=norm, extent=extent)
+        ax.add_patch(Rectangle((-0.5, -0.5), 1, 1, fill=False, edgecolor="black", linewidth=1.5))
+        ax.set_title(f"head {head}")
+        ax.grid(False)
+        ax.set_xlabel("columns to the right" if head == 0 else "")
+        ax.set_ylabel("rows down" if head == 0 else "")
+        if head:
+            ax.set_yticklabels([])
+    figure.colorbar(shown, ax=list(axes), label=label, shrink=0.8)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10.5)
+    return figure
+
+
+def maps(
+    values: Tensor, grid: tuple[int, int], *, query: int, title: str, label: str, neutral: float | None = None
+) -> Figure:
+    """Draw what one query patch looks at: rows `query` of maps (heads, N, N), laid out on the grid, limits shared.
+
+    The query is outlined. With `neutral`, colours go both ways from it; without, from 0 upwards.
+    """
+    rows = values[:, query].detach().float().cpu().unflatten(-1, grid).numpy()
+    figure, axes = plt.subplots(1, len(rows), figsize=(min(7, 1.9 * len(rows) + 0.8), 2.4), squeeze=False)
+    if neutral is None:
+        look = {"cmap": CONTENT, "vmin": 0, "vmax": rows.max()}
+    else:
+        reach = max(abs(rows - neutral).max(), 1e-3)
+        look = {"cmap": PRIOR, "norm": TwoSlopeNorm(neutral, neutral - reach, neutral + reach)}
+    for head, ax in enumerate(axes[0]):
+        shown = ax.imshow(rows[head], **look)
+        frame(ax, *divmod(query, grid[1]))
+        ax.set_title(f"head {head}")
+        ax.grid(False)
+        ax.set_xlabel("column" if head == 0 else "")
+        ax.set_ylabel("row" if head == 0 else "")
+    figure.colorbar(shown, ax=list(axes[0]), label=label, shrink=0.8)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10.5)
+    return figure
