@@ -1,28 +1,41 @@
 """Ways in: how a spatial map enters the attention of a layer.
 
-    S = Q Kᵀ / √C               content scores, (B, H, N, N)
-    softmax(S)                  MHSA: no map, tokens are a bag
-    softmax(f ⊙ S)              Multiplied, and with a learned prior f: SPSA (SP-ViT)
+    S = Q Kᵀ / √C                      content scores (B, H, N, N);  f, g: maps of the layout (H, N, N), see spatial.py
+
+    MHSA                softmax(S)                             no map: the tokens are a bag
+    Added               softmax(S + f)                         RelativeBias (Swin), PSA
+    Contextual          softmax(S + q · e_δ / √C)              Shaw, iRPE
+    Masked              softmax(S + {0, −∞})                   WindowAttention
+    Alone               softmax(f)
+    Gated               (1−σ(λ))·softmax(S) + σ(λ)·softmax(f)  GPSA (ConViT)
+    Multiplied          softmax(f ⊙ S)                         SPSA (SP-ViT)
+    MultipliedAdded     softmax(f ⊙ S + g)                     AnchoredSPSA
 
 Every class offers two ways to the same result. `weights(q, k, grid)` is the equation, written out: read this one.
 `attend(q, k, v, grid)` is how it is computed in training; attend == weights @ v, in value and gradient.
 
 Tokens come as x (B, P + R·C, D): P prefix tokens (a class token) first, then the patches of a grid of R rows and C
-columns. The grid is always told, so rectangles and odd sizes need no guessing; P is what remains.
+columns. The grid is always told, so rectangles and odd sizes need no guessing; P is what remains. A prefix token has no
+place: a map says 0 for it where it is added, 1 where it multiplies, "in" where it masks. Where a map stands alone or
+gated it concerns patches only: they give prefix tokens nothing by position, and prefix tokens look by content.
 
 Letters: B batch, N tokens, P prefix, D width, H heads, C = D/H width of a head (where no grid is near).
 """
 
+from contextlib import nullcontext
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .errors import UserError
-from .geometry import Grid, pad_prefix
-from .spatial import OffsetMap, PriorMLP
+from .geometry import Grid, pad_prefix, spread
+from .spatial import Anchored, PriorMLP, Quadratic, SquareWindow, Table
 
 
 class MHSA(nn.Module):
-    """Vanilla multi-head self-attention (Vaswani et al. 2017, §3.2): softmax(Q Kᵀ / √C) V, heads joined by a linear layer.
+    """Vanilla multi-head self-attention (Vaswani et al. 2017, §3.2): softmax(Q Kᵀ / √C) V, heads joined linearly.
 
     Args: width `dim` of the tokens, number of `heads` that divides it, `qkv_bias`: whether q, k and v have a bias.
     Raises UserError if the heads do not divide the width.
@@ -44,7 +57,7 @@ class MHSA(nn.Module):
             mixed = self.attend(q, k, v, grid)
         else:
             self.recorded.append(self.weights(q, k, grid))
-            mixed = self.recorded[-1] @ v
+            mixed = self.recorded[-1].to(v.dtype) @ v
         return self.proj(mixed.transpose(1, 2).flatten(2))  # (B, N, D)
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
@@ -61,17 +74,119 @@ class MHSA(nn.Module):
 
 
 class SpatialAttention(MHSA):
-    """Attention with a spatial map: what the ways in share. `neutral` is the map's value where a prefix token is involved."""
+    """Attention with a spatial map: what the ways in share. `neutral` is what the map says of a prefix token."""
 
-    neutral: float
+    neutral: float = 0.0
 
-    def __init__(self, dim: int, heads: int, spatial: OffsetMap, *, qkv_bias: bool = False):
+    def __init__(self, dim: int, heads: int, spatial: nn.Module, *, qkv_bias: bool = False):
         super().__init__(dim, heads, qkv_bias=qkv_bias)
         self.spatial = spatial
 
     def spatial_map(self, tokens: int, grid: Grid) -> Tensor:
         """Make the map for all tokens, prefix included: (H, N, N)."""
-        return pad_prefix(self.spatial(grid), tokens - grid[0] * grid[1], self.neutral)
+        return pad_prefix(self.spatial(grid), prefix_of(tokens, grid), self.neutral)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid) -> Tensor:
+        return self.weights(q, k, grid).to(v.dtype) @ v
+
+
+class Added(SpatialAttention):
+    """The map is added to the scores: softmax(S + f). The fused kernels take it as a float mask."""
+
+    def weights(self, q: Tensor, k: Tensor, grid: Grid) -> Tensor:
+        return (self.scores(q, k) + self.spatial_map(q.shape[-2], grid)).softmax(-1)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid) -> Tensor:
+        bias = self.spatial_map(q.shape[-2], grid).to(q.dtype)
+        # cuDNN misreads a float32 mask beside bfloat16 scores and loses gradients at 64 tokens: two kernels that do not.
+        exact = sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]) if q.is_cuda else nullcontext()
+        with exact:
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
+
+
+class Contextual(SpatialAttention):
+    """Each query asks the embeddings of the offsets: softmax((q·k + q·e_δ)/√C) (Shaw et al. 2018, eq. 4, keys only).
+
+    Each query meets each of the K embeddings once, then every pair of patches takes the product of its offset.
+    """
+
+    def weights(self, q: Tensor, k: Tensor, grid: Grid) -> Tensor:
+        return (self.scores(q, k) + self.position_scores(q, grid)).softmax(-1)
+
+    def position_scores(self, q: Tensor, grid: Grid) -> Tensor:
+        """Compute q · e_δ / √C for all pairs of tokens, 0 where a prefix token is one of them: (B, H, N, N)."""
+        prefix = prefix_of(q.shape[-2], grid)
+        patches = q[:, :, prefix:]
+        total = 0
+        for vectors, buckets in self.spatial(grid):
+            products = patches @ vectors.to(q.dtype).T * q.shape[-1] ** -0.5  # (B, H, R·C, K)
+            total = total + products.gather(-1, spread(buckets, grid).expand(*products.shape[:-1], -1))
+        return pad_prefix(total, prefix, self.neutral)
+
+
+class Masked(SpatialAttention):
+    """Only what the map lets in is seen: softmax(S + {0, −∞}). Costs N² even so: a mask saves no work."""
+
+    def visible(self, q: Tensor, grid: Grid) -> Tensor:
+        """Tell which key each query may see: (H or 1, N, N) booleans; prefix tokens see and are seen by all."""
+        return pad_prefix(self.spatial(grid).to(q.device), prefix_of(q.shape[-2], grid), True)
+
+    def weights(self, q: Tensor, k: Tensor, grid: Grid) -> Tensor:
+        return self.scores(q, k).masked_fill(~self.visible(q, grid), float("-inf")).softmax(-1)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=self.visible(q, grid)[None])
+
+
+class Gated(SpatialAttention):
+    """Each head mixes two distributions: (1−σ(λ))·softmax(S) + σ(λ)·softmax(f) (ConViT, d'Ascoli et al. 2021, eq. 7).
+
+    Both sum to 1, so the mixture does, and the product with v splits: the content part goes through the fused kernel,
+    and the positional part, the same for every image, is one matrix product for the whole batch. No scores of an image
+    are ever held. λ starts at 1: σ(1) = 0.73 of the weight is positional.
+    """
+
+    def __init__(self, dim: int, heads: int, spatial: nn.Module, *, qkv_bias: bool = False):
+        super().__init__(dim, heads, spatial, qkv_bias=qkv_bias)
+        self.gate = nn.Parameter(torch.ones(heads))  # λ
+
+    def share(self) -> Tensor:
+        """Tell how much of a patch's attention is positional: σ(λ), (H, 1, 1)."""
+        return self.gate.sigmoid()[:, None, None]
+
+    def weights(self, q: Tensor, k: Tensor, grid: Grid) -> Tensor:
+        content, prefix = self.scores(q, k).softmax(-1), prefix_of(q.shape[-2], grid)
+        positional = F.pad(self.spatial(grid).softmax(-1), (prefix, 0))  # (H, R·C, N)
+        patches = content[:, :, prefix:].lerp(positional.to(content.dtype), self.share().to(content.dtype))
+        return torch.cat([content[:, :, :prefix], patches], dim=2)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid) -> Tensor:
+        content, prefix = F.scaled_dot_product_attention(q, k, v), prefix_of(q.shape[-2], grid)
+        positional = self.mix_by_position(v[:, :, prefix:], grid)
+        patches = content[:, :, prefix:].lerp(positional, self.share().to(v.dtype))
+        return torch.cat([content[:, :, :prefix], patches], dim=2) if prefix else patches
+
+    def mix_by_position(self, v: Tensor, grid: Grid) -> Tensor:
+        """Compute softmax(f) @ v, (B, H, R·C, C), for all images in one product."""
+        together = v.permute(1, 2, 0, 3).flatten(2)  # (H, R·C, B·C)
+        mixed = self.spatial(grid).softmax(-1).to(v.dtype) @ together
+        return mixed.unflatten(-1, (v.shape[0], v.shape[3])).permute(2, 0, 1, 3)
+
+
+class Alone(Gated):
+    """The map is all there is: softmax(f). A fixed or learned filter, without content; a gate that stands at 1."""
+
+    def __init__(self, dim: int, heads: int, spatial: nn.Module, *, qkv_bias: bool = False):
+        super().__init__(dim, heads, spatial, qkv_bias=qkv_bias)
+        self.gate = None
+
+    def share(self) -> Tensor:
+        return torch.ones(self.heads, 1, 1, device=self.qkv.weight.device, dtype=self.qkv.weight.dtype)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid) -> Tensor:
+        prefix = prefix_of(q.shape[-2], grid)
+        patches = self.mix_by_position(v[:, :, prefix:], grid)
+        return torch.cat([F.scaled_dot_product_attention(q[:, :, :prefix], k, v), patches], 2) if prefix else patches
 
 
 class Multiplied(SpatialAttention):
@@ -85,15 +200,67 @@ class Multiplied(SpatialAttention):
     def weights(self, q: Tensor, k: Tensor, grid: Grid) -> Tensor:
         return (self.spatial_map(q.shape[-2], grid) * self.scores(q, k)).softmax(-1)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid) -> Tensor:
-        return self.weights(q, k, grid) @ v
+
+class MultipliedAdded(SpatialAttention):
+    """One map multiplies, another is added: softmax(f ⊙ S + g). Our own; `spatial` makes both, (2, H, N, N)."""
+
+    def weights(self, q: Tensor, k: Tensor, grid: Grid) -> Tensor:
+        prefix = prefix_of(q.shape[-2], grid)
+        f, g = self.spatial(grid)
+        return (pad_prefix(f, prefix, 1) * self.scores(q, k) + pad_prefix(g, prefix, 0)).softmax(-1)
+
+
+# --- The named ones: a way in with its map -----------------------------------------------------------------------------
+
+
+class RelativeBias(Added):
+    """Relative position bias (Swin, eq. 4) over the whole grid: a learned table of the offsets, added."""
+
+    def __init__(self, dim: int, heads: int, grid: Grid, *, qkv_bias: bool = False):
+        super().__init__(dim, heads, Table(heads, grid), qkv_bias=qkv_bias)
+
+
+class WindowAttention(Masked):
+    """Attention inside square windows of `size` patches, moved by `shift` (Swin, §3.2)."""
+
+    def __init__(self, dim: int, heads: int, size: int, *, shift: int = 0, qkv_bias: bool = False):
+        super().__init__(dim, heads, SquareWindow(size, shift=shift), qkv_bias=qkv_bias)
+
+
+class PSA(Added):
+    """Positional self-attention with content (ConViT, eq. 4): softmax(S + vᵀ(‖δ‖², δ)), from a local start."""
+
+    def __init__(self, dim: int, heads: int, *, strength: float = 1.0, qkv_bias: bool = False):
+        super().__init__(dim, heads, Quadratic(heads, strength=strength), qkv_bias=qkv_bias)
+
+
+class GPSA(Gated):
+    """Gated positional self-attention (ConViT, eq. 7), from a local start: as if it were a convolution, with a way out."""
+
+    def __init__(self, dim: int, heads: int, *, strength: float = 1.0, qkv_bias: bool = False):
+        super().__init__(dim, heads, Quadratic(heads, strength=strength), qkv_bias=qkv_bias)
 
 
 class SPSA(Multiplied):
-    """SP-SA (SP-ViT, §3): a learned 2D prior per head, softmax(f_h(δ) · S). It starts as exactly MHSA, since f starts as 1.
+    """SP-SA (SP-ViT, §3): a learned 2D prior per head, softmax(f_h(δ) · S). Starts as exactly MHSA, since f starts as 1.
 
     Args: as `MHSA`, and `hidden`: width of each head's prior MLP; more of `spatial.PriorMLP`'s arguments by name.
     """
 
     def __init__(self, dim: int, heads: int, hidden: int = 32, *, qkv_bias: bool = False, **prior):
         super().__init__(dim, heads, PriorMLP(heads, hidden, **prior), qkv_bias=qkv_bias)
+
+
+class AnchoredSPSA(MultipliedAdded):
+    """SP-SA with PSA's quadratic added, from a local start (our own): softmax(f_h(δ) · S + vᵀ(‖δ‖², δ))."""
+
+    def __init__(self, dim: int, heads: int, hidden: int = 32, *, qkv_bias: bool = False, **prior):
+        super().__init__(dim, heads, Anchored(heads, hidden, **prior), qkv_bias=qkv_bias)
+
+
+def prefix_of(tokens: int, grid: Grid) -> int:
+    """Count the prefix tokens: those that are no patch of the grid. Raises UserError if there are fewer than patches."""
+    prefix = tokens - grid[0] * grid[1]
+    if prefix < 0:
+        raise UserError(f"{tokens} tokens are fewer than the {grid[0] * grid[1]} patches of a grid of {grid[0]}×{grid[1]}")
+    return prefix

@@ -1,25 +1,78 @@
-"""Spatial maps: what a head knows about the layout of the image before it has seen one.
+"""Spatial maps: what a head knows about the layout of an image before it has seen one.
 
-A map is a module: grid in, (heads, N, N) out. All maps here are functions of the offset δ = (row, column) of key minus
-query, so a map says its values on the (2R−1)(2C−1) distinct offsets (`table`), and `OffsetMap` spreads them over the N²
-pairs. What a map means to attention (added, multiplied, …) is none of its business: see attention.py.
+A map is a module: grid in, (heads, N, N) out, entry [h, i, j] for query patch i and key patch j. What a map means to
+attention (added, multiplied, a mask, …) is none of its business: see attention.py.
+
+    of the offset δ = key − query     Table, LogCPB, PriorMLP, Linear, Quadratic, Constant      numbers
+                                      TwinPrior, Anchored                                       two numbers each
+                                      Shaw1D, Shaw2D, IRPE                                      an embedding each
+    of the grid                       SquareWindow, CrossWindow                                 in or out
+
+A function of δ has (2R−1)(2C−1) values for the N² pairs; it says those (`table`), and `OffsetMap` spreads them.
+
+Letters: H heads, R rows, C columns, N = R·C patches, K hidden units or embeddings, δ in patches, (row, column).
 """
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .errors import UserError
 from .geometry import Grid, offsets, spread
 
 
 class OffsetMap(nn.Module):
-    """A function of δ alone: subclasses give `table(grid)`, (heads, 2R−1, 2C−1), the value of each offset."""
+    """A function of δ alone: subclasses give `table(grid)`, (heads, 2R−1, 2C−1), the value at each offset.
+
+    `neutral` is the constant around which a map starts: 0 to be added to scores, 1 to multiply them.
+    """
+
+    def __init__(self, neutral: float = 0.0):
+        super().__init__()
+        self.neutral = neutral
 
     def table(self, grid: Grid) -> Tensor:
         raise NotImplementedError
 
     def forward(self, grid: Grid) -> Tensor:
-        """Make the map of a grid of R rows and C columns: (heads, R·C, R·C), entry [h, i, j] for query i and key j."""
+        """Make the map of a grid of R rows and C columns: (heads, R·C, R·C). One head means: the same for all heads."""
         return spread(self.table(grid), grid)
+
+
+class Table(OffsetMap):
+    """A learned number for each head and offset (Swin, Liu et al. 2021, eq. 4; a window there, the whole grid here).
+
+    On another grid the table is interpolated bicubically, as Swin does between window sizes. Starts from a normal of
+    width `std`. H·(2R−1)·(2C−1) parameters.
+    """
+
+    def __init__(self, heads: int, grid: Grid, *, neutral: float = 0.0, std: float = 0.02):
+        super().__init__(neutral)
+        self.values = nn.Parameter(torch.empty(heads, 2 * grid[0] - 1, 2 * grid[1] - 1))
+        nn.init.trunc_normal_(self.values, mean=neutral, std=std, a=neutral - 2 * std, b=neutral + 2 * std)
+
+    def table(self, grid: Grid) -> Tensor:
+        return resize_table(self.values, grid)
+
+
+class LogCPB(OffsetMap):
+    """Swin v2's log-spaced continuous position bias (Liu et al. 2022, §3.3): f(δ) = 16·σ(W2 ReLU(W1 δ̃ + b1)).
+
+    δ̃ = sign(δ')·log2(1 + |δ'|)/log2 8 with δ' = 8δ/(R−1, C−1) of the grid that it was trained on: an MLP that all heads
+    share, on coordinates in which far offsets lie closer together. 3·hidden + H·hidden parameters.
+    """
+
+    def __init__(self, heads: int, grid: Grid, *, hidden: int = 512):
+        super().__init__()
+        self.trained_on = grid
+        self.mlp = nn.Sequential(nn.Linear(2, hidden), nn.ReLU(), nn.Linear(hidden, heads, bias=False))
+
+    def table(self, grid: Grid) -> Tensor:
+        delta = offsets(*grid).to(self.mlp[0].weight)
+        reach = delta.new_tensor([max(side - 1, 1) for side in self.trained_on])
+        return 16 * self.mlp(log_offsets(8 * delta / reach) / 3).sigmoid().permute(2, 0, 1)  # log2 8 = 3
 
 
 class PriorMLP(OffsetMap):
@@ -35,21 +88,31 @@ class PriorMLP(OffsetMap):
             the minis.
         bias_std: the same for its bias; 0 as released, and by default as wide as the weights. Without it all kinks of
             the ReLUs run through δ = 0.
+        log: see δ as sign(δ)·log2(1 + |δ|), as Swin v2 does, instead of raw.
 
-    Parameters: w1 (H, K, 2), b1 (H, K), w2 (H, K), b2 (H): 4·K·H + H numbers a layer. δ enters raw, in patches, so any
-    grid has its map, by linear extrapolation beyond the offsets seen in training.
+    Parameters: w1 (H, K, 2), b1 (H, K), w2 (H, K), b2 (H): 4·K·H + H numbers a layer. δ enters in patches, so any grid
+    has its map, by linear extrapolation beyond the offsets seen in training.
     """
 
+    outputs: tuple[int, ...] = ()  # shape of what is said of one offset; see TwinPrior
+
     def __init__(
-        self, heads: int, hidden: int = 32, *, neutral: float = 1.0, weight_std: float = 0.5, bias_std: float | None = None
+        self,
+        heads: int,
+        hidden: int = 32,
+        *,
+        neutral: float = 1.0,
+        weight_std: float = 0.5,
+        bias_std: float | None = None,
+        log: bool = False,
     ):
-        super().__init__()
-        self.neutral, self.weight_std = neutral, weight_std
-        self.bias_std = weight_std if bias_std is None else bias_std
+        super().__init__(neutral)
+        self.weight_std, self.bias_std = weight_std, weight_std if bias_std is None else bias_std
+        self.log = log
         self.w1 = nn.Parameter(torch.empty(heads, hidden, 2))
         self.b1 = nn.Parameter(torch.empty(heads, hidden))
-        self.w2 = nn.Parameter(torch.empty(heads, hidden))
-        self.b2 = nn.Parameter(torch.empty(heads))
+        self.w2 = nn.Parameter(torch.empty(*self.outputs, heads, hidden))
+        self.b2 = nn.Parameter(torch.empty(*self.outputs, heads))
         self.reset_parameters()
 
     def reset_parameters(self):
@@ -63,6 +126,216 @@ class PriorMLP(OffsetMap):
         # In full precision under autocast too: it is a few hundred offsets' work, and the scores are multiplied by it.
         with torch.autocast(self.w1.device.type, enabled=False):
             delta = offsets(*grid).to(self.w1)  # (2R−1, 2C−1, 2)
+            if self.log:
+                delta = log_offsets(delta)
             hidden = self.w1 @ delta.flatten(0, 1).T + self.b1[:, :, None]  # (H, K, offsets)
-            prior = self.w2[:, None, :] @ hidden.relu() + self.b2[:, None, None]  # (H, 1, offsets)
-            return prior.unflatten(-1, delta.shape[:2]).squeeze(1)
+            prior = self.w2[..., None, :] @ hidden.relu() + self.b2[..., None, None]  # (…, H, 1, offsets)
+            return prior.squeeze(-2).unflatten(-1, delta.shape[:2])
+
+
+class TwinPrior(PriorMLP):
+    """The prior MLP with two outputs: one that multiplies the scores, from 1, one that is added to them, from 0.
+
+    Makes (2, heads, N, N): the multiplier, then the addend.
+    """
+
+    outputs = (2,)
+
+    def reset_parameters(self):
+        super().reset_parameters()
+        nn.init.zeros_(self.b2[1])
+
+
+class Linear(OffsetMap):
+    """f_h(δ) = w_h · δ + b_h: the relation without a hidden layer, which SP-ViT's ablation finds too weak. 3·H parameters."""
+
+    def __init__(self, heads: int, *, neutral: float = 1.0):
+        super().__init__(neutral)
+        self.w = nn.Parameter(torch.zeros(heads, 2))
+        self.b = nn.Parameter(torch.full((heads,), neutral))
+
+    def table(self, grid: Grid) -> Tensor:
+        return (offsets(*grid).to(self.w) @ self.w.T + self.b).permute(2, 0, 1)
+
+
+class Constant(OffsetMap):
+    """f_h = t_h: no map at all. Multiplied, it is a learned temperature of each head, the plainest rival of a prior."""
+
+    def __init__(self, heads: int, *, neutral: float = 1.0):
+        super().__init__(neutral)
+        self.t = nn.Parameter(torch.full((heads,), neutral))
+
+    def table(self, grid: Grid) -> Tensor:
+        return self.t[:, None, None].expand(-1, 2 * grid[0] - 1, 2 * grid[1] - 1)
+
+
+class Quadratic(OffsetMap):
+    """PSA's map (Cordonnier et al. 2020; ConViT, eq. 4–5): f_h(δ) = v_hᵀ(‖δ‖², δ_row, δ_column), three numbers a head.
+
+    With v = −α(1, −2Δ) it is −α‖δ − Δ‖² up to a constant, which a softmax does not see: a Gaussian around the offset Δ.
+    It starts so, with `strength` α, each head at a centre of its own (`local_centres`); strength 0 starts at `neutral`.
+    """
+
+    def __init__(self, heads: int, *, neutral: float = 0.0, strength: float = 1.0):
+        super().__init__(neutral)
+        self.strength = strength
+        self.v = nn.Parameter(torch.empty(heads, 3))
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        with torch.no_grad():
+            self.v.copy_(local_start(len(self.v), self.strength))
+
+    def table(self, grid: Grid) -> Tensor:
+        delta = offsets(*grid).to(self.v)
+        features = torch.cat([delta.square().sum(-1, keepdim=True), delta], dim=-1)  # (2R−1, 2C−1, 3)
+        return (features @ self.v.T).permute(2, 0, 1) + self.neutral
+
+
+class Anchored(nn.Module):
+    """SP-SA with an anchor, our own: a prior that multiplies the scores, and PSA's quadratic from a local start, added.
+
+    Makes (2, heads, N, N): the multiplier, then the addend.
+    """
+
+    def __init__(self, heads: int, hidden: int = 32, *, strength: float = 1.0, **prior):
+        super().__init__()
+        self.prior = PriorMLP(heads, hidden, **prior)
+        self.anchor = Quadratic(heads, strength=strength)
+
+    def forward(self, grid: Grid) -> Tensor:
+        return torch.stack([self.prior(grid), self.anchor(grid)])
+
+
+class SquareWindow(nn.Module):
+    """Windows as a partition (Swin): patches see each other if they lie in the same square of side `size`.
+
+    The squares are moved by `shift` patches down and right; those cut by the border stay cut. Makes (1, N, N) booleans.
+    It depends on where the patches are, not only on δ, so it is no `OffsetMap`.
+    """
+
+    def __init__(self, size: int, *, shift: int = 0):
+        super().__init__()
+        if size < 1 or not 0 <= shift < size:
+            raise UserError(f"a window of {size} patches shifted by {shift}: the size must be at least 1, the shift below it")
+        self.size, self.shift = size, shift
+
+    def forward(self, grid: Grid) -> Tensor:
+        rows, columns = ((torch.arange(side) - self.shift).div(self.size, rounding_mode="floor") for side in grid)
+        return same_label(rows, columns)[None]
+
+
+class CrossWindow(nn.Module):
+    """Cross-shaped windows (CSWin, Dong et al. 2022): half the heads see stripes of `width` rows, half of `width` columns.
+
+    Makes (heads, N, N) booleans.
+    """
+
+    def __init__(self, heads: int, width: int):
+        super().__init__()
+        if heads % 2 or width < 1:
+            raise UserError(f"a cross needs an even number of heads and stripes of at least 1 patch, not {heads} and {width}")
+        self.heads, self.width = heads, width
+
+    def forward(self, grid: Grid) -> Tensor:
+        rows, columns = (torch.arange(side) // self.width for side in grid)
+        stripes = same_label(rows, 0 * columns), same_label(0 * rows, columns)
+        return torch.stack(stripes).repeat_interleave(self.heads // 2, dim=0)
+
+
+class Embeddings(nn.Module):
+    """Vectors that meet the query: `forward` gives (vectors (K, C), which of them each offset takes (2R−1, 2C−1)) pairs."""
+
+    def __init__(self, width: int, *counts: int):
+        super().__init__()
+        self.vectors = nn.ParameterList(nn.Parameter(0.02 * torch.randn(count, width)) for count in counts)
+
+    def buckets(self, grid: Grid) -> list[Tensor]:
+        raise NotImplementedError
+
+    def forward(self, grid: Grid) -> list[tuple[Tensor, Tensor]]:
+        device = self.vectors[0].device
+        return [(vectors, index.to(device)) for vectors, index in zip(self.vectors, self.buckets(grid), strict=True)]
+
+
+class Shaw1D(Embeddings):
+    """Shaw et al. 2018, eq. 4, on the row of tokens that a ViT sees: an embedding of clip(j − i, ±clip), keys only."""
+
+    def __init__(self, width: int, *, clip: int = 8):
+        super().__init__(width, 2 * clip + 1)
+        self.clip = clip
+
+    def buckets(self, grid: Grid) -> list[Tensor]:
+        step = offsets(*grid) @ torch.tensor([grid[1], 1])  # j − i of the flattened tokens
+        return [step.clamp(-self.clip, self.clip) + self.clip]
+
+
+class Shaw2D(Embeddings):
+    """The same in two dimensions: an embedding of the clipped row offset plus one of the clipped column offset."""
+
+    def __init__(self, width: int, *, clip: int = 8):
+        super().__init__(width, 2 * clip + 1, 2 * clip + 1)
+        self.clip = clip
+
+    def buckets(self, grid: Grid) -> list[Tensor]:
+        return list((offsets(*grid).clamp(-self.clip, self.clip) + self.clip).unbind(-1))
+
+
+class IRPE(Embeddings):
+    """iRPE's contextual product method (Wu et al. 2021, eq. 14, 18–19): an embedding per pair of row and column bucket.
+
+    Offsets up to `alpha` have buckets of their own, farther ones share logarithmically, from `gamma` on the last, ±beta.
+    """
+
+    def __init__(self, width: int, *, alpha: float = 1.9, beta: float = 3.8, gamma: float = 15.2):
+        self.alpha, self.beta, self.gamma = alpha, beta, gamma
+        self.side = 2 * int(beta) + 1
+        super().__init__(width, self.side**2)
+
+    def buckets(self, grid: Grid) -> list[Tensor]:
+        index = piecewise_index(offsets(*grid), self.alpha, self.beta, self.gamma) + int(self.beta)
+        return [index[..., 0] * self.side + index[..., 1]]
+
+
+def log_offsets(delta: Tensor) -> Tensor:
+    """Bring far offsets closer together: sign(δ)·log2(1 + |δ|)."""
+    return delta.sign() * delta.abs().add(1).log2()
+
+
+def piecewise_index(delta: Tensor, alpha: float, beta: float, gamma: float) -> Tensor:
+    """Number the offsets as iRPE does (eq. 18): exactly up to alpha, then logarithmically, at most ±int(beta)."""
+    size = delta.abs().double()
+    far = alpha + (size.clamp(min=alpha) / alpha).log() / math.log(gamma / alpha) * (beta - alpha)
+    return (delta.sign() * torch.where(size <= alpha, size, far.round().clamp(max=int(beta)))).long()
+
+
+def local_centres(heads: int) -> Tensor:
+    """Place the heads' centres around the query: (heads, 2), (row, column) in patches.
+
+    A square number of heads makes a square lattice with the query in its middle: nine heads the 3×3 neighbours, four
+    heads ±½ (ConViT's code). Any other number is dealt out to round(√heads) rows as evenly as can be, each row centred.
+    """
+    rows = max(1, round(math.sqrt(heads)))
+    counts = [heads // rows + (row < heads % rows) for row in range(rows)]
+    return torch.tensor(
+        [(row - (rows - 1) / 2, column - (n - 1) / 2) for row, n in enumerate(counts) for column in range(n)]
+    )
+
+
+def local_start(heads: int, strength: float) -> Tensor:
+    """Start PSA local (ConViT, eq. 5): v_h = −α(1, −2Δ_h), (heads, 3), for strength α and the heads' centres Δ."""
+    return -strength * torch.cat([torch.ones(heads, 1), -2 * local_centres(heads)], dim=1)
+
+
+def same_label(rows: Tensor, columns: Tensor) -> Tensor:
+    """Tell which patches share a label: labels of the R rows and the C columns in, (N, N) booleans out."""
+    labels = torch.cartesian_prod(rows, columns)
+    return (labels[:, None] == labels[None]).all(-1)
+
+
+def resize_table(values: Tensor, grid: Grid) -> Tensor:
+    """Interpolate a table over offsets, (heads, 2R−1, 2C−1), bicubically to another grid's offsets."""
+    size = (2 * grid[0] - 1, 2 * grid[1] - 1)
+    if values.shape[-2:] == size:
+        return values
+    return F.interpolate(values[None], size=size, mode="bicubic", align_corners=False)[0]
