@@ -1,0 +1,91 @@
+"""`python -m spvit_mini.course`: open the course, make copies, keep the stored lessons in order."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..errors import UserError, run_program
+
+EPILOG = "Without make, on any system: python -m spvit_mini.course lab. Ctrl-C ends it; your work stays in the folder work."
+
+
+def arguments() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    parser = argparse.ArgumentParser(prog="python -m spvit_mini.course", description=__doc__.split(": ")[1], epilog=EPILOG)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, what: str, **more) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".", **more)
+
+    lab = command(
+        "lab",
+        "make or update your copies of the lessons and open them in JupyterLab",
+        epilog="All further options go to JupyterLab: --no-browser, --port=9000, …",
+    )
+    build = command("build", "make or update the students' copies; work that was begun is never written over")
+    for parsed in (lab, build):
+        parsed.add_argument("--out", type=Path, metavar="FOLDER", help="where the copies live (default: work)")
+    command("list", "list the lessons with their minutes and points")
+    execute = command("execute", "run lessons again, store their outputs, and say what the guard finds wrong")
+    execute.add_argument("notebooks", type=Path, nargs="*", help="default: all lessons")
+    return parser
+
+
+def main() -> int:
+    parser = arguments()
+    options, rest = parser.parse_known_args()
+    if rest and options.command != "lab":
+        parser.error(f"unknown option {rest[0]}")
+    try:
+        return COMMANDS[options.command](options, rest)
+    except ModuleNotFoundError as error:
+        if error.name not in ("nbformat", "nbclient", "jupyterlab"):
+            raise
+        raise UserError(f"{error.name} is not installed; `python -m pip install --editable .[lab]` brings it") from None
+
+
+def run_lab(options: argparse.Namespace, rest: list[str]) -> int:
+    from .build import WORK
+    from .lab import lab
+
+    lab(rest, work=(options.out or WORK).resolve())
+    return 0
+
+
+def run_build(options: argparse.Namespace, rest: list[str]) -> int:
+    from .build import WORK, build
+
+    for copied in build(options.out or WORK):
+        print(copied)
+    return 0
+
+
+def run_list(options: argparse.Namespace, rest: list[str]) -> int:
+    from .lessons import heading, lesson_files, read
+
+    print(f"{'lesson':<8}{'your minutes':>12}{'run minutes':>13}{'points':>8}   title")
+    for path in lesson_files():
+        top = heading(read(path))
+        if top is None:
+            raise UserError(f"{path.name} has no title cell; `execute` says what one looks like")
+        print(f"{top.number:<8}{top.student_minutes:>12}{top.run_minutes:>13}{top.points:>8}   {top.title}")
+    return 0
+
+
+def run_execute(options: argparse.Namespace, rest: list[str]) -> int:
+    from .execute import execute
+    from .lessons import lesson_files
+
+    wrong = 0
+    for path in options.notebooks or lesson_files():
+        print(f"{path}: running", flush=True)
+        for problem in execute(path):
+            wrong += 1
+            print(f"{path}: {problem}")
+    return 1 if wrong else 0
+
+
+COMMANDS = {"lab": run_lab, "build": run_build, "list": run_list, "execute": run_execute}
+
+if __name__ == "__main__":
+    sys.exit(run_program(main))

@@ -1,0 +1,20 @@
+"""Checks that diagnose: one engine, and a module of exercises for each lesson.
+
+    engine.py      compares, diagnoses, speaks
+    limits.py      time, and what an answer may not reach
+    exchange.py    a whole class written by hand against the package's
+    lesson_NN.py   `EXERCISES` of lesson NN: cases and known mistakes
+"""
+
+import importlib
+import importlib.util
+
+from .engine import Exercise
+
+
+def exercises(lesson: str) -> dict[str, Exercise]:
+    """Return the exercises of a lesson, "00" to "13", by name; none for a lesson without checks."""
+    name = f"{__name__}.lesson_{lesson}"
+    if importlib.util.find_spec(name) is None:
+        return {}
+    return {exercise.name: exercise for exercise in importlib.import_module(name).EXERCISES}

@@ -1,0 +1,50 @@
+"""A class written by hand against the package's: weights go strictly both ways, and both compute the same."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from .engine import Case, Exercise, Result, Verdict, examine
+
+
+def exchange(student: type[nn.Module], package: type[nn.Module], *, build: dict, inputs: tuple, seed: int = 0) -> Result:
+    """Compare two modules that are built by `build` and called on `inputs`, in float64, at the same random weights.
+
+    Passes if their state dicts have the same names and shapes, so that each loads the other's strictly, and if outputs
+    and gradients, with respect to all weights and inputs, are the same.
+    """
+    state = package(**build).double().state_dict()
+    names = list(state)
+
+    def cases(generator: torch.Generator) -> list[Case]:
+        weights = [
+            torch.randn(value.shape, dtype=value.dtype, generator=generator) if value.is_floating_point() else value
+            for value in state.values()
+        ]
+        given = [value.double() if isinstance(value, Tensor) and value.is_floating_point() else value for value in inputs]
+        return [Case("the given inputs, at random weights", (*weights, *given))]
+
+    def call(made: Callable[..., nn.Module], *arguments) -> Tensor:
+        module = made(**build).double().eval()
+        compare_states(state, module.state_dict())
+        weights = dict(zip(names, arguments[: len(names)], strict=True))
+        return torch.func.functional_call(module, weights, arguments[len(names) :], strict=True)
+
+    result = examine(Exercise(package.__name__, package, cases, mistakes=(), call=call), student, seed=seed)
+    if not result.passed:
+        return result
+    return Result(result.exercise, "PASS", ("weights fit both ways; outputs and gradients are the package's",))
+
+
+def compare_states(package: dict[str, Tensor], student: dict[str, Tensor]) -> None:
+    """Raise a verdict that names the weights which do not fit."""
+    differing = [name for name in package if name in student and package[name].shape != student[name].shape]
+    groups = {
+        "only the package has": [name for name in package if name not in student],
+        "only yours has": [name for name in student if name not in package],
+        "of another shape": [f"{name} {tuple(student[name].shape)}" for name in differing],
+    }
+    lines = [f"{words}: {', '.join(names)}" for words, names in groups.items() if names]
+    if lines:
+        raise Verdict(f"the weights do not fit: {'; '.join(lines)}.")

@@ -1,0 +1,185 @@
+"""What a notebook begins with: `lesson = begin("00")`, and what `lesson` then offers to its cells.
+
+The profile says how much is computed. It is read once, from the variable SPVIT_PROFILE; no cell asks for its name, so the
+same cells run in seconds in a test and in minutes on a desk.
+"""
+
+import base64
+import dataclasses
+import importlib
+import inspect
+import io
+import math
+import os
+import platform
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import nn
+
+import spvit_mini
+
+from ..errors import UserError, near
+from . import checks
+from .checks.engine import CheckFailed, examine
+from .checks.exchange import exchange
+
+# Where `lesson.NAME` looks for public names, in reading order.
+ROOMS = ("geometry", "spatial", "attention", "vit", "zoo", "data", "data.synthetic", "training", "plots")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much a lesson computes: the part of a training's length, a cap on its steps, how many seeds."""
+
+    name: str
+    share: float = 1.0
+    most_steps: int | None = None
+    seeds: int = 1
+
+    def steps(self, full: int) -> int:
+        """Shorten a number of training steps; it stays at least 1."""
+        return min(max(1, math.ceil(full * self.share)), self.most_steps or full)
+
+
+# standard is what a student runs and what stored outputs come from. quick serves the tests, smoke those of the copies.
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile("smoke", most_steps=2),
+        Profile("quick", share=1 / 6),
+        Profile("standard"),
+        Profile("full", seeds=5),
+    )
+}
+
+
+def begin(number: str) -> "Lesson":
+    """Set a lesson up, print one line about it, and return what its cells use. `number` is "00" to "13".
+
+    Sets the figure style and the seeds of torch, numpy and Python. Raises UserError for an unknown SPVIT_PROFILE.
+    """
+    from .. import plots
+    from ..training.loop import choose_device
+    from ..training.recipe import Recipe
+
+    name = os.environ.get("SPVIT_PROFILE", "standard")
+    if name not in PROFILES:
+        raise UserError(f"SPVIT_PROFILE is {name!r}; it must be one of {', '.join(PROFILES)}")
+    plots.style()
+    torch.manual_seed(0)
+    np.random.seed(0)
+    random.seed(0)
+    device = choose_device(Recipe())[0]
+    versions = f"spvit_mini {spvit_mini.__version__}, torch {torch.__version__}, Python {platform.python_version()}"
+    print(f"Lesson {number}, profile {name}, on {device.type} ({versions})")
+    return Lesson(number, PROFILES[name])
+
+
+class Lesson:
+    """What the cells of one lesson use. Any public name of the package is an attribute: `lesson.SPSA`, `lesson.Compass`.
+
+    Later cells of a lesson call the package's class by this name, never the one written in the notebook, so that a
+    lesson runs to its end over an unsolved exercise.
+    """
+
+    def __init__(self, number: str, profile: Profile):
+        self.number, self.profile = number, profile
+        self._exercises = checks.exercises(number)
+        self._passed: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_"):
+            if hasattr(spvit_mini, name):
+                return getattr(spvit_mini, name)
+            public = {}
+            for room in ROOMS:
+                names = vars(importlib.import_module(f"spvit_mini.{room}"))
+                public = {key: value for key, value in names.items() if is_public(key, value)} | public
+            if name in public:
+                return public[name]
+            raise AttributeError(f"the package has no public name {name!r}.{near(name, public)}")
+        raise AttributeError(name)
+
+    def check(self, answer: Callable, *, grade: bool = False, name: str | None = None) -> None:
+        """Check an answer to the exercise of its name, and print what was found.
+
+        With `grade`, print nothing and raise CheckFailed unless it passes. `name` names the exercise where the answer's
+        own name does not.
+        """
+        name = name or getattr(answer, "__name__", str(answer))
+        if name not in self._exercises:
+            listed = ", ".join(self._exercises) or "none"
+            raise UserError(f"lesson {self.number} has no exercise {name!r}; its exercises: {listed}")
+        result = examine(self._exercises[name], answer)
+        if result.passed:
+            self._passed.add(name)
+        self._tell(result, grade)
+
+    def exchange(
+        self, student: type[nn.Module], package: type[nn.Module], *, build: dict, inputs: tuple, grade: bool = False
+    ) -> None:
+        """Compare a class written by hand with the package's: weights strictly both ways, outputs, gradients.
+
+        Both are built by `build` and called on `inputs`. Prints, or raises if `grade`, as `check` does.
+        """
+        self._tell(exchange(student, package, build=build, inputs=inputs), grade)
+
+    def _tell(self, result, grade: bool) -> None:
+        if not grade:
+            print(result)
+        elif not result.passed:
+            raise CheckFailed(str(result))
+
+    def source(self, name: str) -> None:
+        """Print the package's source of a function, class or method ("SPSA.weights"); of an exercise once it is solved."""
+        outer = name.partition(".")[0]
+        if outer in self._exercises and outer not in self._passed:
+            print(f"The package's {name} is shown here once your own passes its check.")
+            return
+        value = getattr(self, outer)
+        for part in name.split(".")[1:]:
+            value = getattr(value, part)
+        print(inspect.getsource(value).rstrip())
+
+    def train(self, recipe, *, seed: int = 0, progress: bool = True, on_evaluation: Callable | None = None):
+        """Train by a recipe, given itself or by name, for as long as the profile says; writes nothing.
+
+        Returns the Result of `spvit_mini.training.loop.train`: `.model`, and `.rows` with a dictionary per evaluation.
+        """
+        from ..training.loop import train
+        from ..training.recipe import parse_length
+        from ..training.recipes import get_recipe
+
+        recipe = get_recipe(recipe) if isinstance(recipe, str) else recipe
+
+        def shortened(length: str) -> str:
+            value, unit = parse_length(length)
+            return f"{value * self.profile.share:.6f} {unit}s"
+
+        optim = dataclasses.replace(recipe.optim, warmup=shortened(recipe.optim.warmup))
+        recipe = dataclasses.replace(recipe, length=shortened(recipe.length), optim=optim, seed=seed)
+        return train(recipe, max_steps=self.profile.most_steps, progress=progress, on_evaluation=on_evaluation)
+
+    def show(self, figure: Figure, alt: str) -> None:
+        """Show a figure, and close it. `alt` says in words what it shows, for those who cannot see it."""
+        import matplotlib.pyplot as plt
+        from IPython.display import display
+
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=144)
+        plt.close(figure)
+        data = {"image/png": base64.b64encode(picture.getvalue()).decode(), "text/plain": alt}
+        width = round(figure.get_size_inches()[0] * 96)  # in the pixels of a page, of which an inch has 96
+        display(data, raw=True, metadata={"image/png": {"alt": alt, "width": width}})
+
+
+def is_public(name: str, value: Any) -> bool:
+    """Tell whether a name of a module is one of the package's own, not something the module imported from elsewhere."""
+    home = getattr(value, "__module__", None) or getattr(value, "__name__", "")
+    return not name.startswith("_") and str(home).startswith("spvit_mini")
