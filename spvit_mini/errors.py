@@ -1,7 +1,8 @@
 """Errors that a user can cause: one clear line, never a traceback.
 
 `UserError` says in one line what was wrong, what was expected and what to do. A program wraps its main function with
-`run_program`, which prints that line and exits with 2. Anything else that goes wrong is a fault of the package and keeps its traceback.
+`run_program`, which prints that line and exits with 2. Anything else that goes wrong is a fault of the package and
+keeps its traceback.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ class UserError(ValueError):
     """Say in one line what was wrong, what was expected and what to do."""
 
     def __init__(self, message: str) -> None:
-        # A DataLoader rebuilds the exception of its worker process from a text: "Caught UserError in ...", a traceback, and the
-        # line itself at the end. Only that line is meant for the user.
+        # A DataLoader rebuilds the exception of its worker process from a text: "Caught UserError in ...", a traceback,
+        # and the line itself at the end. Only that line is meant for the user.
         if message.startswith("Caught UserError in "):
             message = message.rpartition("UserError: ")[2]
         super().__init__(" ".join(message.splitlines()).strip())
@@ -36,7 +37,7 @@ def near(name: str, names: Iterable[str]) -> str:
 
 
 def run_program(main: Callable[[], int | None]) -> None:
-    """Run `main()` as a program: a `UserError` becomes one line on stderr and exit status 2, an interrupt 130 in silence.
+    """Run `main()` as a program: a `UserError` becomes a line on stderr and exit status 2, an interrupt 130 in silence.
 
     A status other than 0 or None that `main` returns becomes the exit status.
     """

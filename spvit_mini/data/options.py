@@ -1,6 +1,7 @@
 """What a user can choose about data: which set, how much of it, and how its training images are varied.
 
-Plain dataclasses: recipes build them in Python, and the command line offers each field (`--data.name`, `--augment.flip`).
+Plain dataclasses: recipes build them in Python, and the command line offers each field (`--data.name`,
+`--augment.flip`).
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ class DataOptions:
     """Which images to learn from, and where they are.
 
     Attributes:
-        name: a made set (compass, compass6, compass_easy, textures, textures6, rings, rings6), cifar10, cifar100, or the name
-            of an image tree ROOT/NAME/{train,val}/CLASS/*.jpg; "folder" if ROOT itself is the tree.
+        name: a made set (compass, compass6, compass_easy, textures, textures6, rings, rings6), cifar10, cifar100, or
+            the name of an image tree ROOT/NAME/{train,val}/CLASS/*.jpg; "folder" if ROOT itself is the tree.
         root: the folder that holds the data sets.
         image_size: side of the images in pixels; if not given the set's own (made sets and CIFAR), else 224.
         train_images: how many training images a made set has; other sets have what is in their folder.
         val_images: how many validation images a made set has.
-        fraction: the part of each class's training images to learn from, above 0 and at most 1; at least one image a class.
-        on_bad_image: what to do about a file that is cut off or no image: "fatal" stops and names it, "skip" names it, counts it
-            and goes on with another.
+        fraction: the part of each class's training images to learn from, above 0 and at most 1; at least one image a
+            class.
+        on_bad_image: what to do about a file that is cut off or no image: "fatal" stops and names it, "skip" names it,
+            counts it and goes on with another.
         workers: processes that prepare training images; 0 does it in the main process.
         download: fetch CIFAR from the network if it is not there.
     """
@@ -45,8 +47,8 @@ class AugmentOptions:
 
     Attributes:
         flip: mirror every second image, left to right.
-        crop: "none" shows the whole frame; "shift" moves it by up to an eighth of its size, mirrored at the border; "resized" cuts
-            out a random part and resizes it.
+        crop: "none" shows the whole frame; "shift" moves it by up to an eighth of its size, mirrored at the border;
+            "resized" cuts out a random part and resizes it.
         crop_scale: smallest and largest part of the area that "resized" cuts out.
         randaugment: RandAugment's number of operations and their magnitude (0 to 30); 0 operations switch it off.
         erasing: probability that a rectangle is replaced by noise.
