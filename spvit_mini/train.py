@@ -1,0 +1,87 @@
+"""Train a model by a recipe.
+
+    python -m spvit_mini.train                                          the recipes, a line each
+    python -m spvit_mini.train spvit_mini_compass                       run one, into runs/spvit_mini_compass
+    python -m spvit_mini.train spvit_mini_compass --help                its options, their meaning and their value
+    python -m spvit_mini.train spvit_mini_compass --optim.lr 1e-3 --seed 1 --run runs/slower
+    python -m spvit_mini.train spvit_mini_compass --run runs/slower --resume
+
+Resuming takes the options from the run's recipe.json, so they need not be given again.
+"""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from .errors import UserError, run_program
+from .training import Recipe, get_recipe, list_recipes, train
+from .training.checkpoint import read_recipe
+from .training.commandline import parse
+from .training.recipes import describe
+
+PROGRAM = "python -m spvit_mini.train"
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What the command line says: a recipe, and how to run it."""
+
+    run: Path
+    """The folder of the run: recipe.json, metrics.csv, last.pt, previous.pt, best.safetensors."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Go on with the run in that folder, with the options it was begun with; begin it if there is none."""
+    max_steps: int | None = None
+    """Stop after this step, however long the recipe is. --resume finishes the run."""
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe, metadata={"flat": True})
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program on command-line arguments; returns its exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("--list", "--help", "-h"):
+        print(overview())
+        return 0
+    name, *options = argv
+    if name.startswith("-"):
+        raise UserError(
+            f"the recipe comes first: {PROGRAM} RECIPE {' '.join(argv)[:60]}; {PROGRAM} --list names the recipes"
+        )
+
+    def read(recipe: Recipe, run: Path) -> Arguments:
+        default = Arguments(run=run, recipe=recipe)
+        return parse(options, default=default, prog=f"{PROGRAM} {name}", description=describe(name))
+
+    arguments = read(get_recipe(name), Path("runs") / name)
+    if arguments.resume and (recorded := read_recipe(arguments.run)) is not None:
+        if recorded.name != name:
+            raise UserError(
+                f"{arguments.run} holds a run of {recorded.name}, not of {name}; name that recipe, or another folder"
+            )
+        arguments = read(recorded, arguments.run)
+
+    run = arguments.run
+    result = train(arguments.recipe, run=run, resume=arguments.resume, max_steps=arguments.max_steps)
+    if (best := result.best) is not None:
+        print(f"best validation accuracy {best['val_top1']:.2f} % at step {best['step']}: {run / 'best.safetensors'}")
+    if result.step < result.steps:
+        saved = f"saved in {run}" if result.step else "before the first step"
+        print(
+            f"stopped at step {result.step} of {result.steps}, {saved}; go on with: {PROGRAM} {name} --run {run} --resume"
+        )
+    return 128 + result.stopped_by if result.stopped_by else 0
+
+
+def overview() -> str:
+    """List the recipes, a line each, and how to run one."""
+    names = list_recipes()
+    width = max(map(len, names))
+    lines = [f"  {name:<{width}}  {describe(name)}" for name in names]
+    usage = f"{PROGRAM} RECIPE [--section.option value]    RECIPE --help lists the options of a recipe"
+    return "\n".join([usage, "", "recipes:", *lines])
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,164 @@
+"""A recipe: everything that decides how a training run ends, in one dataclass that saves, reads and compares itself.
+
+Each field's docstring is what `python -m spvit_mini.train RECIPE --help` says of it. The recipes themselves, by name, are
+in recipes.py; a run folder keeps the one that was run as recipe.json.
+"""
+
+import dataclasses
+import json
+import types
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import tyro
+
+from ..data.options import AugmentOptions, DataOptions
+from ..errors import UserError, near
+from .lengths import parse_length
+from .optim import OptimOptions
+
+# These may change between the parts of a resumed run: they say where the work is done, not what is computed.
+PLACES = ("device", "data.root", "data.workers", "data.download")
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model, and what of it differs from what the name stands for. None means: as the name has it."""
+
+    name: str = "spvit_mini"
+    """The model: one of `spvit_mini.list_models()`."""
+    patch: int | None = None
+    """Side of a patch in pixels; it must divide both sides of the image."""
+    dim: int | None = None
+    """Width of a token."""
+    depth: int | None = None
+    """Number of blocks."""
+    heads: int | None = None
+    """Attention heads; they must divide the width."""
+    mlp_ratio: float | None = None
+    """Width of the hidden layer of each MLP, in units of the token's width."""
+    positions: bool | None = None
+    """Whether learned absolute positions are added to the patches."""
+    pool: Literal["mean", "class"] | None = None
+    """What the head reads: the mean of the patches, or a class token."""
+    class_enters: int | None = None
+    """The block before which the class token joins the patches."""
+    spatial_layers: int | None = None
+    """How many of the first blocks have the model's spatial attention; the rest have plain attention."""
+    drop_path: float | None = None
+    """Stochastic depth: the rate at which the last block is dropped; it grows from 0 with depth."""
+    attention_options: dict[str, float] | None = None
+    """More of the attention module, as name and value: `hidden 64 weight_std 0.02`. Replaces all the model's own."""
+
+    def overrides(self) -> dict[str, Any]:
+        """Collect what differs from the name's own configuration, as keywords for `create_model`."""
+        changed = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "name"}
+        changed = {name: value for name, value in changed.items() if value is not None}
+        if self.attention_options is not None:
+            # The command line and JSON give every number as a float; widths are whole numbers.
+            whole = {k: int(v) if float(v).is_integer() else v for k, v in self.attention_options.items()}
+            changed["attention_options"] = whole
+        return changed
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train one model on one set of images. Lengths are texts such as "30 epochs", "240 steps", "50000 images"."""
+
+    name: tyro.conf.Suppress[str] = "unnamed"
+    """The name under which `get_recipe` knows it."""
+    model: ModelOptions = field(default_factory=ModelOptions)
+    data: DataOptions = field(default_factory=DataOptions)
+    augment: AugmentOptions = field(default_factory=AugmentOptions)
+    optim: OptimOptions = field(default_factory=OptimOptions)
+    length: str = "10 epochs"
+    """How long to train."""
+    batch: int = 100
+    """Images in a step. An epoch is floor(training images / batch) steps."""
+    label_smoothing: float = 0.0
+    """Share of each training label that is spread evenly over all classes. Validation loss is always without."""
+    evaluate_every: str = "1 epoch"
+    """How often the whole validation part is scored, which writes a row of metrics.csv; once more at the end."""
+    save_every: str = "1 epoch"
+    """How often the whole state is saved for --resume; once more at the end."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the model's passes: auto is bfloat16 autocast on CUDA and float32 elsewhere."""
+    device: str = "auto"
+    """Where to compute: auto (CUDA if there, else MPS, else CPU), cpu, cuda, cuda:1, mps."""
+    seed: int = 0
+    """Decides the made images, the start of the model, the order of the images and their augmentation."""
+
+    def __post_init__(self):
+        for name in ("length", "evaluate_every", "save_every"):
+            parse_length(getattr(self, name), name=name)
+        if self.batch < 1:
+            raise UserError(f"batch is {self.batch}; a step needs at least 1 image")
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(f"label_smoothing is {self.label_smoothing}; it must be at least 0 and below 1")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"seed is {self.seed}; it must be at least 0 and below 2**32")
+
+    def to_json(self) -> str:
+        """Write the recipe as JSON, for people and for `from_json`."""
+        return json.dumps(dataclasses.asdict(self), indent=2, default=str) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, *, source: str = "recipe.json") -> "Recipe":
+        """Read what `to_json` wrote. Raises UserError, naming `source`, if it is not that."""
+        try:
+            plain = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{source} is no JSON text ({error}); restore it, or train in another folder") from None
+        return _from_plain(cls, plain, source)
+
+    def but(self, changes: dict[str, Any]) -> "Recipe":
+        """Change options by their dotted names: `recipe.but({"optim.lr": 1e-3, "seed": 1})`."""
+        recipe = self
+        for name, value in changes.items():
+            if name not in recipe.flat():
+                raise UserError(f"a recipe has no option {name!r}.{near(name, recipe.flat())}")
+            section, _, leaf = name.rpartition(".")
+            if section:
+                part = dataclasses.replace(getattr(recipe, section), **{leaf: value})
+                recipe = dataclasses.replace(recipe, **{section: part})
+            else:
+                recipe = dataclasses.replace(recipe, **{leaf: value})
+        return recipe
+
+    def flat(self) -> dict[str, Any]:
+        """List all options by their dotted names, as on the command line: {"model.name": …, …, "seed": …}."""
+        flat = {}
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if dataclasses.is_dataclass(value):
+                flat |= {f"{f.name}.{inner.name}": getattr(value, inner.name) for inner in dataclasses.fields(value)}
+            else:
+                flat[f.name] = value
+        return flat
+
+    def difference(self, other: "Recipe") -> tuple[str, Any, Any] | None:
+        """Find the first option in which another recipe would compute something else: (name, mine, the other's)."""
+        mine, others = self.flat(), other.flat()
+        return next(((n, mine[n], others[n]) for n in mine if n not in PLACES and mine[n] != others[n]), None)
+
+
+def _from_plain(kind: Any, value: Any, source: str) -> Any:
+    """Turn what JSON knows (dict, list, str) into what a field's type asks for (dataclass, tuple, Path)."""
+    if value is None:
+        return None
+    if get_origin(kind) in (Union, types.UnionType):
+        kind = next(option for option in get_args(kind) if option is not type(None))
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise UserError(f"{source} is no recipe: where {kind.__name__} should be there is {value!r:.40}")
+        hints = get_type_hints(kind)
+        for name in value:
+            if name not in hints:
+                raise UserError(
+                    f"{source} has an option {name!r}, which this version does not know.{near(name, hints)}"
+                )
+        return kind(**{name: _from_plain(hints[name], inner, source) for name, inner in value.items()})
+    if get_origin(kind) is tuple:
+        return tuple(value)
+    return Path(value) if kind is Path else value

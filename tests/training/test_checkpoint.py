@@ -1,0 +1,249 @@
+"""The run folder: whole files or none, two states kept, and a clear line for every state that cannot be resumed."""
+
+import os
+import pickle
+import random
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from spvit_mini.errors import UserError
+from spvit_mini.training import checkpoint as c
+from spvit_mini.training import get_recipe
+
+
+def a_state(step, size=2000):
+    generator = torch.Generator().manual_seed(step)
+    return {
+        **dict.fromkeys(c.PARTS),
+        "step": step,
+        "model": {"w": torch.randn(size, generator=generator)},
+        "rows": [{"step": step, "x": 0.1}],
+    }
+
+
+def test_a_state_comes_back_to_the_last_bit(tmp_path):
+    c.save_state(tmp_path, a_state(7))
+    state, path = c.load_state(tmp_path)
+    assert path == tmp_path / "last.pt"
+    assert state["step"] == 7 and state["rows"] == [{"step": 7, "x": 0.1}]
+    assert torch.equal(state["model"]["w"], a_state(7)["model"]["w"])
+    assert not (tmp_path / "previous.pt").exists()
+
+
+def test_the_last_two_states_are_kept_and_nothing_else(tmp_path):
+    for step in (1, 2, 3):
+        c.save_state(tmp_path, a_state(step))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last.pt", "previous.pt"]
+    assert [c.read_state(tmp_path / n)["step"] for n in ("last.pt", "previous.pt")] == [3, 2]
+
+
+def test_nothing_saved_is_no_error(tmp_path):
+    assert c.load_state(tmp_path) is None
+
+
+def test_a_kill_between_the_two_renames_goes_on_from_previous(tmp_path):
+    for step in (1, 2):
+        c.save_state(tmp_path, a_state(step))
+    (tmp_path / "last.pt").rename(tmp_path / "previous.pt")
+    (tmp_path / "last.pt.tmp").write_bytes(b"whatever a third save had written so far")
+    state, path = c.load_state(tmp_path)
+    assert (state["step"], path.name) == (2, "previous.pt")
+    c.save_state(tmp_path, a_state(3))
+    assert [c.read_state(tmp_path / n)["step"] for n in ("last.pt", "previous.pt")] == [3, 2]
+    assert not (tmp_path / "last.pt.tmp").exists()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_state_cut_at_any_length_is_named_and_the_way_on_said(tmp_path, seed):
+    for step in (1, 2):
+        c.save_state(tmp_path, a_state(step))
+    whole = (tmp_path / "last.pt").read_bytes()
+    length = [0, 1, 2, 3, 4, 30, len(whole) - 1][seed] if seed < 7 else random.Random(seed).randrange(len(whole))
+    (tmp_path / "last.pt").write_bytes(whole[:length])
+    with pytest.raises(UserError) as caught:
+        c.load_state(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path / 'last.pt'} is cut off or damaged; the state saved before it, previous.pt (step 1), is whole: "
+        "move last.pt away and give the same command again to go on from there"
+    )
+    assert (tmp_path / "last.pt").read_bytes() == whole[:length]
+    (tmp_path / "last.pt").unlink()
+    assert c.load_state(tmp_path)[0]["step"] == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_flipped_byte_among_the_numbers_is_found(tmp_path, seed):
+    c.save_state(tmp_path, a_state(1))
+    data = bytearray((tmp_path / "last.pt").read_bytes())
+    at = data.find(a_state(1)["model"]["w"].numpy().tobytes()[:16]) + random.Random(seed).randrange(8000)
+    data[at] ^= 1 << seed
+    (tmp_path / "last.pt").write_bytes(data)
+    with pytest.raises(UserError, match="damaged.*no other whole state is there"):
+        c.load_state(tmp_path)
+
+
+class Dangerous:
+    def __reduce__(self):
+        return (open, ("ran", "w"))
+
+
+@pytest.mark.parametrize("kind", ["pickle", "torch", "tensor", "dict", "text", "zip", "folder"])
+def test_foreign_files_are_refused_and_run_no_code(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "last.pt"
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps(Dangerous()))
+    elif kind == "torch":
+        torch.save({"format": c.FORMAT, "step": Dangerous()}, path)
+    elif kind == "tensor":
+        torch.save(torch.ones(3), path)
+    elif kind == "dict":
+        torch.save({"model": {"w": torch.ones(3)}, "epoch": 3}, path)
+    elif kind == "text":
+        path.write_text("Port of call")
+    elif kind == "zip":
+        import zipfile
+
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("notes.txt", "hello")
+    else:
+        path.mkdir()
+    with pytest.raises(UserError) as caught:
+        c.load_state(tmp_path)
+    message = str(caught.value)
+    assert message.startswith(f"{path} is not a training state" if kind != "folder" else f"{path} cannot be read")
+    assert "train again in another folder" in message
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path):
+    for step in (1, 2):
+        c.save_state(tmp_path, a_state(step))
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    with (
+        pytest.raises(UserError, match="could not be written.*untouched"),
+        c.replacing(tmp_path / "last.pt") as temporary,
+    ):
+        temporary.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_the_old_states_stay(tmp_path):
+    """A limit on the size of files stands for the full disk: in a process of its own, since it cannot be taken back."""
+    for step in (1, 2):
+        c.save_state(tmp_path, a_state(step))
+    code = (
+        "import resource, sys, torch\n"
+        "from pathlib import Path\n"
+        "from spvit_mini.errors import run_program\n"
+        "from spvit_mini.training import checkpoint\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "run_program(lambda: checkpoint.save_state(Path(sys.argv[1]), {'step': 3, 'model': torch.ones(1_000_000)}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f"error: {tmp_path / 'last.pt'} could not be written (")
+    assert done.stderr.count("\n") == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last.pt", "previous.pt"]
+    assert [c.read_state(tmp_path / n)["step"] for n in ("last.pt", "previous.pt")] == [2, 1]
+
+
+KILLED_WRITER = """
+import os, signal, sys, torch
+from pathlib import Path
+from spvit_mini.training import checkpoint
+
+save = torch.save
+
+class Dying:
+    def __init__(self, path, allowed):
+        self.file, self.left = open(path, "wb"), allowed
+    def write(self, data):
+        self.file.write(bytes(data)[: self.left])
+        self.file.flush()
+        self.left -= len(data)
+        if self.left <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return len(data)
+    def flush(self):
+        self.file.flush()
+
+for folder, allowed in zip(sys.argv[1::2], map(int, sys.argv[2::2])):
+    if (child := os.fork()) == 0:
+        torch.save = lambda state, path: save(state, Dying(path, allowed))
+        checkpoint.save_state(Path(folder), {"step": 3, "model": torch.ones(100_000)})
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_any_byte_of_a_save_there_is_always_a_whole_state(tmp_path):
+    """Writers that kill themselves: one process each, forked from one that has torch loaded."""
+    arguments = []
+    for i in range(20):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        for step in (1, 2):
+            c.save_state(folder, a_state(step))
+        arguments += [str(folder), str(random.Random(i).randrange(400_000))]
+    subprocess.run([sys.executable, "-c", KILLED_WRITER, *arguments], check=True)
+    for folder in tmp_path.iterdir():
+        assert (folder / "last.pt.tmp").exists()  # it was killed while writing
+        state, path = c.load_state(folder)
+        assert (state["step"], path.name) == (2, "last.pt")
+        assert torch.equal(state["model"]["w"], a_state(2)["model"]["w"])
+
+
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
+def test_random_numbers_go_on_where_they_were(device):
+    torch.rand(3, device=device)
+    states = c.random_state(torch.device(device))
+    expected = torch.rand(5), torch.rand(5, device=device)
+    c.set_random_state(states)
+    assert all(torch.equal(a, b) for a, b in zip((torch.rand(5), torch.rand(5, device=device)), expected, strict=True))
+
+
+def test_a_run_folder_below_a_file(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="cannot be made, since .*file is a file; name another with --run"):
+        c.check_run(tmp_path / "file" / "runs" / "x", get_recipe("vit_mini_compass"), resume=False)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_run_folder_without_permission(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="cannot be written"):
+        c.check_run(tmp_path / "x", get_recipe("vit_mini_compass"), resume=False)
+
+
+@pytest.mark.parametrize("held", ["recipe.json", "metrics.csv", "last.pt", "previous.pt", "best.safetensors"])
+def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path, held):
+    (tmp_path / held).write_text("kept")
+    with pytest.raises(UserError, match="holds a run already.*--resume"):
+        c.check_run(tmp_path, get_recipe("vit_mini_compass"), resume=False)
+    assert (tmp_path / held).read_text() == "kept"
+
+
+def test_another_recipe_is_not_resumed(tmp_path):
+    recipe = get_recipe("vit_mini_compass")
+    c.begin_run(tmp_path, recipe)
+    c.check_run(tmp_path, recipe.but({"data.workers": 2}), resume=True)
+    with pytest.raises(UserError, match=r"was made with optim.lr = 0.002, not 0.003"):
+        c.check_run(tmp_path, recipe.but({"optim.lr": 0.003}), resume=True)
+    assert c.read_recipe(tmp_path) == recipe
+
+
+def test_a_broken_recipe_is_named(tmp_path):
+    (tmp_path / "recipe.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="recipe.json"):
+        c.check_run(tmp_path, get_recipe("vit_mini_compass"), resume=True)

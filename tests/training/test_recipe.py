@@ -1,0 +1,142 @@
+"""Recipes: lengths, the round trip through JSON, changes and differences by dotted names, and what is refused."""
+
+import dataclasses
+import json
+
+import pytest
+
+from spvit_mini.errors import UserError
+from spvit_mini.training import get_recipe, list_recipes
+from spvit_mini.training.lengths import steps_in
+from spvit_mini.training.optim import OptimOptions
+from spvit_mini.training.recipe import ModelOptions, Recipe
+from spvit_mini.vit import ViTConfig
+
+
+@pytest.mark.parametrize(
+    ("length", "steps"),
+    [
+        ("240 steps", 240),
+        ("1 step", 1),
+        ("30 epochs", 30 * 19),
+        ("0.5 epochs", 10),  # 9.5, to the nearest even
+        ("1_000 images", 10),
+        ("49 images", 0),
+        ("51 images", 1),
+        (" 3epochs ", 57),
+        ("0 steps", 0),
+    ],
+)
+def test_a_length_in_steps(length, steps):
+    assert steps_in(length, steps_per_epoch=19, batch=100) == steps
+
+
+@pytest.mark.parametrize("length", ["", "30", "epochs", "-3 epochs", "30 eons", "1e3 steps", "30 epochs!"])
+def test_a_length_that_says_nothing(length):
+    with pytest.raises(UserError, match="'30 epochs', '240 steps' or '50000 images'"):
+        Recipe(length=length)
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_recipe_survives_json(name):
+    recipe = get_recipe(name)
+    assert recipe.name == name and name.startswith(recipe.model.name)
+    again = Recipe.from_json(recipe.to_json())
+    assert again == recipe
+    assert {k: type(v) for k, v in again.flat().items()} == {k: type(v) for k, v in recipe.flat().items()}
+
+
+def test_a_recipe_with_everything_changed_survives_json():
+    recipe = Recipe().but(
+        {
+            "model.attention_options": {"hidden": 8.0, "weight_std": 0.1},
+            "model.positions": False,
+            "optim.betas": (0.8, 0.9),
+            "optim.clip": None,
+            "augment.randaugment": (2, 5),
+            "data.image_size": 48,
+            "seed": 7,
+        }
+    )
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert recipe.model.overrides() == {"positions": False, "attention_options": {"hidden": 8, "weight_std": 0.1}}
+    assert isinstance(recipe.model.overrides()["attention_options"]["hidden"], int)
+
+
+def test_models_on_one_set_differ_in_the_model_alone():
+    by_data = {}
+    for name in list_recipes():
+        recipe = get_recipe(name)
+        by_data.setdefault(name.removeprefix(recipe.model.name), []).append(recipe)
+    assert len(by_data) >= 8
+    for recipes in by_data.values():
+        names = {n for n, value in recipes[0].flat().items() for other in recipes if other.flat()[n] != value}
+        assert names == {"name", "model.name"}
+
+
+def test_model_options_are_fields_of_the_models():
+    mine = {f.name for f in dataclasses.fields(ModelOptions)} - {"name"}
+    assert mine <= {f.name for f in dataclasses.fields(ViTConfig)}
+    assert ModelOptions().overrides() == {}
+
+
+def test_but_changes_one_thing_and_names_the_near_ones():
+    recipe = get_recipe("vit_mini_compass")
+    changed = recipe.but({"optim.lr": 5e-4, "batch": 10})
+    assert (changed.optim.lr, changed.batch) == (5e-4, 10)
+    assert recipe.optim.lr != 5e-4
+    assert changed.but({"optim.lr": recipe.optim.lr, "batch": recipe.batch}) == recipe
+    with pytest.raises(UserError, match=r"no option 'optim.lrr'. Did you mean optim.lr"):
+        recipe.but({"optim.lrr": 1.0})
+
+
+def test_difference_names_what_changes_the_numbers_and_not_where_the_work_is_done():
+    recipe = get_recipe("vit_mini_compass")
+    assert recipe.difference(recipe.but({"data.root": "/elsewhere", "data.workers": 3, "device": "cuda"})) is None
+    assert recipe.difference(recipe.but({"seed": 3})) == ("seed", 0, 3)
+    assert recipe.difference(recipe.but({"model.depth": 9}))[0] == "model.depth"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "no JSON text"),
+        ("", "no JSON text"),
+        ("[1, 2]", "no recipe"),
+        ('{"optim": 3}', "no recipe: where OptimOptions"),
+        ('{"optim": {"learning_rate": 3}}', "an option 'learning_rate', which this version does not know"),
+    ],
+)
+def test_json_that_is_no_recipe(text, says):
+    with pytest.raises(UserError, match=says) as caught:
+        Recipe.from_json(text, source="some/recipe.json")
+    assert "some/recipe.json" in str(caught.value)
+
+
+def test_json_of_an_older_recipe_gets_the_defaults():
+    plain = json.loads(Recipe(seed=4).to_json())
+    del plain["optim"]["clip"], plain["precision"]
+    assert Recipe.from_json(json.dumps(plain)) == Recipe(seed=4)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Recipe(batch=0),
+        lambda: Recipe(label_smoothing=1.0),
+        lambda: Recipe(seed=-1),
+        lambda: OptimOptions(lr=-1e-3),
+        lambda: OptimOptions(lr=float("nan")),
+        lambda: OptimOptions(betas=(0.9, 1.0)),
+        lambda: OptimOptions(clip=0.0),
+        lambda: OptimOptions(warmup="soon"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(make):
+    with pytest.raises(UserError):
+        make()
+
+
+def test_an_unknown_recipe_names_the_near_ones():
+    with pytest.raises(UserError, match="no recipe is called 'spvit_mini_compas'. Did you mean spvit_mini_compass"):
+        get_recipe("spvit_mini_compas")
