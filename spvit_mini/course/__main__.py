@@ -63,8 +63,9 @@ def run_build(options: argparse.Namespace, rest: list[str]) -> int:
 def run_list(options: argparse.Namespace, rest: list[str]) -> int:
     from .lessons import heading, lesson_files, read
 
+    files = lesson_files()
     print(f"{'lesson':<8}{'your minutes':>12}{'run minutes':>13}{'points':>8}   title")
-    for path in lesson_files():
+    for path in files:
         top = heading(read(path))
         if top is None:
             raise UserError(f"{path.name} has no title cell; `execute` says what one looks like")

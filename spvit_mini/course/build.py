@@ -153,11 +153,20 @@ def beside(name: str, count: int) -> str:
 
 
 def digest_of(content: bytes) -> str:
+    """Hash what a student can see and change in a notebook: its cells and their outputs, not their metadata.
+
+    JupyterLab writes metadata of its own as soon as it opens a notebook; that alone is no work.
+    """
+    try:
+        cells = [{key: value for key, value in cell.items() if key != "metadata"} for cell in json.loads(content)["cells"]]
+        content = json.dumps(cells, sort_keys=True).encode()
+    except (ValueError, LookupError, TypeError, AttributeError):
+        pass  # no notebook at all, so every byte counts
     return hashlib.sha256(content).hexdigest()
 
 
 def digest_of_file(path: Path) -> str | None:
-    """Hash a file's content; None if there is no such file."""
+    """Hash a notebook's file; None if there is no such file."""
     try:
         return digest_of(path.read_bytes())
     except FileNotFoundError:

@@ -9,6 +9,8 @@ from ..errors import UserError
 from .build import WORK, build
 from .execute import kernel_environment
 
+SETTINGS = Path(__file__).parent / "jupyter"  # asks for no news and no updates: the course needs no network
+
 
 def lab(options: Sequence[str] = (), *, work: Path = WORK) -> None:
     """Make or update the copies and serve them in JupyterLab until it is stopped.
@@ -30,8 +32,14 @@ def lab(options: Sequence[str] = (), *, work: Path = WORK) -> None:
     from jupyterlab.labapp import LabApp
 
     os.environ.update(kernel_environment())
-    first = report[0].name
+    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join([str(SETTINGS), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])])
+    fixed = [
+        f"--ServerApp.root_dir={work}",
+        f"--LabApp.default_url=/lab/tree/{report[0].name}",
+        "--ServerApp.ip=127.0.0.1",
+        "--Application.log_level=WARN",  # the address is printed all the same
+    ]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:  # as in most containers; JupyterLab asks to be told
+        fixed.append("--allow-root")
     # In this process, so that Ctrl-C and a kill reach JupyterLab itself, on every system.
-    LabApp.launch_instance(
-        [f"--ServerApp.root_dir={work}", "--ServerApp.ip=127.0.0.1", f"--LabApp.default_url=/lab/tree/{first}", *options]
-    )
+    LabApp.launch_instance([*fixed, *options])

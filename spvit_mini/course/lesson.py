@@ -5,7 +5,6 @@ same cells run in seconds in a test and in minutes on a desk.
 """
 
 import base64
-import dataclasses
 import importlib
 import inspect
 import io
@@ -147,24 +146,32 @@ class Lesson:
             value = getattr(value, part)
         print(inspect.getsource(value).rstrip())
 
-    def train(self, recipe, *, seed: int = 0, progress: bool = True, on_evaluation: Callable | None = None):
+    def train(
+        self,
+        recipe,
+        *,
+        seed: int = 0,
+        changes: dict[str, Any] | None = None,
+        progress: bool = True,
+        on_evaluation: Callable | None = None,
+    ):
         """Train by a recipe, given itself or by name, for as long as the profile says; writes nothing.
 
-        Returns the Result of `spvit_mini.training.loop.train`: `.model`, and `.rows` with a dictionary per evaluation.
+        `changes` are options by their dotted names, as in `Recipe.but`; all lengths are those of the standard profile.
+        Returns the Result of `spvit_mini.training.train`: `.model`, and `.rows` with a dictionary per evaluation.
         """
-        from ..training.loop import train
-        from ..training.recipe import parse_length
-        from ..training.recipes import get_recipe
+        from ..training import get_recipe, train
+        from ..training.lengths import parse_length
 
         recipe = get_recipe(recipe) if isinstance(recipe, str) else recipe
-
-        def shortened(length: str) -> str:
-            value, unit = parse_length(length)
-            return f"{value * self.profile.share:.6f} {unit}s"
-
-        optim = dataclasses.replace(recipe.optim, warmup=shortened(recipe.optim.warmup))
-        recipe = dataclasses.replace(recipe, length=shortened(recipe.length), optim=optim, seed=seed)
-        return train(recipe, max_steps=self.profile.most_steps, progress=progress, on_evaluation=on_evaluation)
+        recipe = recipe.but({"seed": seed} | (changes or {}))
+        shortened = {}
+        for name in ("length", "optim.warmup", "evaluate_every"):
+            value, unit = parse_length(recipe.flat()[name])
+            shortened[name] = f"{value * self.profile.share:.6f} {unit}s"
+        return train(
+            recipe.but(shortened), max_steps=self.profile.most_steps, progress=progress, on_evaluation=on_evaluation
+        )
 
     def show(self, figure: Figure, alt: str) -> None:
         """Show a figure, and close it. `alt` says in words what it shows, for those who cannot see it."""

@@ -3,11 +3,13 @@
 import os
 import re
 import tempfile
+import warnings
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
-from nbformat import NotebookNode
+from nbformat import NotebookNode, v4
 
 from ..errors import UserError
 
@@ -43,19 +45,26 @@ def lesson_files(folder: Path | None = None) -> list[Path]:
 
 
 def read(path: Path) -> NotebookNode:
-    """Read a notebook. Raises UserError if the file is none."""
+    """Read a notebook as it stands in its file. Raises UserError if the file is none of format 4.
+
+    `nbformat.read` would give new names to cells whose ids are not unique, and the guard would never see them.
+    """
     try:
-        return nbformat.read(path, as_version=4)
+        notebook = v4.reads(path.read_text(encoding="utf-8"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            nbformat.validate(deepcopy(notebook))
     except FileNotFoundError:
         raise UserError(f"there is no notebook {path}") from None
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError, AttributeError) as error:
+    except (ValueError, AttributeError, KeyError, TypeError, nbformat.ValidationError) as error:
         reason = (str(error).splitlines() or ["empty"])[0]
         raise UserError(f"{path} is no notebook that can be read ({reason:.120})") from None
+    return notebook
 
 
 def text_of(notebook: NotebookNode) -> str:
     """Give the text of a notebook's file, the same on every machine."""
-    return nbformat.writes(notebook) + "\n"
+    return v4.writes(notebook) + "\n"
 
 
 def write(path: Path, text: str) -> None:

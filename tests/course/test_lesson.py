@@ -1,0 +1,162 @@
+"""What a notebook's set-up line does and offers."""
+
+import base64
+import random
+import re
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+import spvit_mini
+from spvit_mini.course import begin
+from spvit_mini.course.checks.engine import CheckFailed
+from spvit_mini.course.lesson import PROFILES, Lesson
+from spvit_mini.errors import UserError
+
+
+@pytest.fixture
+def lesson():
+    return Lesson("00", PROFILES["smoke"])
+
+
+def right(image, p):
+    tokens = [image[:, r : r + p, c : c + p].flatten() for r in range(0, image.shape[1], p) for c in range(0, image.shape[2], p)]
+    return torch.stack(tokens)
+
+
+def stub(image, p):
+    # YOUR CODE HERE
+    raise NotImplementedError()
+
+
+def test_the_set_up_prints_one_line_and_seeds_everything(monkeypatch, capsys):
+    monkeypatch.delenv("SPVIT_PROFILE", raising=False)
+    threads, drawn = torch.get_num_threads(), []
+    for _ in range(2):
+        lesson = begin("00")
+        drawn.append((torch.rand(2).tolist(), np.random.rand(), random.random()))
+    assert drawn[0] == drawn[1]
+    line = r"Lesson 00, profile standard, on (cpu|cuda|mps) \(spvit_mini [\d.]+, torch \S+, Python [\d.]+\)"
+    assert all(re.fullmatch(line, printed) for printed in capsys.readouterr().out.splitlines())
+    assert torch.get_num_threads() == threads
+    assert lesson.profile == PROFILES["standard"]
+    assert plt.rcParams["figure.constrained_layout.use"]
+
+
+@pytest.mark.parametrize(("name", "steps"), [("smoke", 2), ("quick", 40), ("standard", 240), ("full", 240)])
+def test_the_profile_is_read_from_the_environment(monkeypatch, name, steps):
+    monkeypatch.setenv("SPVIT_PROFILE", name)
+    profile = begin("00").profile
+    assert (profile.name, profile.steps(240)) == (name, steps)
+    assert profile.steps(1) == 1
+    with pytest.raises(AttributeError):
+        profile.share = 2.0
+
+
+def test_an_unknown_profile_is_refused(monkeypatch):
+    monkeypatch.setenv("SPVIT_PROFILE", "fast")
+    with pytest.raises(UserError, match="SPVIT_PROFILE is 'fast'; it must be one of smoke, quick, standard, full"):
+        begin("00")
+
+
+def test_public_names_of_the_package_are_attributes(lesson):
+    assert lesson.SPSA is spvit_mini.attention.SPSA
+    assert lesson.offsets is spvit_mini.geometry.offsets
+    assert lesson.create_model is spvit_mini.create_model
+    assert lesson.Compass is spvit_mini.data.synthetic.Compass
+    assert lesson.plots is spvit_mini.plots
+    assert lesson.get_recipe is spvit_mini.training.get_recipe
+
+
+def test_other_names_are_refused_with_near_ones(lesson):
+    with pytest.raises(AttributeError, match=r"no public name 'SPSB'. Did you mean SPSA"):
+        _ = lesson.SPSB
+    for name in ("torch", "Tensor", "plt", "_cut"):
+        assert not hasattr(lesson, name), name
+
+
+def test_a_check_prints_and_a_graded_one_raises(lesson, capsys):
+    lesson.check(right, name="patchify")
+    assert capsys.readouterr().out == "PASS patchify: 8 shapes, float32 stays float32, gradients\n"
+    lesson.check(stub, name="patchify")
+    assert capsys.readouterr().out.startswith("not done yet patchify: ")
+    lesson.check(lambda image, p: image, name="patchify")
+    assert capsys.readouterr().out.startswith("NOT YET patchify: ")
+
+    lesson.check(right, name="patchify", grade=True)
+    with pytest.raises(CheckFailed, match="not done yet patchify"):
+        lesson.check(stub, name="patchify", grade=True)
+    with pytest.raises(CheckFailed, match="NOT YET patchify: the shape differs"):
+        lesson.check(lambda image, p: image, name="patchify", grade=True)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_check_finds_its_exercise_by_the_functions_name(lesson, capsys):
+    def patchify(image, p):
+        return right(image, p)
+
+    lesson.check(patchify)
+    assert capsys.readouterr().out.startswith("PASS patchify")
+    with pytest.raises(UserError, match="lesson 00 has no exercise 'right'; its exercises: patchify, unpatchify"):
+        lesson.check(right)
+
+
+def test_a_lesson_without_exercises_says_so():
+    with pytest.raises(UserError, match="lesson 99 has no exercise 'right'; its exercises: none"):
+        Lesson("99", PROFILES["smoke"]).check(right)
+
+
+def test_the_solutions_source_is_shown_after_the_check_passed(lesson, capsys):
+    lesson.source("patchify")
+    assert capsys.readouterr().out == "The package's patchify is shown here once your own passes its check.\n"
+    lesson.check(stub, name="patchify")
+    capsys.readouterr()
+    lesson.source("patchify")
+    assert "once your own passes" in capsys.readouterr().out
+    lesson.check(right, name="patchify")
+    capsys.readouterr()
+    lesson.source("patchify")
+    assert capsys.readouterr().out.startswith("def patchify(")
+    lesson.source("SPSA.weights")
+    assert capsys.readouterr().out.startswith("    def weights(")
+
+
+def test_a_figure_is_shown_with_words_and_closed(lesson, monkeypatch):
+    import IPython.display
+
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", lambda *data, **options: shown.append((data, options)))
+    figure = plt.figure(figsize=(2, 1))
+    lesson.show(figure, "Nothing at all.")
+    ((data,), options) = shown[0]
+    assert data["text/plain"] == "Nothing at all."
+    png = base64.b64decode(data["image/png"])
+    assert png[:8] == b"\x89PNG\r\n\x1a\n"
+    assert (int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")) == (288, 144)
+    assert options["metadata"]["image/png"] == {"alt": "Nothing at all.", "width": 192}
+    assert not plt.fignum_exists(figure.number)
+
+
+def test_training_is_as_long_as_the_profile_says(monkeypatch):
+    import spvit_mini.training
+
+    asked = []
+    monkeypatch.setattr(spvit_mini.training, "train", lambda recipe, **options: asked.append((recipe, options)))
+    for name in PROFILES:
+        Lesson("00", PROFILES[name]).train("spvit_mini_compass6", seed=3, changes={"length": "600 steps", "optim.warmup": "60 steps"})
+    recipes = [recipe for recipe, _ in asked]
+    assert [options["max_steps"] for _, options in asked] == [2, None, None, None]
+    assert [recipe.length for recipe in recipes] == [f"{n}.000000 steps" for n in (600, 100, 600, 600)]
+    assert [recipe.optim.warmup for recipe in recipes] == [f"{n}.000000 steps" for n in (60, 10, 60, 60)]
+    assert all(recipe.seed == 3 and recipe.model.name == "spvit_mini" for recipe in recipes)
+
+
+@pytest.mark.slow
+def test_smoke_trains_two_steps(lesson, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    result = lesson.train("spvit_mini_compass6", progress=False)
+    assert result.step == 2
+    assert [row["step"] for row in result.rows] == [2]
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,102 @@
+"""`python -m spvit_mini.course`: its commands, and its one-line errors."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import spvit_mini.course.lessons as lessons
+from spvit_mini.course import __main__ as program
+from spvit_mini.course.lessons import ROOT, read, text_of
+from spvit_mini.errors import UserError
+
+
+@pytest.fixture
+def call(monkeypatch, tmp_path, lesson):
+    """Run a command over a repository that has one small lesson."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    (folder / "00_small.ipynb").write_text(text_of(lesson), encoding="utf-8")
+    monkeypatch.setattr(lessons, "ROOT", tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["course", *map(str, arguments)])
+        return program.main()
+
+    return run
+
+
+def test_list_names_the_lessons_with_their_minutes(call, capsys):
+    assert call("list") == 0
+    table = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert table == [
+        ["lesson", "your", "minutes", "run", "minutes", "points", "title"],
+        ["00", "5", "1", "2", "A", "small", "lesson"],
+    ]
+
+
+def test_build_says_what_it_did(call, capsys, tmp_path):
+    assert call("build", "--out", tmp_path / "out") == 0
+    assert capsys.readouterr().out == "00_small.ipynb: made\n"
+    assert call("build", "--out", tmp_path / "out") == 0
+    assert capsys.readouterr().out == "00_small.ipynb: as it was\n"
+    assert read(tmp_path / "out" / "00_small.ipynb").cells[10].source == "lesson.check(patchify)"
+
+
+def test_without_lessons_it_says_where_they_are(call, tmp_path):
+    (tmp_path / "notebooks" / "00_small.ipynb").unlink()
+    with pytest.raises(UserError, match="no lessons in .*; they come with the project's repository"):
+        call("list")
+
+
+def test_an_option_that_is_unknown_is_refused(call, capsys):
+    with pytest.raises(SystemExit) as ended:
+        call("build", "--profile=fast")
+    assert ended.value.code == 2
+    assert "unknown option --profile=fast" in capsys.readouterr().err
+
+
+def test_what_is_missing_is_named(call, monkeypatch, tmp_path):
+    def missing(*_):
+        raise ModuleNotFoundError("No module named 'nbclient'", name="nbclient")
+
+    monkeypatch.setitem(program.COMMANDS, "execute", missing)
+    with pytest.raises(UserError, match=r"nbclient is not installed; `python -m pip install --editable .\[lab\]`"):
+        call("execute")
+
+
+@pytest.mark.slow
+def test_execute_stores_outputs_and_says_what_is_wrong(call, capfd, tmp_path):
+    path = tmp_path / "notebooks" / "00_small.ipynb"
+    notebook = read(path)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    notebook.metadata["widgets"] = {}
+    path.write_text(text_of(notebook), encoding="utf-8")
+    assert call("execute", path) == 0
+    stored = {cell.id: cell for cell in read(path).cells}
+    assert stored["setup"].outputs[0].text.startswith("Lesson 00, profile standard, on ")
+    assert stored["check-patchify"].outputs[0].text == "PASS patchify: 8 shapes, float32 stays float32, gradients\n"
+    assert stored["experiment"].outputs[0].metadata["image/png"]["alt"] == "A white square."
+    assert "execution" not in stored["setup"].metadata
+
+    notebook = read(path)
+    notebook.cells[6].source = "1 / 0"
+    path.write_text(text_of(notebook), encoding="utf-8")
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="a cell of 00_small.ipynb failed"):
+        call("execute", path)
+    assert "ZeroDivisionError" in capfd.readouterr().err
+    assert path.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_as_a_program_errors_are_one_line_and_exit_with_2(tmp_path):
+    (tmp_path / "file").write_text("")
+    command = [sys.executable, "-m", "spvit_mini.course", "execute", str(tmp_path / "none.ipynb")]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == f"error: there is no notebook {tmp_path / 'none.ipynb'}\n"
