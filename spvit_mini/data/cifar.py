@@ -46,9 +46,10 @@ def load_cifar(name: str, root: Path, *, train: bool, on_bad_image: str, downloa
             return Pixels.decode(scan(root / name / part, on_bad_image=on_bad_image), side=SIDE)
     if download:
         return _torchvision_files(name, root, train=train, download=True)
+    tree = root / name / parts[0]
     raise UserError(
-        f"{name} is not there: neither {root / folder} (torchvision's files) nor {root / name / parts[0]} (an image tree)."
-        " Put one there (see data/README.md), name another place with --data.root, or fetch it with --data.download"
+        f"{name} is not there: neither torchvision's files {root / folder} nor the image tree {tree}. "
+        "Put one there (see data/README.md), name another place with --data.root, or fetch it with --data.download"
     )
 
 

@@ -37,13 +37,14 @@ class BadImage(ValueError):
 def read_image(path: str | Path) -> Image.Image:
     """Decode an image file whole, as RGB.
 
-    Raises BadImage if it is cut off, damaged, no image, less than 2 pixels wide or high, or larger than Pillow's limit
-    against decompression bombs; UserError if the file system refuses it, which says nothing about the image.
+    Raises BadImage if it is cut off, damaged, no image, less than 2 pixels wide or high, a hundred times longer than wide
+    (no frame could be filled with it), or larger than Pillow's limit against decompression bombs; UserError if the file
+    system refuses it, which says nothing about the image.
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
-            if min(width, height) < 2:
+            if min(width, height) < 2 or max(width, height) > 100 * min(width, height):
                 raise BadImage(f"has {width} × {height} pixels, which show nothing")
             if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
                 raise BadImage(f"claims {width} × {height} pixels, above Pillow's limit of {Image.MAX_IMAGE_PIXELS}")

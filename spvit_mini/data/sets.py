@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -101,7 +101,14 @@ class Data:
         return [path for source in sources for path in source.skipped]
 
 
-def load_data(options: DataOptions, augment: AugmentOptions | None = None, *, seed: int, train: bool = True) -> Data:
+def load_data(
+    options: DataOptions,
+    augment: AugmentOptions | None = None,
+    *,
+    seed: int,
+    train: bool = True,
+    preprocessing: Preprocessing | None = None,
+) -> Data:
     """Load a set by name.
 
     Args:
@@ -110,6 +117,8 @@ def load_data(options: DataOptions, augment: AugmentOptions | None = None, *, se
         seed: decides the training images of made sets, which part `fraction` takes, and all augmentation. The
             validation images of a set are the same for all seeds.
         train: whether to load training images too. Evaluation does without them, and so with a tree that has none.
+        preprocessing: how photographs are prepared, if not in the set's own way: a trained model's must be kept. An
+            `image_size` in the options goes before its own. Made sets need none, and leave it aside.
 
     Raises UserError for an unknown or missing set, a damaged one, and options that don't go with it.
     """
@@ -120,23 +129,41 @@ def load_data(options: DataOptions, augment: AugmentOptions | None = None, *, se
         raise UserError(f"data.on_bad_image must be fatal or skip, not {options.on_bad_image!r}")
     if options.image_size is not None and options.image_size < 1:
         raise UserError(f"data.image_size must be a number of pixels, not {options.image_size}")
+    if options.workers < 0:
+        raise UserError(f"data.workers is a number of processes, 0 or more, not {options.workers}")
     augment = augment or AugmentOptions()
-    load = _made if options.name in MADE else _cifar if options.name in CIFAR else _tree
-    return load(options, augment, seed, train)
+    if options.name in MADE:
+        return _made(options, augment, seed, train)
+
+    # Photographs: the two parts as they are, and how they are prepared.
+    part_of, own = _cifar(options) if options.name in CIFAR else _tree(options)
+    source = part_of(train=True) if train else None
+    val = part_of(train=False)
+    if source is not None and source.classes != val.classes:
+        raise UserError(f"{options.name} in {options.root} has other classes to train than to validate on")
+    if isinstance(val, Files) and options.on_bad_image == "skip":
+        val = val.only_good()
+    if preprocessing is None:
+        # Who trains on cut-outs sees things larger, and so evaluates on the frame's centre.
+        preprocessing = replace(own, crop=0.875 if augment.crop == "resized" else 1.0)
+    if options.image_size is not None:
+        preprocessing = replace(preprocessing, image_size=(options.image_size, options.image_size))
+    train_set = None
+    if source is not None:
+        source = _part(source, options.fraction, seed)
+        train_set = TrainSet(source, training_transform(augment, preprocessing), seed=seed)
+    return Data(options.name, val.classes, train_set, ValSet(val, evaluation_transform(preprocessing)), preprocessing)
 
 
 def _made(options: DataOptions, augment: AugmentOptions, seed: int, train: bool) -> Data:
+    """Make a set."""
     if augment != AugmentOptions():
-        raise UserError(
-            f"{options.name} is a made set: augmentation would change its answers; take no --augment option"
-        )
+        raise UserError(f"{options.name} is a made set: augmentation would change its answers; leave --augment out")
     sizes = {}
     if options.image_size is not None:
         if options.image_size % PATCH:
-            size = f"{options.image_size} pixels"
-            raise UserError(
-                f"{options.name} has patches of {PATCH} pixels, which don't divide {size}; take 24 or 32, say"
-            )
+            wrong = f"{options.name} has patches of {PATCH} pixels, which don't divide {options.image_size}"
+            raise UserError(f"{wrong}; take a multiple of {PATCH} for data.image_size")
         sizes = dict.fromkeys(("rows", "cols"), options.image_size // PATCH)
     make = partial(MADE[options.name], **sizes)
     val = make(options.val_images, seed=0, part="val")
@@ -148,33 +175,34 @@ def _made(options: DataOptions, augment: AugmentOptions, seed: int, train: bool)
     return Data(options.name, val.classes, train_set, ValSet(val, None), preprocessing)
 
 
-def _cifar(options: DataOptions, augment: AugmentOptions, seed: int, train: bool) -> Data:
-    root, how = Path(options.root), {"on_bad_image": options.on_bad_image, "download": options.download}
-    source = load_cifar(options.name, root, train=True, **how) if train else None
-    val = load_cifar(options.name, root, train=False, **how)
-    if source is not None and source.classes != val.classes:
-        raise UserError(f"{options.name} in {options.root} has other classes in train than in test")
-    colours = {"mean": CIFAR[options.name].mean, "std": CIFAR[options.name].std}
-    return _photographs(source, val, options, augment, seed, side=SIDE, **colours)
+def _cifar(options: DataOptions) -> tuple[Callable[..., Pixels], Preprocessing]:
+    """Find CIFAR: what loads a part of it (train=...), and how it is prepared."""
+    root, cifar = Path(options.root), CIFAR[options.name]
+    load = partial(load_cifar, options.name, root, on_bad_image=options.on_bad_image, download=options.download)
+    return load, Preprocessing((SIDE, SIDE), mean=cifar.mean, std=cifar.std)
 
 
-def _tree(options: DataOptions, augment: AugmentOptions, seed: int, train: bool) -> Data:
+def _tree(options: DataOptions) -> tuple[Callable[..., Files], Preprocessing]:
+    """Find an image tree: what loads a part of it (train=...), and how it is prepared."""
     root = Path(options.root)
     folder = root if options.name == "folder" else root / options.name
     if not folder.is_dir():
         _refuse_missing(options.name, root, folder)
     train_folder = folder / "train"
-    if train and not train_folder.is_dir():
-        raise UserError(f"{folder} has no training images; expected {train_folder}/CLASS/*.jpg")
-    val_folder = next((folder / part for part in ("val", "test") if (folder / part).is_dir()), None)
-    if val_folder is None:
-        raise UserError(f"{folder} has no validation images; expected {folder / 'val'}/CLASS/*.jpg (or test for val)")
-    classes = class_folders(train_folder) if train_folder.is_dir() else None
-    source = Files(scan(train_folder, on_bad_image=options.on_bad_image)) if train else None
-    val = Files(scan(val_folder, on_bad_image=options.on_bad_image, classes=classes))
-    if options.on_bad_image == "skip":
-        val = val.only_good()
-    return _photographs(source, val, options, augment, seed, side=224)
+    val_folder = folder / "val" if (folder / "val").is_dir() else folder / "test"
+    if not val_folder.is_dir():
+        raise UserError(
+            f"{folder} has no validation images; expected {folder}/{{train,val}}/CLASS/*.jpg (or test for val)"
+        )
+
+    def load(*, train: bool) -> Files:
+        if train and not train_folder.is_dir():
+            raise UserError(f"{folder} has no training images; expected {folder}/{{train,val}}/CLASS/*.jpg")
+        # The training folder says which classes there are, if there is one.
+        classes = class_folders(train_folder) if train_folder.is_dir() else None
+        return Files(scan(train_folder if train else val_folder, classes=classes, on_bad_image=options.on_bad_image))
+
+    return load, Preprocessing((224, 224))
 
 
 def _refuse_missing(name: str, root: Path, folder: Path) -> NoReturn:
@@ -187,19 +215,6 @@ def _refuse_missing(name: str, root: Path, folder: Path) -> NoReturn:
         f"there is no data set {name!r}: {folder} is not a folder.{hint} Put an image tree there "
         f"({folder}/{{train,val}}/CLASS/*.jpg, see data/README.md), or name another place with --data.root"
     )
-
-
-def _photographs(
-    train: Source | None, val: Source, options: DataOptions, augment: AugmentOptions, seed: int, *, side: int, **colours
-) -> Data:
-    """Put transforms around the two parts. Who trains on cut-outs sees things larger: so evaluate on the centre."""
-    side = options.image_size or side
-    preprocessing = Preprocessing((side, side), crop=0.875 if augment.crop == "resized" else 1.0, **colours)
-    train_set = None
-    if train is not None:
-        train = _part(train, options.fraction, seed)
-        train_set = TrainSet(train, training_transform(augment, preprocessing), seed=seed)
-    return Data(options.name, val.classes, train_set, ValSet(val, evaluation_transform(preprocessing)), preprocessing)
 
 
 def _part(source: Source, fraction: float, seed: int) -> Source:

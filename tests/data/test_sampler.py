@@ -1,0 +1,82 @@
+"""The order of training images: each epoch a permutation, and the same from wherever one enters."""
+
+from itertools import islice
+
+import pytest
+from torch.utils.data import DataLoader
+
+from spvit_mini.data import Key, TrainBatches
+from spvit_mini.errors import UserError
+
+
+def first(batches: TrainBatches, count: int) -> list[list[Key]]:
+    return list(islice(iter(batches), count))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**40])
+def test_each_epoch_is_a_new_permutation(seed):
+    batches = TrainBatches(12, 4, seed)
+    assert batches.steps_per_epoch == 3
+    orders = []
+    for epoch in range(5):
+        keys = [key for batch in first(batches, 15)[3 * epoch : 3 * epoch + 3] for key in batch]
+        assert {key.epoch for key in keys} == {epoch} and {key.copy for key in keys} == {0}
+        orders.append(tuple(key.index for key in keys))
+        assert sorted(orders[-1]) == list(range(12))
+    assert len(set(orders)) == 5
+
+
+def test_what_does_not_fill_a_batch_is_left_out_and_differs_by_epoch():
+    batches = TrainBatches(11, 4, 0)
+    assert batches.steps_per_epoch == 2
+    left_out = set()
+    for epoch in range(20):
+        keys = [key for batch in first(batches, 40)[2 * epoch : 2 * epoch + 2] for key in batch]
+        assert len(set(keys)) == 8
+        left_out |= set(range(11)) - {key.index for key in keys}
+    assert left_out == set(range(11))
+
+
+@pytest.mark.parametrize("start", [0, 1, 2, 3, 7, 29, 30])
+def test_entered_at_any_step_the_stream_is_the_tail_of_the_whole(start):
+    whole = first(TrainBatches(11, 4, 5), 40)
+    assert first(TrainBatches(11, 4, 5, start_step=start), 40 - start) == whole[start:]
+    again = TrainBatches(11, 4, 5, start_step=start)
+    assert first(again, 3) == first(again, 3) == whole[start : start + 3]
+
+
+def test_seeds_differ_and_a_late_start_is_no_walk():
+    assert first(TrainBatches(100, 10, 0), 1) != first(TrainBatches(100, 10, 1), 1)
+    assert first(TrainBatches(10, 5, 0, start_step=2 * 10**12), 1)[0][0].epoch == 10**12
+
+
+def test_the_order_of_epoch_0_seed_0_is_this_for_ever():
+    assert [key.index for batch in first(TrainBatches(10, 5, 0), 2) for key in batch] == [0, 7, 6, 1, 5, 2, 4, 8, 9, 3]
+
+
+def test_a_batch_must_fit():
+    assert TrainBatches(4, 4, 0).steps_per_epoch == 1
+    with pytest.raises(UserError, match="a batch of 5 is more than the 4 training images"):
+        TrainBatches(4, 5, 0)
+    with pytest.raises(UserError, match="at least one image, not 0"):
+        TrainBatches(4, 0, 0)
+
+
+class Keys:
+    """Give back the keys that are asked for, to see what arrives at a data set."""
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, key):
+        assert isinstance(key, Key)
+        return tuple(key)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_passes_keys_on_in_order(workers):
+    batches = TrainBatches(10, 3, 1, start_step=4)
+    loader = DataLoader(Keys(), batch_sampler=batches, num_workers=workers, collate_fn=list)
+    assert [batch for batch in islice(iter(loader), 7)] == [
+        [tuple(key) for key in batch] for batch in first(batches, 7)
+    ]
