@@ -23,6 +23,8 @@ from .options import AugmentOptions
 
 Transform = Callable[[Image.Image | Tensor], Tensor]
 
+# Pillow's modes of 32-bit integers and floats.
+UNKNOWN_RANGE = ("I", "F")
 INTERPOLATIONS = {mode.value: mode for mode in (InterpolationMode.BICUBIC, InterpolationMode.BILINEAR)}
 
 
@@ -74,15 +76,15 @@ class Preprocessing:
 def as_rgb(image: Image.Image | Tensor) -> Image.Image | Tensor:
     """Convert a PIL image of any mode to RGB, and leave a tensor as it is.
 
-    Raises ValueError for modes that don't say which value is white (32-bit integers and floats).
+    Raises UserError for modes that don't say which value is white: 32-bit integers and floats.
     """
     if isinstance(image, Tensor) or image.mode == "RGB":
         return image
     if image.mode.startswith("I;16"):
         # Pillow would clip everything above 255 to white.
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise ValueError(f"pixels of mode {image.mode} have no known range")
+    if image.mode in UNKNOWN_RANGE:
+        raise UserError(f"an image of mode {image.mode} does not say which value is white; convert it to 8 bits first")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")

@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import UserError, near
-from .augment import as_rgb
+from .augment import UNKNOWN_RANGE, as_rgb
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +37,8 @@ class BadImage(ValueError):
 def read_image(path: str | Path) -> Image.Image:
     """Decode an image file whole, as RGB.
 
-    Raises BadImage if it is cut off, damaged, no image, less than 2 pixels wide or high, a hundred times longer than wide
-    (no frame could be filled with it), or larger than Pillow's limit against decompression bombs; UserError if the file
+    Raises BadImage if it is cut off, damaged, no image, under 2 pixels wide or high, over a hundred times as long as
+    wide (it could fill no frame), or larger than Pillow's limit against decompression bombs; UserError if the file
     system refuses it, which says nothing about the image.
     """
     try:
@@ -48,6 +48,8 @@ def read_image(path: str | Path) -> Image.Image:
                 raise BadImage(f"has {width} × {height} pixels, which show nothing")
             if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
                 raise BadImage(f"claims {width} × {height} pixels, above Pillow's limit of {Image.MAX_IMAGE_PIXELS}")
+            if image.mode in UNKNOWN_RANGE:
+                raise BadImage(f"has pixels of mode {image.mode}, which does not say which value is white")
             image.load()
             return as_rgb(image)
     except (BadImage, MemoryError):
@@ -207,8 +209,8 @@ class Files:
             return read_image(path)
         except BadImage as reason:
             if not self.known_bad[index]:
-                self.known_bad[index] = 1
                 self.listing.bad(path, reason)
+                self.known_bad[index] = 1
             return None
 
     def take(self, indices: Tensor) -> Files:

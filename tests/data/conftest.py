@@ -57,7 +57,7 @@ BROKEN = {
     "ribbon": (encoded(Image.new("RGB", (404, 4))), "has 404 × 4 pixels"),
     "huge": (huge_png(60_000, 60_000), "decompression bomb"),
     "large": (huge_png(10_000, 10_000), "claims 10000 × 10000 pixels"),
-    "float": (encoded(Image.new("F", (8, 8)), "TIFF"), "no known range"),
+    "float": (encoded(Image.new("F", (8, 8)), "TIFF"), "has pixels of mode F"),
     "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "is no image"),
 }
 

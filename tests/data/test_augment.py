@@ -125,7 +125,7 @@ def test_sixteen_bits_keep_their_high_half_and_unknown_ranges_are_refused():
     deep = Image.fromarray(np.array([[0, 255, 256, 32_768, 65_535]], dtype=np.uint16))
     assert np.asarray(as_rgb(deep))[0, :, 0].tolist() == [0, 0, 1, 128, 255]
     for mode in ("I", "F"):
-        with pytest.raises(ValueError, match=f"mode {mode} have no known range"):
+        with pytest.raises(UserError, match=f"an image of mode {mode} does not say which value is white"):
             as_rgb(Image.new(mode, (2, 2)))
 
 

@@ -1,0 +1,68 @@
+"""Real photographs, whole and with broken ones among them, through the loader as training uses it."""
+
+import shutil
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from spvit_mini.data import AugmentOptions, DataOptions, TrainBatches, load_data
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def flowers(real_images, tmp_path):
+    """Give options for a copy of the flowers in which files may be broken, at 64 px."""
+    shutil.copytree(real_images("flowers17-256") / "flowers17-256", tmp_path / "flowers17")
+    return DataOptions(name="flowers17", root=tmp_path, image_size=64, on_bad_image="skip")
+
+
+def test_flowers_are_read_as_they_are(flowers):
+    data = load_data(flowers, seed=0)
+    assert len(data.classes) == 17 and data.classes[:2] == ["bluebell", "buttercup"]
+    assert torch.bincount(data.train.labels).tolist() == [40] * 17
+    assert torch.bincount(data.val.labels).tolist() == [12] * 17
+    images = torch.stack([data.val[index][0] for index in range(len(data.val))])
+    # Photographs, normalised by the statistics of photographs.
+    assert images.mean().abs() < 0.5 and 0.7 < images.std() < 1.4
+    assert data.skipped == []
+
+
+def test_three_percent_of_broken_files_are_named_once_each_and_learned_from_nowhere(flowers, said_by):
+    files = sorted((flowers.root / "flowers17" / "train").glob("*/*.jpg"))
+    random = np.random.RandomState(0)
+    broken = [files[index] for index in random.choice(len(files), size=21, replace=False)]
+    for number, path in enumerate(broken):
+        content = path.read_bytes()
+        if number % 3 == 0:
+            path.write_bytes(content[: random.randint(1, len(content) * 9 // 10)])
+        elif number % 3 == 1:
+            path.write_bytes(b"" if number % 2 else b"text\n" * 30)
+        else:
+            Image.new("RGB", (1, 1)).save(path)
+    odd = [path for path in files if path not in broken][:4]
+    for path, mode in zip(odd, ("CMYK", "L", "CMYK", "L"), strict=True):
+        Image.open(path).convert(mode).save(path)
+
+    data = load_data(flowers, AugmentOptions(flip=True, crop="resized"), seed=0)
+    batches = TrainBatches(len(data.train), 32, 0)
+    loader = DataLoader(data.train, batch_sampler=batches, num_workers=2)
+    seen = 0
+    for images, labels in islice(loader, 2 * batches.steps_per_epoch):
+        assert images.shape == (32, 3, 64, 64) and images.isfinite().all() and labels.max() < 17
+        seen += len(labels)
+    empty = sum(path.stat().st_size == 0 for path in broken)
+    assert empty == 4 and len(data.train) == 676 and seen == 2 * 21 * 32
+    assert sorted(data.skipped) == sorted(str(path) for path in broken)
+
+    fatal = DataOptions(**{**vars(flowers), "on_bad_image": "fatal"})
+    for path in broken:
+        if path.stat().st_size == 0:
+            path.unlink()
+    whole = load_data(fatal, seed=0).train
+    said = said_by(DataLoader(whole, batch_sampler=TrainBatches(len(whole), 32, 0), num_workers=2))
+    assert said.split()[0] in map(str, broken) and "\n" not in said
