@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
@@ -90,30 +90,37 @@ def frame(axes: Axes, row: float, column: float, *, colour: str = "#D55E00", siz
     axes.add_patch(Rectangle(corner, size, size, fill=False, edgecolor=colour, linewidth=2))
 
 
-def tables(values: Tensor, *, title: str, neutral: float, label: str, figure: Figure | None = None) -> Figure:
-    """Draw a map's tables over the offsets, (heads, 2R−1, 2C−1), side by side with shared limits around `neutral`.
+def tables(values: Tensor, *, title: str, neutral: float, label: str) -> Figure:
+    """Draw a layer's tables over the offsets, (heads, 2R−1, 2C−1), side by side: `table_grid` with one row."""
+    figure = plt.figure(figsize=(min(7, 1.9 * len(values) + 0.8), 2.4))
+    table_grid(figure, values[None], title=title, neutral=neutral, label=label)
+    return figure
+
+
+def table_grid(figure: Figure | SubFigure, values: Tensor, *, title: str, neutral: float, label: str) -> None:
+    """Draw tables over the offsets, (layers, heads, 2R−1, 2C−1), with shared limits around `neutral`.
 
     The middle of each is the query itself, outlined; right of it and below it lie keys to the right and below.
     """
     values = values.detach().float().cpu().numpy()
-    heads, rows, columns = values.shape
-    figure = figure or plt.figure(figsize=(min(7, 1.9 * heads + 0.8), 2.4))
-    axes = figure.subplots(1, heads, squeeze=False)[0]
-    reach = max(abs(values - neutral).max(), 1e-3)
-    norm = TwoSlopeNorm(neutral, neutral - reach, neutral + reach)
-    extent = (-columns / 2, columns / 2, rows / 2, -rows / 2)
-    for head, ax in enumerate(axes):
-        shown = ax.imshow(values[head], cmap=PRIOR, norm=norm, extent=extent)
-        ax.add_patch(Rectangle((-0.5, -0.5), 1, 1, fill=False, edgecolor="black", linewidth=1.5))
-        ax.set_title(f"head {head}")
+    layers, heads, rows, columns = values.shape
+    axes = figure.subplots(layers, heads, squeeze=False, sharex=True, sharey=True)
+    look = both_ways(values, neutral)
+    for (layer, head), ax in np.ndenumerate(axes):
+        extent = (-columns / 2, columns / 2, rows / 2, -rows / 2)
+        shown = ax.imshow(values[layer, head], extent=extent, **look)
+        frame(ax, 0, 0, colour="black")
         ax.grid(False)
-        ax.set_xlabel("columns to the right" if head == 0 else "")
-        ax.set_ylabel("rows down" if head == 0 else "")
-        if head:
-            ax.set_yticklabels([])
-    figure.colorbar(shown, ax=list(axes), label=label, shrink=0.8)
+        ax.set_title(f"head {head}" if layers == 1 else f"layer {layer}, head {head}", fontsize=9)
+    axes[-1, 0].set(xlabel="columns right", ylabel="rows down")
+    figure.colorbar(shown, ax=axes, label=label, shrink=0.8)
     figure.suptitle(title, x=0.01, ha="left", fontsize=10.5)
-    return figure
+
+
+def both_ways(values: np.ndarray, neutral: float) -> dict:
+    """Choose colours that go both ways from `neutral`, equally far: arguments for imshow."""
+    reach = max(abs(values - neutral).max(), 1e-3)
+    return {"cmap": PRIOR, "norm": TwoSlopeNorm(neutral, neutral - reach, neutral + reach)}
 
 
 def maps(
@@ -128,8 +135,7 @@ def maps(
     if neutral is None:
         look = {"cmap": CONTENT, "vmin": 0, "vmax": rows.max()}
     else:
-        reach = max(abs(rows - neutral).max(), 1e-3)
-        look = {"cmap": PRIOR, "norm": TwoSlopeNorm(neutral, neutral - reach, neutral + reach)}
+        look = both_ways(rows, neutral)
     for head, ax in enumerate(axes[0]):
         shown = ax.imshow(rows[head], **look)
         frame(ax, *divmod(query, grid[1]))

@@ -1,0 +1,43 @@
+"""The benchmark's sides compute the same, and it prints what it should."""
+
+import pytest
+import torch
+
+from spvit_mini import benchmark
+from spvit_mini.errors import UserError
+
+
+@pytest.mark.parametrize("grid", [(3, 3), (2, 5)])
+def test_the_official_layout_computes_what_ours_does_in_value_and_gradient(grid):
+    options = benchmark.Options(dim=24, heads=3, hidden=8, rows=grid[0], columns=grid[1])
+    layers = benchmark.sides(options)
+    ours, official = (layers[name].double() for name in ("SPSA", "SPSA, all pairs"))
+    x = torch.randn(2, grid[0] * grid[1], 24, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn_like(x)
+    results = []
+    for layer in (ours, official):
+        y = layer(x, grid)
+        results.append((y, *torch.autograd.grad((y * weight).sum(), [x, *layer.parameters()])))
+    for mine, other in zip(*results, strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=1e-10)
+
+
+def test_every_side_is_timed_every_round():
+    calls = []
+    seconds = benchmark.interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=4, warm_up=2)
+    assert calls == ["a", "b"] * 6
+    assert all(len(times) == 4 and min(times) >= 0 for times in seconds.values())
+
+
+def test_benchmark_prints_ratios(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", "benchmark --dim 24 --heads 3 --rows 3 --columns 3 --batch 1 --steps 2".split())
+    benchmark.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[1] for line in lines[2:]] == ["MHSA, fused kernel", "SPSA", "SPSA, all pairs"]
+    assert lines[2].endswith("1.00 × MHSA")
+
+
+def test_no_steps_is_one_clear_line(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["benchmark", "--steps", "0"])
+    with pytest.raises(UserError, match="at least one step"):
+        benchmark.main()

@@ -1,0 +1,79 @@
+"""The project's own files agree with each other."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli")
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def declared() -> dict[str, Requirement]:
+    lists = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    return {r.name: r for r in map(Requirement, (text for one in lists for text in one))}
+
+
+def test_conda_gets_python_alone_and_the_rest_from_pyproject():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *conda, pip = environment["dependencies"]
+    assert conda == [f"python{PROJECT['requires-python']}", "pip"]
+    assert pip == {"pip": ["-c constraints.txt", f"-e .[{','.join(PROJECT['optional-dependencies'])}]"]}
+
+
+def test_the_tested_versions_lie_in_the_declared_ranges():
+    lines = [line.split("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
+    tested = [Requirement(line) for line in lines if line]
+    ranges = declared()
+    assert len(tested) > 10
+    for pin in tested:
+        (version,) = pin.specifier
+        assert version.operator == "=="
+        if pin.name in ranges:
+            assert ranges[pin.name].specifier.contains(version.version), pin
+
+
+def test_every_declared_requirement_has_a_tested_version():
+    pinned = {re.split("==|;", line)[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    assert set(declared()) <= pinned
+
+
+def test_requirements_are_ranges_not_pins():
+    for requirement in declared().values():
+        assert {s.operator for s in requirement.specifier} <= {">=", "<"}, requirement
+
+
+def test_the_package_never_imports_timm_and_every_file_is_short():
+    for path in (ROOT / "spvit_mini").rglob("*.py"):
+        text = path.read_text()
+        assert not re.search(r"^\s*(import|from) timm\b", text, re.MULTILINE), path
+        assert text.count("\n") <= 400, path
+        assert text.startswith(('"""', "'''")), f"{path} does not say what it is"
+
+
+def test_floors_import_only_what_stands_below_them():
+    floors = ["geometry", "spatial", "attention", "vit", "zoo"]
+    for height, name in enumerate(floors):
+        imports = re.findall(r"^from \.(\w+)", (ROOT / "spvit_mini" / f"{name}.py").read_text(), re.MULTILINE)
+        assert not set(imports) & set(floors[height:]), name
+    for path in (ROOT / "spvit_mini" / "data").glob("*.py"):
+        assert not re.search(r"^from \.\.(attention|vit|zoo|training|course)\b", path.read_text(), re.MULTILINE), path
+
+
+def test_readme_names_only_commands_that_exist():
+    readme = (ROOT / "README.md").read_text()
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z]+)\b", readme)) <= targets
+    for module in re.findall(r"python -m (spvit_mini[.\w]*)", readme):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module
+    for link in re.findall(r"\]\(([^)#]+)\)", readme):
+        assert link.startswith("http") or (ROOT / link).exists(), link
