@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch.utils.data import DataLoader
 
-from .data import AugmentOptions, DataOptions, load_data
+from .data import DataOptions, load_data
 from .errors import UserError, run_program
 from .training.commandline import parse
 from .training.loop import choose_device
@@ -53,9 +53,7 @@ def main(argv: list[str] | None = None) -> int:
 
     model = model_from_weights(path)
     options = arguments.data
-    if options.image_size is None and options.name == trained.data.name:
-        options = replace(options, image_size=trained.data.image_size)
-    data = load_data(options, AugmentOptions(), seed=trained.seed)
+    data = load_data(options, seed=trained.seed, train=False, preprocessing=model.preprocessing)
     classes = json.loads(metadata["classes"]) if "classes" in metadata else list(data.classes)
     if classes != list(data.classes) or len(classes) != model.config.num_classes:
         raise UserError(

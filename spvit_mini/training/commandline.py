@@ -68,14 +68,14 @@ def _about_unknown(token: str, options: list[str], prog: str) -> str:
 
 
 def _first_part(box: str) -> str:
-    """Take the message out of tyro's box: the lines between its title and the first rule, as one."""
-    lines = [re.sub(r"^[│|]\s?|\s*[│|]$", "", line).strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
+    """Take the message out of tyro's box, with or without sides: the lines after the title, up to the first rule."""
     message = []
-    for line in lines:
-        if re.match(r"^[─╰-]{3,}", line):
-            break
-        if line and not line.startswith("╭"):
+    for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()[1:]:
+        line = line.strip("│ ")
+        if not re.match(r"[─-]{3}|╰", line):
             message.append(line)
+        elif message:
+            break
     text = " ".join(message).removeprefix("Error parsing ").rstrip(".").replace("Expected 1 values", "Expected 1 value")
     # Where a dataclass itself refused a value, its message says all; tyro puts the dataclass's place before it.
     return re.sub(r"^[a-z][a-z_.]*: ", "", text) or "the arguments could not be read"

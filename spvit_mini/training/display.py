@@ -37,7 +37,7 @@ def introduce(
     prior = next((m for m in model.modules() if isinstance(m, PriorMLP)), None)
     about_prior = ""
     if prior is not None:
-        about_prior = f", priors {prior.w1.shape[1]} wide from σ {prior.weight_std:g} (bias {prior.bias_std:g})"
+        about_prior = f", priors {prior.w1.shape[1]} wide, started at {prior.weight_std:g} (bias {prior.bias_std:g})"
     where = {"cuda": lambda: torch.cuda.get_device_name(device), "cpu": lambda: f"{torch.get_num_threads()} threads"}
     detail = where.get(device.type, lambda: "")()
     lines = {

@@ -217,6 +217,9 @@ def train(
             at.training_seconds += time.perf_counter() - started
             display.stepped(at.counts, at.training_seconds)
 
+        if data.skipped:
+            display.say(f"{len(data.skipped)} bad image files were left out, {data.skipped[0]} first")
+
     return Result(model, at.rows, at.step, total, stop.signal)
 
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from spvit_mini import load_weights
-from spvit_mini.training import Recipe, get_recipe
+from spvit_mini.training import Recipe, get_recipe, train
 from spvit_mini.training.checkpoint import read_state
 from spvit_mini.training.metrics import TIME_COLUMNS
 
@@ -23,7 +23,7 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny() -> Recipe:
     """Six steps an epoch, twelve in all, a row every five, a state every two; stochastic depth draws random numbers."""
     return get_recipe("spvit_mini_compass6").but(
@@ -60,7 +60,15 @@ def tree(tmp_path_factory) -> Path:
     return root
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def whole(tiny, tmp_path_factory) -> Path:
+    """The folder of a run of `tiny` that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    train(tiny, run=folder, progress=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_tree(tiny, tree) -> Recipe:
     """The same on the image tree, with flips, shifts and colours: every image is augmented."""
     return tiny.but(

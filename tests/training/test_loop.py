@@ -201,7 +201,7 @@ def test_it_says_first_what_it_does_and_then_a_line_per_row(tiny, tmp_path, caps
     parameters = sum(p.numel() for p in result.model.parameters())
     assert (
         lines[0]
-        == f"model   spvit_mini, {parameters:,} parameters, 6×6 patches of 4 px, priors 32 wide from σ 0.5 (bias 0.5)"
+        == f"model   spvit_mini, {parameters:,} parameters, 6×6 patches of 4 px, priors 32 wide, started at 0.5 (bias 0.5)"
     )
     assert lines[1] == "data    compass6, 123 training and 41 validation images of 24×24 px, 8 classes"
     assert lines[2] == "steps   12 of 20 images, 6 an epoch; learning rate 0.002, seed 0"

@@ -44,14 +44,13 @@ KILLS += [("best", 1), ("state", 1), ("state", 3), ("state", 6), *(("rename", n)
 
 
 @pytest.mark.parametrize(("where", "count"), KILLS)
-def test_killed_anywhere_and_resumed_the_run_ends_the_same(tiny, tmp_path, monkeypatch, where, count):
-    train(tiny, run=tmp_path / "whole", progress=False)
+def test_killed_anywhere_and_resumed_the_run_ends_the_same(tiny, whole, tmp_path, monkeypatch, where, count):
     with monkeypatch.context() as patch:
         killed_at(patch, where, count)
         with pytest.raises(Killed):
             train(tiny, run=tmp_path / "killed", progress=False)
     train(tiny, run=tmp_path / "killed", resume=True, progress=False)
-    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+    assert_same_run(whole, tmp_path / "killed")
     leftover = [p.name for p in (tmp_path / "killed").iterdir() if p.suffix == ".tmp"]
     assert leftover == []
 
@@ -76,8 +75,7 @@ def test_killed_at_every_step_with_augmented_images(tiny_tree, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_ends_after_the_step_at_hand(tiny, tmp_path, monkeypatch, number, capfd):
-    train(tiny, run=tmp_path / "whole", progress=False)
+def test_a_signal_saves_and_ends_after_the_step_at_hand(tiny, whole, tmp_path, monkeypatch, number, capfd):
     before = signal.getsignal(number)
     real, calls = loop.lr_at, 0
 
@@ -96,7 +94,7 @@ def test_a_signal_saves_and_ends_after_the_step_at_hand(tiny, tmp_path, monkeypa
     assert "stopping after this step" in capfd.readouterr().err
     assert checkpoint.read_state(tmp_path / "run" / "last.pt")["step"] == 7
     assert train(tiny, run=tmp_path / "run", resume=True, progress=False).stopped_by is None
-    assert_same_run(tmp_path / "whole", tmp_path / "run")
+    assert_same_run(whole, tmp_path / "run")
 
 
 def test_rows_after_the_state_are_cut_and_made_again(tiny, tmp_path, monkeypatch):
