@@ -6,12 +6,16 @@ from pathlib import Path
 
 from ..errors import UserError, run_program
 
-EPILOG = "Without make, on any system: python -m spvit_mini.course lab. Ctrl-C ends it; your work stays in the folder work."
+EPILOG = (
+    "Without make, on any system: python -m spvit_mini.course lab. Ctrl-C ends it; your work stays in the folder work."
+)
 
 
 def arguments() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = argparse.ArgumentParser(prog="python -m spvit_mini.course", description=__doc__.split(": ")[1], epilog=EPILOG)
+    parser = argparse.ArgumentParser(
+        prog="python -m spvit_mini.course", description=__doc__.split(": ")[1], epilog=EPILOG
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, what: str, **more) -> argparse.ArgumentParser:

@@ -99,7 +99,9 @@ class Copied:
 
     def __str__(self) -> str:
         if self.what == "beside":
-            return f"{self.name}: yours was left as it is; the lesson has changed since, its newer form is {self.beside}"
+            return (
+                f"{self.name}: yours was left as it is; the lesson has changed since, its newer form is {self.beside}"
+            )
         words = {"new": "made", "updated": "brought up to date; you had not begun it", "unchanged": "as it was"}
         return f"{self.name}: {words.get(self.what, 'yours, left as it is')}"
 
@@ -158,7 +160,9 @@ def digest_of(content: bytes) -> str:
     JupyterLab writes metadata of its own as soon as it opens a notebook; that alone is no work.
     """
     try:
-        cells = [{key: value for key, value in cell.items() if key != "metadata"} for cell in json.loads(content)["cells"]]
+        cells = [
+            {key: value for key, value in cell.items() if key != "metadata"} for cell in json.loads(content)["cells"]
+        ]
         content = json.dumps(cells, sort_keys=True).encode()
     except (ValueError, LookupError, TypeError, AttributeError):
         pass  # no notebook at all, so every byte counts

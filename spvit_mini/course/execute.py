@@ -51,7 +51,9 @@ def execute(path: Path, *, profile: str = "standard") -> list[str]:
         print(error, file=sys.stderr)
         raise UserError(f"a cell of {path.name} failed (see above); the file was left as it was") from None
     except CellTimeoutError:
-        raise UserError(f"a cell of {path.name} ran longer than {CELL_SECONDS} s; the file was left as it was") from None
+        raise UserError(
+            f"a cell of {path.name} ran longer than {CELL_SECONDS} s; the file was left as it was"
+        ) from None
     tidy(notebook)
     write(path, text_of(notebook))
     return problems(notebook)

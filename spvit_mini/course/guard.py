@@ -196,7 +196,9 @@ def sections_of(notebook: NotebookNode) -> list[tuple[str, list[NotebookNode]]]:
     """Split a lesson at its level-2 headings: (name, cells), a name of SECTIONS or the heading as it stands."""
     sections: list[tuple[str, list[NotebookNode]]] = []
     for cell in notebook.cells:
-        headings = re.findall(r"^## +(.+)$", without_code(cell.source), re.MULTILINE) if cell.cell_type == "markdown" else []
+        headings = (
+            re.findall(r"^## +(.+)$", without_code(cell.source), re.MULTILINE) if cell.cell_type == "markdown" else []
+        )
         for text in headings:
             sections.append((next((name for name in SECTIONS if text.startswith(name)), text), [cell]))
         if sections and not headings:
@@ -223,7 +225,9 @@ def order_problems(names: list[str]) -> Iterator[str]:
         yield f"the sections are out of order: {', '.join(names)}"
 
 
-def section_problems(sections: list[tuple[str, list[NotebookNode]]], found: dict[str, list[NotebookNode]]) -> Iterator[str]:
+def section_problems(
+    sections: list[tuple[str, list[NotebookNode]]], found: dict[str, list[NotebookNode]]
+) -> Iterator[str]:
     """Find sections without what belongs in them."""
     for name, cells in sections:
         if name == "Exercise":
@@ -233,10 +237,12 @@ def section_problems(sections: list[tuple[str, list[NotebookNode]]], found: dict
             if not any(kind.get("grade") or kind.get("task") for kind in kinds):
                 yield f"{cells[0].id}: an exercise without a graded check"
     experiment = found.get("Guess, then look", [])
-    if experiment and not any("image/png" in output.get("data", {}) for cell in experiment for output in cell.get("outputs", [])):
+    if experiment and not any(
+        "image/png" in output.get("data", {}) for cell in experiment for output in cell.get("outputs", [])
+    ):
         yield "the experiment shows no picture"
     for name, pattern, what in (
-        ("What we saw", r"not show", "a word on what was not shown ('not show')"),
+        ("What we saw", r"\bnot\W+show", "a word on what was not shown ('not show')"),
         ("Paper, official code, and us", r"^\|.*\|", "a table"),
         ("References", r"^[-*\d]", "a list"),
     ):

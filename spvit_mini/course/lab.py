@@ -32,7 +32,9 @@ def lab(options: Sequence[str] = (), *, work: Path = WORK) -> None:
     from jupyterlab.labapp import LabApp
 
     os.environ.update(kernel_environment())
-    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join([str(SETTINGS), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])])
+    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(
+        [str(SETTINGS), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
+    )
     fixed = [
         f"--ServerApp.root_dir={work}",
         f"--LabApp.default_url=/lab/tree/{report[0].name}",

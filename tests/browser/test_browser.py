@@ -34,8 +34,12 @@ def served(tmp_path):
     work = tmp_path / "work"
     command = [sys.executable, "-m", "spvit_mini.course", "lab", "--no-browser", "--out", str(work)]
     # A home of its own, so that no settings of this machine's user have a say.
-    home = {"HOME": str(tmp_path), "JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "IPYTHONDIR": str(tmp_path / "ipython")}
-    environment = os.environ | home | {"SPVIT_PROFILE": "quick", "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime")}
+    home = {
+        "HOME": str(tmp_path),
+        "JUPYTER_CONFIG_DIR": str(tmp_path / "config"),
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+    }
+    environment = os.environ | home | {"SPVIT_PROFILE": "smoke", "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime")}
     server = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     try:
         lines = []
@@ -104,7 +108,7 @@ def test_all_cells_of_lesson_00_run(served, page):
     outputs = [output for cell in cells for output in cell.outputs]
     assert [output for output in outputs if output.output_type == "error"] == []
     said = "".join(output.get("text", "") for output in outputs)
-    assert "profile quick" in said
+    assert "profile smoke" in said
     assert "not done yet patchify" in said
     assert any("image/png" in output.get("data", {}) for output in outputs)
     page.locator(".jp-RenderedImage img").first.scroll_into_view_if_needed()

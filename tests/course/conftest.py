@@ -25,7 +25,14 @@ PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjC
 def nbgrader(grade_id: str, *, points: int | None = None) -> dict:
     """Make the metadata of a solution cell, or with points of a graded one."""
     grade = points is not None
-    marks = {"grade": grade, "grade_id": grade_id, "locked": grade, "schema_version": 3, "solution": not grade, "task": False}
+    marks = {
+        "grade": grade,
+        "grade_id": grade_id,
+        "locked": grade,
+        "schema_version": 3,
+        "solution": not grade,
+        "task": False,
+    }
     return {"nbgrader": marks | ({"points": points} if grade else {})}
 
 

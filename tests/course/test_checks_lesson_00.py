@@ -63,7 +63,10 @@ def test_the_table_of_what_each_case_tells(seed):
         right = outcomes(exercise, exercise.solution, seed)
         for mistake in exercise.mistakes:
             wrong = outcomes(exercise, mistake.answer, seed)
-            marks = ["!" if isinstance(b, Exception) else "." if same(a, b) else "x" for a, b in zip(right, wrong, strict=True)]
+            marks = [
+                "!" if isinstance(b, Exception) else "." if same(a, b) else "x"
+                for a, b in zip(right, wrong, strict=True)
+            ]
             lines.append(f"    {mistake.name:<37}{''.join(marks)}")
     assert "\n".join([*lines, ""]) == TOLD_APART
 

@@ -39,7 +39,6 @@ class Unscaled(ByHand):
         return 1.0
 
 
-
 class OtherName(ByHand):
     def __init__(self, dim, heads):
         super().__init__(dim, heads)

@@ -51,13 +51,26 @@ def test_it_serves_the_first_lesson(tmp_path):
         probe.bind(("127.0.0.1", 0))
         busy = probe.getsockname()[1]
         probe.listen()
-        command = [sys.executable, "-m", "spvit_mini.course", "lab", "--no-browser", f"--port={busy}", "--out", tmp_path / "work"]
+        command = [
+            sys.executable,
+            "-m",
+            "spvit_mini.course",
+            "lab",
+            "--no-browser",
+            f"--port={busy}",
+            "--out",
+            tmp_path / "work",
+        ]
         environment = os.environ | {"HOME": str(tmp_path), "JUPYTER_CONFIG_DIR": str(tmp_path / "config")}
         server = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
         try:
-            address = next(found for line in server.stderr if (found := re.search(r"(http://\S+?)/(\S+)\?token=(\w+)", line)))
+            address = next(
+                found for line in server.stderr if (found := re.search(r"(http://\S+?)/(\S+)\?token=(\w+)", line))
+            )
             base, page, token = address.groups()
-            assert base.startswith("http://127.0.0.1:") and not base.endswith(f":{busy}")  # another port than the busy one
+            assert base.startswith("http://127.0.0.1:") and not base.endswith(
+                f":{busy}"
+            )  # another port than the busy one
             assert page == f"lab/tree/{FIRST}"
             with pytest.raises(urllib.error.HTTPError) as refused:
                 urllib.request.urlopen(f"{base}/api/contents")

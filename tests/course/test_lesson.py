@@ -22,7 +22,11 @@ def lesson():
 
 
 def right(image, p):
-    tokens = [image[:, r : r + p, c : c + p].flatten() for r in range(0, image.shape[1], p) for c in range(0, image.shape[2], p)]
+    tokens = [
+        image[:, r : r + p, c : c + p].flatten()
+        for r in range(0, image.shape[1], p)
+        for c in range(0, image.shape[2], p)
+    ]
     return torch.stack(tokens)
 
 
@@ -145,7 +149,9 @@ def test_training_is_as_long_as_the_profile_says(monkeypatch):
     asked = []
     monkeypatch.setattr(spvit_mini.training, "train", lambda recipe, **options: asked.append((recipe, options)))
     for name in PROFILES:
-        Lesson("00", PROFILES[name]).train("spvit_mini_compass6", seed=3, changes={"length": "600 steps", "optim.warmup": "60 steps"})
+        Lesson("00", PROFILES[name]).train(
+            "spvit_mini_compass6", seed=3, changes={"length": "600 steps", "optim.warmup": "60 steps"}
+        )
     recipes = [recipe for recipe, _ in asked]
     assert [options["max_steps"] for _, options in asked] == [2, None, None, None]
     assert [recipe.length for recipe in recipes] == [f"{n}.000000 steps" for n in (600, 100, 600, 600)]

@@ -1,9 +1,9 @@
 """Checks that diagnose: one engine, and a module of exercises for each lesson.
 
-    engine.py      compares, diagnoses, speaks
-    limits.py      time, and what an answer may not reach
-    exchange.py    a whole class written by hand against the package's
-    lesson_NN.py   `EXERCISES` of lesson NN: cases and known mistakes
+engine.py      compares, diagnoses, speaks
+limits.py      time, and what an answer may not reach
+exchange.py    a whole class written by hand against the package's
+lesson_NN.py   `EXERCISES` of lesson NN: cases and known mistakes
 """
 
 import importlib

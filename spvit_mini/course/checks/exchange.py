@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from .engine import Case, Exercise, Result, Verdict, examine
 
 
-def exchange(student: type[nn.Module], package: type[nn.Module], *, build: dict, inputs: tuple, seed: int = 0) -> Result:
+def exchange(
+    student: type[nn.Module], package: type[nn.Module], *, build: dict, inputs: tuple, seed: int = 0
+) -> Result:
     """Compare two modules that are built by `build` and called on `inputs`, in float64, at the same random weights.
 
     Passes if their state dicts have the same names and shapes, so that each loads the other's strictly, and if outputs
@@ -22,7 +24,9 @@ def exchange(student: type[nn.Module], package: type[nn.Module], *, build: dict,
             torch.randn(value.shape, dtype=value.dtype, generator=generator) if value.is_floating_point() else value
             for value in state.values()
         ]
-        given = [value.double() if isinstance(value, Tensor) and value.is_floating_point() else value for value in inputs]
+        given = [
+            value.double() if isinstance(value, Tensor) and value.is_floating_point() else value for value in inputs
+        ]
         return [Case("the given inputs, at random weights", (*weights, *given))]
 
     def call(made: Callable[..., nn.Module], *arguments) -> Tensor:
