@@ -210,35 +210,42 @@ class MultipliedAdded(SpatialAttention):
         return (pad_prefix(f, prefix, 1) * self.scores(q, k) + pad_prefix(g, prefix, 0)).softmax(-1)
 
 
-# --- The named ones: a way in with its map -----------------------------------------------------------------------------
+# --- The named ones: a way in with its map. `spatial` puts another map, or another layer's, in its place -----------------
 
 
 class RelativeBias(Added):
     """Relative position bias (Swin, eq. 4) over the whole grid: a learned table of the offsets, added."""
 
-    def __init__(self, dim: int, heads: int, grid: Grid, *, qkv_bias: bool = False):
-        super().__init__(dim, heads, Table(heads, grid), qkv_bias=qkv_bias)
+    def __init__(self, dim: int, heads: int, grid: Grid | None = None, *, spatial=None, qkv_bias: bool = False):
+        super().__init__(dim, heads, spatial or Table(heads, grid), qkv_bias=qkv_bias)
 
 
 class WindowAttention(Masked):
     """Attention inside square windows of `size` patches, moved by `shift` (Swin, §3.2)."""
 
-    def __init__(self, dim: int, heads: int, size: int, *, shift: int = 0, qkv_bias: bool = False):
-        super().__init__(dim, heads, SquareWindow(size, shift=shift), qkv_bias=qkv_bias)
+    def __init__(self, dim: int, heads: int, size: int = 4, *, shift: int = 0, spatial=None, qkv_bias: bool = False):
+        super().__init__(dim, heads, spatial or SquareWindow(size, shift=shift), qkv_bias=qkv_bias)
 
 
 class PSA(Added):
     """Positional self-attention with content (ConViT, eq. 4): softmax(S + vᵀ(‖δ‖², δ)), from a local start."""
 
-    def __init__(self, dim: int, heads: int, *, strength: float = 1.0, qkv_bias: bool = False):
-        super().__init__(dim, heads, Quadratic(heads, strength=strength), qkv_bias=qkv_bias)
+    def __init__(self, dim: int, heads: int, *, strength: float = 1.0, spatial=None, qkv_bias: bool = False):
+        super().__init__(dim, heads, spatial or Quadratic(heads, strength=strength), qkv_bias=qkv_bias)
 
 
 class GPSA(Gated):
-    """Gated positional self-attention (ConViT, eq. 7), from a local start: as if it were a convolution, with a way out."""
+    """Gated positional self-attention (ConViT, eq. 7), from a local start: a convolution with a way out."""
 
-    def __init__(self, dim: int, heads: int, *, strength: float = 1.0, qkv_bias: bool = False):
-        super().__init__(dim, heads, Quadratic(heads, strength=strength), qkv_bias=qkv_bias)
+    def __init__(self, dim: int, heads: int, *, strength: float = 1.0, spatial=None, qkv_bias: bool = False):
+        super().__init__(dim, heads, spatial or Quadratic(heads, strength=strength), qkv_bias=qkv_bias)
+        self.start_local()
+
+    def start_local(self):
+        """Let v start as the patches themselves (ConViT, §3: W_V = I), so that the heads start as a convolution's taps."""
+        dim = self.proj.in_features
+        with torch.no_grad():
+            self.qkv.weight[2 * dim :].copy_(torch.eye(dim))
 
 
 class SPSA(Multiplied):
@@ -247,15 +254,15 @@ class SPSA(Multiplied):
     Args: as `MHSA`, and `hidden`: width of each head's prior MLP; more of `spatial.PriorMLP`'s arguments by name.
     """
 
-    def __init__(self, dim: int, heads: int, hidden: int = 32, *, qkv_bias: bool = False, **prior):
-        super().__init__(dim, heads, PriorMLP(heads, hidden, **prior), qkv_bias=qkv_bias)
+    def __init__(self, dim: int, heads: int, hidden: int = 32, *, spatial=None, qkv_bias: bool = False, **prior):
+        super().__init__(dim, heads, spatial or PriorMLP(heads, hidden, **prior), qkv_bias=qkv_bias)
 
 
 class AnchoredSPSA(MultipliedAdded):
     """SP-SA with PSA's quadratic added, from a local start (our own): softmax(f_h(δ) · S + vᵀ(‖δ‖², δ))."""
 
-    def __init__(self, dim: int, heads: int, hidden: int = 32, *, qkv_bias: bool = False, **prior):
-        super().__init__(dim, heads, Anchored(heads, hidden, **prior), qkv_bias=qkv_bias)
+    def __init__(self, dim: int, heads: int, hidden: int = 32, *, spatial=None, qkv_bias: bool = False, **prior):
+        super().__init__(dim, heads, spatial or Anchored(heads, hidden, **prior), qkv_bias=qkv_bias)
 
 
 def prefix_of(tokens: int, grid: Grid) -> int:

@@ -3,7 +3,9 @@
 image → patches → + positions → depth × [x + attention(norm(x)); x + MLP(norm(x))] → norm → pool → linear
 
 One dataclass says all of it. Which attention sits in which block is one of its fields; so a comparison between two
-attentions is a comparison between two configurations that differ in one word.
+attentions is a comparison between two configurations that differ in one word. What LV-ViT and SP-ViT add to the plain
+model are switches of their own, since the published gain mixes them: a convolutional stem, scaled residuals, a position
+encoding generator after each block, a class token that enters late, and a second head that reads every patch.
 """
 
 from collections.abc import Iterator
@@ -16,11 +18,12 @@ import torch.utils.checkpoint
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
-from .attention import MHSA, SPSA, SpatialAttention
-from .errors import UserError, near
+from .attention import GPSA, MHSA, SpatialAttention
+from .errors import UserError
 from .geometry import Grid, patch_grid
+from .variants import build_attention
 
-VARIANTS = {"mhsa": MHSA, "spsa": SPSA}
+Box = tuple[int, int, int, int]  # first row, first column, end of rows, end of columns, in patches
 
 
 @dataclass(frozen=True)
@@ -36,20 +39,30 @@ class ViTConfig:
     heads: int = 4
     mlp_ratio: float = 2.0  # width of the MLP's hidden layer in units of D
     qkv_bias: bool = False
-    attention: str = "mhsa"  # a name in VARIANTS
-    attention_options: dict = field(default_factory=dict)  # more arguments of that class, e.g. {"hidden": 64}
+    attention: str = "mhsa"  # a name or MAP/WAY, see variants.py
+    attention_options: dict = field(default_factory=dict)  # more arguments of its map, e.g. {"hidden": 64}
+    odd_block_options: dict = field(default_factory=dict)  # other ones for each second block, e.g. a shifted window
+    sharing: str = "head"  # "head": each head of each block has its map; "block": one for a block; "network": one for all
     spatial_layers: int | None = None  # how many of the first blocks use `attention`, the rest MHSA; None: all
     positions: bool = True  # learned absolute positions, added to the patches
     pool: str = "mean"  # "mean": average the patches; "class": read a class token
+    dense_head: bool = False  # a second head that reads every patch, for token labels (LV-ViT)
+    stem: int | None = None  # width of LV-ViT's four-convolution stem; None: one convolution cuts the patches
+    peg: bool = False  # a position encoding generator after each block (CPVT)
+    residual_scale: float = 1.0  # every branch is divided by it before it is added (LV-ViT)
+    norm_eps: float = 1e-6
     class_enters: int = 0  # the block before which the class token joins (0: at once; depth − 2: late)
     init_std: float | None = None  # linear layers start from a normal this wide (DeiT: 0.02); None: torch's 1/√(3·inputs)
     drop_path: float = 0.0  # stochastic depth: drop rate of the last block, growing linearly from 0 (Huang et al. 2016)
 
     def __post_init__(self):
-        if self.attention not in VARIANTS:
-            raise UserError(f"no attention is called {self.attention!r}.{near(self.attention, VARIANTS)}")
-        if self.pool not in ("mean", "class"):
-            raise UserError(f"pool is {self.pool!r}; it must be 'mean' or 'class'")
+        for name, known in (("pool", ("mean", "class")), ("sharing", ("head", "block", "network"))):
+            if getattr(self, name) not in known:
+                raise UserError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(map(repr, known))}")
+        if self.dense_head and self.pool != "class":
+            raise UserError("a dense head stands beside a class token: it needs pool='class'")
+        if self.stem is not None and self.patch % 2:
+            raise UserError(f"the stem halves the image before the patches are cut, so a patch of {self.patch} must be even")
         if self.depth < 1:
             raise UserError(f"a model needs at least one block, not {self.depth}")
         for name in ("class_enters", "spatial_layers"):
@@ -67,29 +80,69 @@ class ViTConfig:
         """Build the attention of one block."""
         if self.spatial_layers is not None and block >= self.spatial_layers:
             return MHSA(self.dim, self.heads, qkv_bias=self.qkv_bias)
-        variant = VARIANTS[self.attention]
-        try:
-            return variant(self.dim, self.heads, qkv_bias=self.qkv_bias, **self.attention_options)
-        except TypeError as error:
-            raise UserError(f"attention {self.attention!r} does not take {self.attention_options}: {error}") from None
+        return build_attention(
+            self.attention,
+            self.dim,
+            self.heads,
+            grid=self.grid,
+            qkv_bias=self.qkv_bias,
+            map_heads=None if self.sharing == "head" else 1,
+            **self.attention_options | (self.odd_block_options if block % 2 else {}),
+        )
 
 
 class Block(nn.Module):
     """A pre-norm transformer block: first the tokens talk to each other, then each thinks for itself."""
 
-    def __init__(self, attention: MHSA, dim: int, mlp_ratio: float, drop_path: float):
+    def __init__(self, attention: MHSA, config: ViTConfig, drop_path: float):
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim)
+        dim, hidden = config.dim, int(config.dim * config.mlp_ratio)
+        self.norm1 = nn.LayerNorm(dim, eps=config.norm_eps)
         self.attention = attention
-        self.norm2 = nn.LayerNorm(dim)
-        hidden = int(dim * mlp_ratio)
+        self.norm2 = nn.LayerNorm(dim, eps=config.norm_eps)
         self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
+        self.peg = PEG(dim) if config.peg else None
         self.drop_path = StochasticDepth(drop_path, mode="row")
+        self.residual_scale = config.residual_scale
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         """Pass tokens x, (B, P + R·C, D), of a grid (R, C) through: same shape out."""
-        x = x + self.drop_path(self.attention(self.norm1(x), grid))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        x = x + self.drop_path(self.attention(self.norm1(x), grid)) / self.residual_scale
+        x = x + self.drop_path(self.mlp(self.norm2(x))) / self.residual_scale
+        return x if self.peg is None else self.peg(x, grid)
+
+
+class PEG(nn.Module):
+    """Position encoding generator (CPVT, Chu et al. 2021, §3.3): x + a depthwise 3×3 convolution of the patches.
+
+    The zeros around the image tell a patch how far the border is, so it leaks absolute positions. Prefix tokens pass by.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.conv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        prefix = x.shape[1] - grid[0] * grid[1]
+        patches = x[:, prefix:]
+        encoded = patches + self.conv(patches.transpose(1, 2).unflatten(-1, grid)).flatten(2).transpose(1, 2)
+        return torch.cat([x[:, :prefix], encoded], dim=1) if prefix else encoded
+
+
+class Stem(nn.Sequential):
+    """LV-ViT's stem (Jiang et al. 2021, §3.3): three convolutions at half size, then patches cut from what they found."""
+
+    def __init__(self, channels: int, width: int, dim: int, patch: int):
+        def convolution(inputs: int, kernel: int, stride: int) -> list[nn.Module]:
+            conv = nn.Conv2d(inputs, width, kernel, stride=stride, padding=kernel // 2, bias=False)
+            return [conv, nn.BatchNorm2d(width), nn.ReLU()]
+
+        super().__init__(
+            *convolution(channels, 7, 2),
+            *convolution(width, 3, 1),
+            *convolution(width, 3, 1),
+            nn.Conv2d(width, dim, patch // 2, stride=patch // 2),
+        )
 
 
 class ViT(nn.Module):
@@ -102,16 +155,24 @@ class ViT(nn.Module):
     def __init__(self, config: ViTConfig):
         super().__init__()
         self.config = config
-        self.embed = nn.Conv2d(config.channels, config.dim, config.patch, stride=config.patch)
+        if config.stem is None:
+            self.embed = nn.Conv2d(config.channels, config.dim, config.patch, stride=config.patch)
+        else:
+            self.embed = Stem(config.channels, config.stem, config.dim, config.patch)
         # Laid out as an image, (1, D, R, C), so that no one has to guess the grid from a count of tokens.
         self.positions = nn.Parameter(torch.zeros(1, config.dim, *config.grid)) if config.positions else None
         self.class_token = nn.Parameter(torch.zeros(1, 1, config.dim)) if config.pool == "class" else None
         rates = torch.linspace(0, config.drop_path, config.depth).tolist()
         self.blocks = nn.ModuleList(
-            Block(config.attention_of(i), config.dim, config.mlp_ratio, rate) for i, rate in enumerate(rates)
+            Block(config.attention_of(i), config, rate) for i, rate in enumerate(rates)
         )
-        self.norm = nn.LayerNorm(config.dim)
+        if config.sharing == "network":
+            for attention in self.attentions():
+                if isinstance(attention, SpatialAttention):
+                    attention.spatial = self.blocks[0].attention.spatial
+        self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
         self.head = nn.Linear(config.dim, config.num_classes)
+        self.dense_head = nn.Linear(config.dim, config.num_classes) if config.dense_head else None
         self.checkpointing = False  # True: recompute each block in the backward pass instead of keeping its activations
         self.reset_parameters()
 
@@ -126,6 +187,9 @@ class ViT(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=self.config.init_std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        for attention in self.attentions():
+            if isinstance(attention, GPSA):
+                attention.start_local()
         for parameter in (self.positions, self.class_token):
             if parameter is not None:
                 nn.init.trunc_normal_(parameter, std=0.02)
@@ -135,15 +199,36 @@ class ViT(nn.Module):
         """Rows and columns of patches at the image size that the model was made for."""
         return self.config.grid
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Classify images (B, channels, height, width): logits (B, num_classes)."""
-        x = self.forward_features(images)
-        return self.head(x[:, 0] if self.class_token is not None else x.mean(1))
+    def attentions(self) -> list[MHSA]:
+        """List the attention of each block, from the first to the last."""
+        return [block.attention for block in self.blocks]
 
-    def forward_features(self, images: Tensor) -> Tensor:
-        """Compute the tokens that the head reads, after the last norm: (B, P + R·C, D)."""
+    def forward(self, images: Tensor, *, dense: bool = False, mix: Box | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """Classify images (B, channels, height, width): logits (B, num_classes).
+
+        With a dense head that is the class token's answer plus half of the best patch's, class by class, as LV-ViT
+        evaluates; with `dense` both come apart, for token labels: (B, num_classes), (B, R·C, num_classes).
+
+        `mix` is MixToken's box of patches (first row, first column, end of rows, end of columns): inside it each image
+        takes the tokens of its partner in the reversed batch; the dense logits come back to their own images.
+        """
+        x = self.forward_features(images, mix=mix)
+        if self.dense_head is None:
+            if dense:
+                raise UserError("dense logits need a model with dense_head=True, such as lvvit_s or spvit_s")
+            return self.head(x[:, 0] if self.class_token is not None else x.mean(1))
+        logits, patches = self.head(x[:, 0]), self.dense_head(x[:, 1:])
+        if mix is not None:
+            grid = patch_grid(images.shape[-2:], self.config.patch)
+            patches = swap_box(patches.transpose(1, 2).unflatten(-1, grid), mix).flatten(2).transpose(1, 2)
+        return (logits, patches) if dense else logits + 0.5 * patches.amax(1)
+
+    def forward_features(self, images: Tensor, *, mix: Box | None = None) -> Tensor:
+        """Compute the tokens that the heads read, after the last norm: (B, P + R·C, D)."""
         grid = patch_grid(images.shape[-2:], self.config.patch)
         x = self.embed(images)  # (B, D, R, C)
+        if mix is not None:
+            x = swap_box(x, mix)
         if self.positions is not None:
             x = x + resize_grid(self.positions, grid)
         x = x.flatten(2).transpose(1, 2)  # (B, R·C, D)
@@ -168,8 +253,7 @@ class ViT(nn.Module):
 
     def spatial_maps(self, grid: Grid | None = None) -> list[Tensor | None]:
         """Make the spatial map of each block on a grid (default: the model's own): (heads, N, N), None where it has none."""
-        attentions = [block.attention for block in self.blocks]
-        return [a.spatial(grid or self.grid) if isinstance(a, SpatialAttention) else None for a in attentions]
+        return [a.spatial(grid or self.grid) if isinstance(a, SpatialAttention) else None for a in self.attentions()]
 
     def no_decay(self) -> set[str]:
         """Name the parameters that weight decay should leave alone.
@@ -194,6 +278,13 @@ def recording(model: nn.Module) -> Iterator[list[Tensor]]:
     finally:
         for attention in attentions:
             attention.recorded = None
+
+
+def swap_box(x: Tensor, box: Box) -> Tensor:
+    """Exchange a box of x (B, D, R, C) with the partner in the reversed batch. Twice gives x again, so it also un-mixes."""
+    inside = torch.zeros(x.shape[-2:], dtype=torch.bool, device=x.device)
+    inside[box[0] : box[2], box[1] : box[3]] = True
+    return torch.where(inside, x.flip(0), x)
 
 
 def resize_grid(values: Tensor, grid: Grid) -> Tensor:

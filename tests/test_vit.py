@@ -33,16 +33,16 @@ def by_hand(model, images):
         if config.pool == "class" and i == config.class_enters:
             x = torch.cat([p["class_token"].expand(len(x), -1, -1), x], dim=1)
         name = f"blocks.{i}."
-        h = F.layer_norm(x, x.shape[-1:], p[name + "norm1.weight"], p[name + "norm1.bias"])
+        h = F.layer_norm(x, x.shape[-1:], p[name + "norm1.weight"], p[name + "norm1.bias"], 1e-6)
         attention = model.blocks[i].attention
         C = config.dim // config.heads
         q, k, v = (t.unflatten(-1, (-1, C)).transpose(1, 2) for t in (h @ attention.qkv.weight.T).chunk(3, dim=-1))
         mixed = (attention.weights(q, k, grid) @ v).transpose(1, 2).flatten(2)
         x = x + mixed @ p[name + "attention.proj.weight"].T + p[name + "attention.proj.bias"]
-        h = F.layer_norm(x, x.shape[-1:], p[name + "norm2.weight"], p[name + "norm2.bias"])
+        h = F.layer_norm(x, x.shape[-1:], p[name + "norm2.weight"], p[name + "norm2.bias"], 1e-6)
         h = F.gelu(h @ p[name + "mlp.0.weight"].T + p[name + "mlp.0.bias"])
         x = x + h @ p[name + "mlp.2.weight"].T + p[name + "mlp.2.bias"]
-    x = F.layer_norm(x, x.shape[-1:], p["norm.weight"], p["norm.bias"])
+    x = F.layer_norm(x, x.shape[-1:], p["norm.weight"], p["norm.bias"], 1e-6)
     read = x[:, 0] if config.pool == "class" else x.mean(1)
     return read @ p["head.weight"].T + p["head.bias"]
 
@@ -142,7 +142,7 @@ def test_decay_spares_biases_norms_positions_and_priors():
     [
         ({"attention": "spas"}, "no attention is called 'spas'. Did you mean spsa"),
         ({"attention_options": {"hiden": 3}}, "'spsa' does not take"),
-        ({"pool": "max"}, "pool is 'max'; it must be 'mean' or 'class'"),
+        ({"pool": "max"}, "pool is 'max'; it must be one of 'mean', 'class'"),
         ({"class_enters": 3}, "class_enters is 3, but there are 3 blocks"),
         ({"spatial_layers": 4}, "spatial_layers is 4, but there are 3 blocks"),
         ({"depth": 0}, "at least one block"),
