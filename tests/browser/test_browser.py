@@ -3,8 +3,11 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -28,6 +31,16 @@ FLAGS = [
 MINUTE = 60_000  # in Playwright's milliseconds
 
 
+def wait_until_it_listens(address: str) -> None:
+    """JupyterLab prints its address a moment before it listens there."""
+    url = urlsplit(address)
+    while True:
+        try:
+            return socket.create_connection((url.hostname, url.port)).close()
+        except ConnectionRefusedError:
+            time.sleep(0.1)
+
+
 @pytest.fixture
 def served(tmp_path):
     """Start `lab` over a fresh folder of copies: its address, with the token, and the folder."""
@@ -49,6 +62,7 @@ def served(tmp_path):
                 break
         else:
             pytest.fail("JupyterLab did not start:\n" + "".join(lines))
+        wait_until_it_listens(address.group())
         yield address.group(), work
     finally:
         server.terminate()
@@ -89,7 +103,7 @@ def save(page) -> None:
     assert saved.value.ok
 
 
-def test_all_cells_of_lesson_00_run(served, page):
+def test_all_cells_of_lesson_00_run(page, served):
     address, work = served
     page.goto(address)
     wait_for_kernel(page, "idle")

@@ -7,8 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -44,6 +46,16 @@ def test_jupyterlab_stays_on_this_machine_with_its_token(monkeypatch, tmp_path, 
     assert FIRST not in capsys.readouterr().out
 
 
+def wait_until_it_listens(address: str) -> None:
+    """JupyterLab prints its address a moment before it listens there."""
+    url = urlsplit(address)
+    while True:
+        try:
+            return socket.create_connection((url.hostname, url.port)).close()
+        except ConnectionRefusedError:
+            time.sleep(0.1)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="ends the server by a signal")
 def test_it_serves_the_first_lesson(tmp_path):
@@ -68,6 +80,7 @@ def test_it_serves_the_first_lesson(tmp_path):
                 found for line in server.stderr if (found := re.search(r"(http://\S+?)/(\S+)\?token=(\w+)", line))
             )
             base, page, token = address.groups()
+            wait_until_it_listens(base)
             assert base.startswith("http://127.0.0.1:") and not base.endswith(
                 f":{busy}"
             )  # another port than the busy one
