@@ -162,7 +162,7 @@ class ViT(nn.Module):
         # Laid out as an image, (1, D, R, C), so that no one has to guess the grid from a count of tokens.
         self.positions = nn.Parameter(torch.zeros(1, config.dim, *config.grid)) if config.positions else None
         self.class_token = nn.Parameter(torch.zeros(1, 1, config.dim)) if config.pool == "class" else None
-        rates = torch.linspace(0, config.drop_path, config.depth).tolist()
+        rates = [config.drop_path * i / max(1, config.depth - 1) for i in range(config.depth)]
         self.blocks = nn.ModuleList(
             Block(config.attention_of(i), config, rate) for i, rate in enumerate(rates)
         )
