@@ -1,7 +1,8 @@
 """Every model by its name, and its weights in a file.
 
-A name stands for a `ViTConfig`; `create_model` builds it, with any field overridden. Weights are safetensors files, which
-hold numbers and cannot run code; their metadata says which model they belong to and how its images were prepared.
+A name stands for a configuration, of a ViT or a CaiT; `create_model` builds it, with any field overridden. Weights are
+safetensors files, which hold numbers and cannot run code; their metadata says which model they belong to and how its
+images were prepared.
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from .cait import CaiT, CaiTConfig
 from .data.augment import Preprocessing, evaluation_transform
 from .errors import UserError, near
 from .spatial import Table, resize_table
@@ -70,6 +72,11 @@ def spvit(lv: ViTConfig) -> ViTConfig:
     )  # fmt: skip
 
 
+def cait(dim: int, depth: int, heads: int, *, layer_scale: float) -> CaiTConfig:
+    """CaiT (Touvron et al. 2021): patches first, then two blocks of class attention. 48 dimensions a head."""
+    return CaiTConfig(dim=dim, depth=depth, heads=heads, layer_scale=layer_scale)
+
+
 def ablation(depth: int) -> ViTConfig:
     """The skeleton of the paper's ablations: nine heads, since GPSA asks for a square. Its width was not found; ConViT-S's."""
     return ViTConfig(**IMAGENET, dim=432, depth=depth, heads=9, mlp_ratio=4)
@@ -80,7 +87,7 @@ LVVIT = {
     "m": lvvit(512, 20, 8, stem=64, scale=2, drop_path=0.2),
     "l": lvvit(768, 24, 12, stem=128, scale=3, drop_path=0.3),
 }
-MODELS: dict[str, ViTConfig] = {
+MODELS: dict[str, ViTConfig | CaiTConfig] = {
     "vit_mini": mini("mhsa"),
     "rpb_mini": mini("rpb"),
     "window_mini": mini("window", size=4, odd={"shift": 2}),
@@ -97,11 +104,15 @@ MODELS: dict[str, ViTConfig] = {
     "convit_tiny_plus": convit(256, 4),
     "convit_small_plus": convit(576, 9),
     "convit_base_plus": convit(1024, 16),
+    "cait_xxs24": cait(192, 24, 4, layer_scale=1e-5),
+    "cait_s24": cait(384, 24, 8, layer_scale=1e-5),
+    "cait_m36": cait(768, 36, 16, layer_scale=1e-6),
     **{f"lvvit_{size}": config for size, config in LVVIT.items()},
     **{f"spvit_{size}": spvit(config) for size, config in LVVIT.items()},
     "vit_ablation": ablation(12),
     "vit_ablation_16": ablation(16),
 }
+MODEL_OF = {ViTConfig: ViT, CaiTConfig: CaiT}
 # The central part of an image, by side, on which the published accuracies were measured; the whole for all others.
 CROPS = {name: 0.875 for name in MODELS if name.startswith(("deit_", "convit_")) and name != "convit_mini"}
 CROPS |= {"lvvit_s": 0.9, "spvit_s": 0.9}
@@ -127,7 +138,7 @@ def create_model(
         num_classes: width of the head; the model's own if not given.
         image_size: side in pixels, or (height, width).
         weights: a safetensors file as `save_weights` writes it. Positions made for another image size are interpolated.
-        overrides: other fields of `ViTConfig`, e.g. depth=4.
+        overrides: other fields of its `ViTConfig` or `CaiTConfig`, e.g. depth=4.
 
     Raises UserError for an unknown name or field, a size that the patch does not divide, or weights of another model.
     """
@@ -142,7 +153,7 @@ def create_model(
         overrides["num_classes"] = num_classes
     if image_size is not None:
         overrides["image_size"] = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    model = ViT(dataclasses.replace(config, **overrides))
+    model = MODEL_OF[type(config)](dataclasses.replace(config, **overrides))
     model.name = name
     model.preprocessing = Preprocessing(image_size=model.config.image_size, crop=CROPS.get(name, 1.0))
     if weights is not None:

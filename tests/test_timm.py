@@ -14,7 +14,7 @@ from spvit_mini.attention import RelativeBias
 from spvit_mini.convert import convert_state
 from spvit_mini.data.images import read_image
 from spvit_mini.spatial import LogCPB, Table
-from spvit_mini.zoo import load_state
+from spvit_mini.zoo import differences, load_state
 
 PAIRS = {
     "deit_tiny": "deit_tiny_patch16_224",
@@ -23,6 +23,7 @@ PAIRS = {
     "convit_tiny": "convit_tiny",
     "convit_small": "convit_small",
     "convit_base": "convit_base",
+    "cait_xxs24": "cait_xxs24_224",
 }
 LARGE = [name for name in PAIRS if name not in ("deit_tiny", "convit_tiny")]
 # DeiT: the class token's position is a second vector added to the same token; here the token holds the sum.
@@ -99,6 +100,14 @@ def test_parameters_are_timms_but_for_those_without_effect(name):
         theirs, ours = timm.create_model(PAIRS[name]), create_model(name)
     counts = [sum(parameter.numel() for parameter in model.parameters()) for model in (theirs, ours)]
     assert counts[1] + INERT.get(name, 0) == counts[0]
+
+
+@pytest.mark.parametrize(("name", "theirs", "size"), [("cait_s24", "cait_s24_224", 224), ("cait_m36", "cait_m36_384", 384)])
+def test_parameters_of_larger_caits_are_timms(name, theirs, size):
+    with torch.device("meta"):
+        theirs, ours = timm.create_model(theirs), create_model(name, image_size=size)
+    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
+    assert not differences(ours, convert_state(theirs.state_dict()).state)
 
 
 @pytest.mark.parametrize("grid", [(7, 7), (3, 5)])

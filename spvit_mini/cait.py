@@ -1,0 +1,171 @@
+"""CaiT: a vision transformer in two stages (Touvron et al. 2021, "Going deeper with image transformers").
+
+    patches:  depth × [x + γ ⊙ attention(norm(x));  x + γ' ⊙ MLP(norm(x))]             the patches among themselves
+    class:    2 × [c + γ ⊙ class attention(norm([c, x]));  c + γ' ⊙ MLP(norm(c))]      one token asks, the patches stay
+
+The other late class token, beside SP-ViT's: it joins when the patches are done, and nothing changes them any more. It is
+the model that SP-ViT measures itself by. Two more parts keep deep trunks trainable: LayerScale, γ, a learned factor for
+each channel of each branch that starts near 0, and talking heads (Shazeer et al. 2020), which mix the heads linearly
+before and after the softmax. CaiT has no spatial map; after the second mixing the weights of a head no longer sum to 1,
+so it fits no cell of the matrix and has this room of its own.
+
+Letters as in attention.py: B batch, N tokens, D width, H heads, (R, C) grid.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+import torch.utils.checkpoint
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+from .attention import MHSA
+from .errors import UserError
+from .geometry import Grid, patch_grid
+from .vit import Box, ViT, resize_grid, swap_box
+
+
+@dataclass(frozen=True)
+class CaiTConfig:
+    """What a CaiT is made of."""
+
+    image_size: tuple[int, int] = (224, 224)  # height, width in pixels
+    patch: int = 16  # side of a patch in pixels
+    channels: int = 3
+    num_classes: int = 1000
+    dim: int = 192  # width D of a token
+    depth: int = 24  # blocks of the patches
+    class_depth: int = 2  # blocks of the class token
+    heads: int = 4
+    mlp_ratio: float = 4.0  # width of the MLP's hidden layer in units of D
+    layer_scale: float = 1e-5  # start of γ (paper, §2.1: the deeper the smaller)
+    norm_eps: float = 1e-6
+    init_std: float | None = 0.02  # linear layers start from a normal this wide
+    drop_path: float = 0.0  # stochastic depth: drop rate of every block of the patches, the same for all
+
+    def __post_init__(self):
+        if self.depth < 1 or self.class_depth < 1:
+            raise UserError(f"a CaiT needs a block of each kind, not depth {self.depth} and class_depth {self.class_depth}")
+        patch_grid(self.image_size, self.patch)
+
+    @property
+    def grid(self) -> Grid:
+        """Rows and columns of patches."""
+        return patch_grid(self.image_size, self.patch)
+
+
+class TalkingHeads(MHSA):
+    """Attention whose heads talk (Shazeer et al. 2020): A = softmax(L S + l), then (W A + w) V; L and W mix the heads.
+
+    `weights` is A, whose rows sum to 1; the mixture W A + w is what meets the values. No fused kernel does this.
+    """
+
+    def __init__(self, dim: int, heads: int, *, qkv_bias: bool = True):
+        super().__init__(dim, heads, qkv_bias=qkv_bias)
+        self.before = nn.Linear(heads, heads)  # L, l
+        self.after = nn.Linear(heads, heads)  # W, w
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, N, C)
+        weights = self.weights(q, k, grid)
+        if self.recorded is not None:
+            self.recorded.append(weights)
+        mixed = talk(self.after, weights).to(v.dtype) @ v
+        return self.proj(mixed.transpose(1, 2).flatten(2))  # (B, N, D)
+
+    def scores(self, q: Tensor, k: Tensor) -> Tensor:
+        return talk(self.before, super().scores(q, k))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid) -> Tensor:
+        """Compute (W A + w) V, (B, H, N, C): the one attention here whose result is not weights @ v."""
+        return talk(self.after, self.weights(q, k, grid)).to(v.dtype) @ v
+
+
+class ClassAttention(MHSA):
+    """The class token asks, all tokens answer (CaiT, §2.2): x (B, 1 + N, D) in, the token's mixture (B, 1, D) out."""
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        dim, weight, bias = x.shape[-1], self.qkv.weight, self.qkv.bias
+        q = F.linear(x[:, :1], weight[:dim], None if bias is None else bias[:dim])
+        k, v = F.linear(x, weight[dim:], None if bias is None else bias[dim:]).chunk(2, dim=-1)
+        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))  # (B, H, 1 or 1 + N, C)
+        if self.recorded is None:
+            mixed = self.attend(q, k, v, grid)
+        else:
+            self.recorded.append(self.weights(q, k, grid))  # (B, H, 1, 1 + N)
+            mixed = self.recorded[-1].to(v.dtype) @ v
+        return self.proj(mixed.transpose(1, 2).flatten(2))
+
+
+class ScaledBlock(nn.Module):
+    """A pre-norm block with LayerScale: each branch is multiplied, channel by channel, by a learned factor near 0."""
+
+    def __init__(self, attention: MHSA, config: CaiTConfig, drop_path: float):
+        super().__init__()
+        dim, hidden = config.dim, int(config.dim * config.mlp_ratio)
+        self.norm1 = nn.LayerNorm(dim, eps=config.norm_eps)
+        self.attention = attention
+        self.scale1 = nn.Parameter(torch.full((dim,), config.layer_scale))
+        self.norm2 = nn.LayerNorm(dim, eps=config.norm_eps)
+        self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
+        self.scale2 = nn.Parameter(torch.full((dim,), config.layer_scale))
+        self.drop_path = StochasticDepth(drop_path, mode="row")
+
+    def forward(self, x: Tensor, grid: Grid, patches: Tensor | None = None) -> Tensor:
+        """Pass tokens x, (B, N, D), through; with `patches`, x is the class token, which also sees those."""
+        seen = x if patches is None else torch.cat([x, patches], dim=1)
+        x = x + self.drop_path(self.scale1 * self.attention(self.norm1(seen), grid))
+        return x + self.drop_path(self.scale2 * self.mlp(self.norm2(x)))
+
+
+class CaiT(ViT):
+    """A CaiT: used as any `ViT` is, and built of other blocks.
+
+    `attention_maps` holds (B, heads, N, N) for each block of the patches, before the heads are mixed after the softmax,
+    then (B, heads, 1, 1 + N) for each block of the class token. `spatial_maps` holds None for all of them.
+    """
+
+    def __init__(self, config: CaiTConfig):
+        nn.Module.__init__(self)  # none of ViT's parts, all of its methods
+        self.config = config
+        dim, heads = config.dim, config.heads
+        self.embed = nn.Conv2d(config.channels, dim, config.patch, stride=config.patch)
+        self.positions = nn.Parameter(torch.zeros(1, dim, *config.grid))
+        self.class_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.blocks = nn.ModuleList(
+            ScaledBlock(TalkingHeads(dim, heads), config, config.drop_path) for _ in range(config.depth)
+        )
+        self.class_blocks = nn.ModuleList(
+            ScaledBlock(ClassAttention(dim, heads, qkv_bias=True), config, 0.0) for _ in range(config.class_depth)
+        )
+        self.norm = nn.LayerNorm(dim, eps=config.norm_eps)
+        self.head = nn.Linear(dim, config.num_classes)
+        self.dense_head = None
+        self.checkpointing = False
+        self.reset_parameters()
+
+    def attentions(self) -> list[MHSA]:
+        return [block.attention for block in [*self.blocks, *self.class_blocks]]
+
+    def forward_features(self, images: Tensor, *, mix: Box | None = None) -> Tensor:
+        """Compute the class token and the patches after the last norm: (B, 1 + R·C, D)."""
+        grid = patch_grid(images.shape[-2:], self.config.patch)
+        x = self.embed(images)  # (B, D, R, C)
+        if mix is not None:
+            x = swap_box(x, mix)
+        x = (x + resize_grid(self.positions, grid)).flatten(2).transpose(1, 2)  # (B, R·C, D)
+        for block in self.blocks:
+            if self.checkpointing and self.training:
+                x = torch.utils.checkpoint.checkpoint(block, x, grid, use_reentrant=False)
+            else:
+                x = block(x, grid)
+        token = self.class_token.expand(len(x), -1, -1).to(x.dtype)
+        for block in self.class_blocks:
+            token = block(token, grid, x)
+        return self.norm(torch.cat([token, x], dim=1))
+
+
+def talk(heads: nn.Linear, x: Tensor) -> Tensor:
+    """Mix the heads of x, (B, H, N, N), linearly, the same at each place."""
+    return (heads.weight @ x.flatten(2)).view_as(x) + heads.bias[:, None, None]
