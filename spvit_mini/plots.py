@@ -132,10 +132,7 @@ def maps(
     """
     rows = values[:, query].detach().float().cpu().unflatten(-1, grid).numpy()
     figure, axes = plt.subplots(1, len(rows), figsize=(min(7, 1.9 * len(rows) + 0.8), 2.4), squeeze=False)
-    if neutral is None:
-        look = {"cmap": CONTENT, "vmin": 0, "vmax": rows.max()}
-    else:
-        look = both_ways(rows, neutral)
+    look = {"cmap": CONTENT, "vmin": 0, "vmax": rows.max()} if neutral is None else both_ways(rows, neutral)
     for head, ax in enumerate(axes[0]):
         shown = ax.imshow(rows[head], **look)
         frame(ax, *divmod(query, grid[1]))

@@ -76,12 +76,14 @@ def run(study: Study, path: Path) -> None:
                 continue
             recipe = get_recipe(name).but({"seed": seed} | study.changes)
             rows = train(recipe, progress=False).rows
-            origin = dict(zip(ORIGIN, origin_of(study, choose_device(recipe)[0].type), strict=True))
+            told = {"recipe": name, "seed": seed} | dict(
+                zip(ORIGIN, origin_of(study, choose_device(recipe)[0].type), strict=True)
+            )
             with path.open("a", newline="") as file:
                 writer = csv.DictWriter(file, COLUMNS + ORIGIN, extrasaction="ignore", lineterminator="\n")
                 if file.tell() == 0:
                     writer.writeheader()
-                writer.writerows({k: shorten(v) for k, v in ({"recipe": name, "seed": seed} | row | origin).items()} for row in rows)
+                writer.writerows({key: shorten(value) for key, value in row.items()} | told for row in rows)
             print(f"{name}, seed {seed}: {rows[-1]['val_top1']:.1f} % after {rows[-1]['step']} steps", flush=True)
 
 

@@ -30,7 +30,9 @@ def test_every_side_is_timed_every_round():
 
 
 def test_benchmark_prints_ratios(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", "benchmark --dim 24 --heads 3 --rows 3 --columns 3 --batch 1 --steps 2".split())
+    sizes = {"dim": 24, "heads": 3, "rows": 3, "columns": 3, "batch": 1, "steps": 2}
+    arguments = [text for name, value in sizes.items() for text in (f"--{name}", str(value))]
+    monkeypatch.setattr("sys.argv", ["benchmark", *arguments])
     benchmark.main()
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[1] for line in lines[2:]] == ["MHSA, fused kernel", "SPSA", "SPSA, all pairs"]
