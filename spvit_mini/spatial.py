@@ -38,7 +38,10 @@ class OffsetMap(nn.Module):
 
     def forward(self, grid: Grid) -> Tensor:
         """Make the map of a grid of R rows and C columns: (heads, R·C, R·C). One head means: the same for all heads."""
-        return spread(self.table(grid), grid)
+        # In full precision under autocast too: it is a few hundred offsets' work, scores are multiplied by it, and in
+        # bfloat16 a quadratic would miss its value at far offsets, −‖δ‖² of some hundreds, by a whole score.
+        with torch.autocast(next(self.parameters()).device.type, enabled=False):
+            return spread(self.table(grid), grid)
 
 
 class Table(OffsetMap):
@@ -123,14 +126,12 @@ class PriorMLP(OffsetMap):
         nn.init.constant_(self.b2, self.neutral)
 
     def table(self, grid: Grid) -> Tensor:
-        # In full precision under autocast too: it is a few hundred offsets' work, and the scores are multiplied by it.
-        with torch.autocast(self.w1.device.type, enabled=False):
-            delta = offsets(*grid).to(self.w1)  # (2R−1, 2C−1, 2)
-            if self.log:
-                delta = log_offsets(delta)
-            hidden = self.w1 @ delta.flatten(0, 1).T + self.b1[:, :, None]  # (H, K, offsets)
-            prior = self.w2[..., None, :] @ hidden.relu() + self.b2[..., None, None]  # (…, H, 1, offsets)
-            return prior.squeeze(-2).unflatten(-1, delta.shape[:2])
+        delta = offsets(*grid).to(self.w1)  # (2R−1, 2C−1, 2)
+        if self.log:
+            delta = log_offsets(delta)
+        hidden = self.w1 @ delta.flatten(0, 1).T + self.b1[:, :, None]  # (H, K, offsets)
+        prior = self.w2[..., None, :] @ hidden.relu() + self.b2[..., None, None]  # (…, H, 1, offsets)
+        return prior.squeeze(-2).unflatten(-1, delta.shape[:2])
 
 
 class TwinPrior(PriorMLP):

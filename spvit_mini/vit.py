@@ -182,8 +182,9 @@ class ViT(nn.Module):
         0.02 suits a width of 384. At a width of 64 it starts all scores near 0, where there is nothing to multiply: on
         Compass a prior is then found twice as late. So narrow models scale with their width, as torch does by default.
         """
+        maps = {m for a in self.attentions() if isinstance(a, SpatialAttention) for m in a.spatial.modules()}
         for module in self.modules():
-            if isinstance(module, nn.Linear) and self.config.init_std is not None:
+            if isinstance(module, nn.Linear) and module not in maps and self.config.init_std is not None:
                 nn.init.trunc_normal_(module.weight, std=self.config.init_std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)

@@ -77,11 +77,6 @@ def test_a_layer_costs_4_hidden_plus_1_numbers_a_head():
     assert sum(p.numel() for p in PriorMLP(6, 64).parameters()) == 4 * 384 + 6
 
 
-def test_prior_stays_in_full_precision_under_autocast():
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert PriorMLP(2)((3, 3)).dtype == torch.float32
-
-
 # --- All maps, each from its formula with a loop over heads and pairs ----------------------------------------------------
 
 
@@ -193,6 +188,17 @@ def test_every_map_is_its_formula_in_value_and_gradient(name, grid, seed=0):
         strict=True,
     ):
         torch.testing.assert_close(mine, other, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", WRITTEN_OUT)
+def test_maps_stay_in_full_precision_under_autocast(name):
+    """In bfloat16 a quadratic would miss its value at an offset of (13, 13), −338, by a whole score."""
+    module = WRITTEN_OUT[name][0]((14, 14))
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        under = module((14, 14))
+    assert under.dtype == torch.float32 and torch.equal(under, module((14, 14)))
 
 
 @pytest.mark.parametrize("neutral", [0.0, 1.0])
