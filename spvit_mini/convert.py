@@ -55,7 +55,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Source:
-    """A family of weights: what it is called, a tensor that only it has, names of ours that it fits, and its rules."""
+    """A family of weights: what it is called ("a CaiT"), a tensor that only it has, names of ours that it fits, and its rules."""
 
     says: str
     sign: str
@@ -113,7 +113,7 @@ OUTPUT_BIAS = (r"blocks.\1.attn.b2",)
 
 SOURCES = (
     Source(
-        "SP-ViT",
+        "an SP-ViT",
         r"blocks\.\d+\.pos_block\..+",
         "spvit_[sml]",
         (
@@ -131,9 +131,9 @@ SOURCES = (
             Rule(r"blocks\.(\d+)\.attn\.b2", r"blocks.\1.attention.spatial.b2"),
         ),
     ),
-    Source("LV-ViT", r"patch_embed\.conv1\.weight", "lvvit_[sml]", (*BLOCK, *STEM, *CLASS_FIRST)),
+    Source("an LV-ViT", r"patch_embed\.conv1\.weight", "lvvit_[sml]", (*BLOCK, *STEM, *CLASS_FIRST)),
     Source(
-        "ConViT",
+        "a ConViT",
         r"blocks\.\d+\.attn\.gating_param",
         "convit_(tiny|small|base)(_plus)?",
         (
@@ -144,7 +144,7 @@ SOURCES = (
         ),
     ),
     Source(
-        "CaiT",
+        "a CaiT",
         r"blocks_token_only\..+",
         "cait_.+",
         (
@@ -166,7 +166,7 @@ SOURCES = (
             ),
         ),
     ),
-    Source("DeiT or ViT", r"blocks\.0\.attn\.qkv\.weight", "deit_.+", (*BLOCK, *PATCHES, *CLASS_FIRST)),
+    Source("a DeiT or ViT", r"blocks\.0\.attn\.qkv\.weight", "deit_.+", (*BLOCK, *PATCHES, *CLASS_FIRST)),
 )  # fmt: skip
 
 
@@ -246,7 +246,7 @@ def read_state(path: Path) -> tuple[State, str]:
             "save its state_dict alone, with torch.save or safetensors, and convert that"
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is no whole safetensors or torch file ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{path} is no whole safetensors or torch file ({str(error) or 'it ends too early'})") from None
     place = ""
     for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -294,13 +294,13 @@ def build(converted: Converted, arguments: Arguments, *, source: str) -> torch.n
         raise UserError(f"no model is called {name!r}.{near(name, list_models())} list_models() names them all")
     fitting = [known for known in list_models() if re.fullmatch(converted.source.fits, known)]
     if name not in fitting:
-        raise UserError(f"{source} holds the weights of a {said}; convert with --to {' or '.join(fitting)}, not {name}")
+        raise UserError(f"{source} holds the weights of {said}; convert with --to {' or '.join(fitting)}, not {name}")
 
     overrides = {}
-    if said == "SP-ViT":
+    if said == "an SP-ViT":
         overrides = prior_overrides(converted, arguments, source=source)
     elif arguments.spatial_layers is not None:
-        raise UserError(f"--spatial-layers is for SP-ViT, {source} holds the weights of a {said}")
+        raise UserError(f"--spatial-layers is for SP-ViT, {source} holds the weights of {said}")
     patch = create_on_meta(name).config.patch
     grid = converted.state["positions"].shape[-2:] if "positions" in converted.state else None
     size = arguments.image_size or (grid and tuple(side * patch for side in grid))
@@ -308,7 +308,7 @@ def build(converted: Converted, arguments: Arguments, *, source: str) -> torch.n
 
     shapes = create_on_meta(name, **overrides)
     differ = differences(shapes, fit_grid(shapes, converted.state))
-    differ += [f"has {left}, which has no place in a {said} here" for left in converted.left_over]
+    differ += [f"has {left}, which has no place in {said} here" for left in converted.left_over]
     if differ:
         print("\n".join(f"{source} {line}" for line in differ))
         raise UserError(f"{source} does not fit {name} in {len(differ)} tensors, the first: it {differ[0]}; nothing is written")
@@ -341,7 +341,7 @@ def prior_overrides(converted: Converted, arguments: Arguments, *, source: str) 
             "convert with --spatial-layers 0 if that is what you want"
         )
     raise UserError(
-        f"{source} holds priors in {found} blocks, {arguments.to} has them in {named}; convert with --spatial-layers {found}"
+        f"{source} has {found} blocks with priors, {arguments.to} has {named}; convert with --spatial-layers {found}"
     )
 
 
@@ -364,7 +364,7 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"there is no folder {out.parent} to write {out.name} to")
     state, place = read_state(path)
     converted = convert_state(state)
-    print(f"{path}{f' [{place}]' if place else ''}: weights of a {converted.source.says}, {len(state)} tensors")
+    print(f"{path}{f' [{place}]' if place else ''}: weights of {converted.source.says}, {len(state)} tensors")
     print(converted.key_map())
     model = build(converted, arguments, source=str(path))
     save_weights(model, out, converted_from=path.name, weights="averaged" if "ema" in place else "raw")
