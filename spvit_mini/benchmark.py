@@ -4,26 +4,33 @@ Steps of all sides are interleaved, so that a busy machine slows them alike; wha
 anything is timed, sides that should compute the same are checked to do so.
 """
 
+import importlib
+import importlib.util
 import platform
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 import tyro
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from .attention import MHSA, SPSA
+from .attention import GPSA, MHSA, SPSA
 from .errors import UserError, run_program
 from .geometry import Grid, pair_offsets
+
+PLAIN = "MHSA, fused kernel"
 
 
 @dataclass
 class Options:
     """Time one layer, forward and backward, in float32 on the CPU."""
 
+    layer: Annotated[Literal["spsa", "gpsa"], tyro.conf.Positional] = "spsa"
+    """spsa: beside the released code's layout. gpsa: beside timm's ConViT, if timm is installed (try --dim 432 --heads 9)."""
     dim: int = 384
     """Width of the tokens."""
     heads: int = 6
@@ -50,16 +57,44 @@ class AllPairs(SPSA):
         return (prior.repeat(len(q), 1, 1, 1) * self.scores(q, k)).softmax(-1) @ v
 
 
-def sides(options: Options) -> dict[str, MHSA]:
-    """Build the layers that are compared; those of SP-SA share their numbers, which are checked."""
+class TimmGPSA(MHSA):
+    """timm's GPSA behind our interface: tokens and grid in; the grid must be square."""
+
+    def __init__(self, ours: GPSA):
+        dim = ours.proj.in_features
+        super().__init__(dim, ours.heads)
+        del self.qkv, self.proj
+        self.layer = importlib.import_module("timm.models.convit").GPSA(dim, ours.heads)
+        with torch.no_grad():
+            qk, v = ours.qkv.weight.split([2 * dim, dim])
+            self.layer.qk.weight.copy_(qk)
+            self.layer.v.weight.copy_(v)
+            self.layer.proj.load_state_dict(ours.proj.state_dict())
+            self.layer.pos_proj.weight.copy_(ours.spatial.v[:, [2, 1, 0]])  # (columns, rows, distance²)
+            self.layer.gating_param.copy_(ours.gate)
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        return self.layer(x)
+
+
+def sides(options: Options) -> dict[str, nn.Module]:
+    """Build the layers that are compared, plain attention first; the other two have the same numbers, which is checked."""
     torch.manual_seed(0)
-    ours, official = (layer(options.dim, options.heads, options.hidden) for layer in (SPSA, AllPairs))
-    torch.nn.init.normal_(ours.spatial.w2, std=0.1)
-    official.load_state_dict(ours.state_dict())
     grid = (options.rows, options.columns)
-    x = torch.randn(2, options.rows * options.columns, options.dim)
-    torch.testing.assert_close(ours(x, grid), official(x, grid), rtol=1e-4, atol=1e-5)
-    return {"MHSA, fused kernel": MHSA(options.dim, options.heads), "SPSA": ours, "SPSA, all pairs": official}
+    if options.layer == "spsa":
+        names = "SPSA", "SPSA, all pairs"
+        ours, theirs = (layer(options.dim, options.heads, options.hidden) for layer in (SPSA, AllPairs))
+        nn.init.normal_(ours.spatial.w2, std=0.1)
+        theirs.load_state_dict(ours.state_dict())
+    else:
+        if importlib.util.find_spec("timm") is None or grid[0] != grid[1]:
+            raise UserError("gpsa is timed beside timm's, which wants a square grid: pip install timm, and --rows = --columns")
+        names = "GPSA", "GPSA of timm"
+        ours = GPSA(options.dim, options.heads)
+        theirs = TimmGPSA(ours)
+    x = torch.randn(2, grid[0] * grid[1], options.dim)
+    torch.testing.assert_close(ours(x, grid), theirs(x, grid), rtol=1e-4, atol=1e-5)
+    return {PLAIN: MHSA(options.dim, options.heads), names[0]: ours, names[1]: theirs}
 
 
 def interleaved(steps: dict[str, Callable[[], None]], *, rounds: int, warm_up: int = 3) -> dict[str, list[float]]:
@@ -94,7 +129,7 @@ def main() -> None:
     seconds = interleaved(
         {name: training_step(layer, x, grid) for name, layer in layers.items()}, rounds=options.steps
     )
-    base = statistics.median(seconds["MHSA, fused kernel"])
+    base = statistics.median(seconds[PLAIN])
     print(
         f"one layer, forward + backward, float32, width {options.dim}, {options.heads} heads, {grid[0]}×{grid[1]} patches, "
         f"batch {options.batch}\ntorch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}; "

@@ -11,7 +11,7 @@ from spvit_mini.errors import UserError
 def test_the_official_layout_computes_what_ours_does_in_value_and_gradient(grid):
     options = benchmark.Options(dim=24, heads=3, hidden=8, rows=grid[0], columns=grid[1])
     layers = benchmark.sides(options)
-    ours, official = (layers[name].double() for name in ("SPSA", "SPSA, all pairs"))
+    _, ours, official = (layer.double() for layer in layers.values())
     x = torch.randn(2, grid[0] * grid[1], 24, dtype=torch.float64, requires_grad=True)
     weight = torch.randn_like(x)
     results = []
@@ -20,6 +20,25 @@ def test_the_official_layout_computes_what_ours_does_in_value_and_gradient(grid)
         results.append((y, *torch.autograd.grad((y * weight).sum(), [x, *layer.parameters()])))
     for mine, other in zip(*results, strict=True):
         torch.testing.assert_close(mine, other, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_timm_s_gpsa_computes_what_ours_does_in_value_and_gradient(seed):
+    pytest.importorskip("timm")
+    options = benchmark.Options(layer="gpsa", dim=36, heads=4, rows=4, columns=4)
+    _, ours, theirs = benchmark.sides(options).values()
+    torch.manual_seed(seed)
+    x = torch.randn(2, 16, 36, requires_grad=True)
+    weight = torch.randn_like(x)
+    pairs = [(ours.proj.weight, theirs.layer.proj.weight), (ours.gate, theirs.layer.gating_param), (x, x)]
+    ours_y, theirs_y = ours(x, (4, 4)), theirs(x, (4, 4))
+    torch.testing.assert_close(ours_y, theirs_y)
+    for mine, other in zip(
+        torch.autograd.grad((ours_y * weight).sum(), [mine for mine, _ in pairs]),
+        torch.autograd.grad((theirs_y * weight).sum(), [other for _, other in pairs]),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
 
 
 def test_every_side_is_timed_every_round():
