@@ -77,3 +77,9 @@ def test_readme_names_only_commands_that_exist():
         assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module
     for link in re.findall(r"\]\(([^)#]+)\)", readme):
         assert link.startswith("http") or (ROOT / link).exists(), link
+
+
+def test_the_matrix_in_the_docs_is_the_package_s():
+    from spvit_mini.variants import matrix
+
+    assert f"```\n{matrix()}\n```" in (ROOT / "docs" / "variants.md").read_text()
