@@ -1,7 +1,5 @@
 """Which map goes with which way in: the matrix of attentions, its cells by name.
 
-    python -m spvit_mini.variants      prints the matrix
-
 A variant is written MAP/WAY, as "mlp/multiplied" or "table/added"; the ones that have a name in the literature have it
 here too ("spsa", "rpb"). Cells that make no sense are refused when they are built, with the reason.
 """
@@ -147,7 +145,7 @@ def build_attention(
 
 
 def matrix() -> str:
-    """Print the matrix of maps and ways as text: the name of a cell, · where it can be built, blank where refused."""
+    """Lay out the matrix of maps and ways as text: the name of a cell, · where it can be built, blank where refused."""
     named = {(map_name, kind.__mro__[1]): name for name, (kind, map_name) in NAMED.items() if map_name}
     lines = [f"{'':<14}" + "".join(f"{way:<18}" for way in WAYS)]
     for map_name in MAPS:
@@ -156,7 +154,3 @@ def matrix() -> str:
         )
         lines.append(f"{map_name:<14}" + "".join(f"{cell:<18}" for cell in cells).rstrip())
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    print(matrix())
