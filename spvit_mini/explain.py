@@ -49,7 +49,9 @@ def class_relevance(model: nn.Module, images: Tensor, *, classes: Tensor | int |
     """Tell which patches speak for a class: images (B, channels, height, width) → (B, R, C), not negative.
 
     `relevance` of the attention maps and of the gradients of each image's logit with respect to them, read where the
-    model reads its answer. A dense head takes part in the gradient, but what patches say there is not read out.
+    model reads its answer. Without a class token each patch has a share of itself beside what attention adds, and that
+    is large, since a mean divides the gradients by N: the order of the patches counts, not the contrast. A dense head
+    takes part in the gradient, but what patches say there is not read out.
 
     Args:
         classes: which class each image is asked for, (B,), or one for all; by default each image's best.
@@ -275,7 +277,7 @@ def priors(model: nn.Module, grid: Grid | None = None) -> list[Prior]:
         else:
             continue
         first = isinstance(attention, (Multiplied, MultipliedAdded))
-        found += [Prior(layer, first and i == 0, table) for i, table in enumerate(tables)]
+        found += [Prior(layer, first and i == 0, table.detach()) for i, table in enumerate(tables)]
     return found
 
 
