@@ -287,23 +287,18 @@ class Arguments:
 def build(converted: Converted, arguments: Arguments, *, source: str) -> torch.nn.Module:
     """Build the model that the converted weights are for, and load them.
 
-    Raises UserError if the weights are of another family, or differ in any tensor; then all differences are printed.
+    Raises UserError if they differ in any tensor, after all differences are printed.
     """
     name, said = arguments.to, converted.source.says
-    if name not in list_models():
-        raise UserError(f"no model is called {name!r}.{near(name, list_models())} list_models() names them all")
-    fitting = [known for known in list_models() if re.fullmatch(converted.source.fits, known)]
-    if name not in fitting:
-        raise UserError(f"{source} holds the weights of {said}; convert with --to {' or '.join(fitting)}, not {name}")
-
     overrides = {}
     if said == "an SP-ViT":
         overrides = prior_overrides(converted, arguments, source=source)
     elif arguments.spatial_layers is not None:
         raise UserError(f"--spatial-layers is for SP-ViT, {source} holds the weights of {said}")
-    patch = create_on_meta(name).config.patch
-    grid = converted.state["positions"].shape[-2:] if "positions" in converted.state else None
-    size = arguments.image_size or (grid and tuple(side * patch for side in grid))
+    size = arguments.image_size
+    if size is None and "positions" in converted.state:
+        patch = create_on_meta(name).config.patch
+        size = tuple(side * patch for side in converted.state["positions"].shape[-2:])
     overrides |= {"num_classes": arguments.num_classes, "image_size": size}
 
     shapes = create_on_meta(name, **overrides)
@@ -317,6 +312,16 @@ def build(converted: Converted, arguments: Arguments, *, source: str) -> torch.n
     prepared = {field: getattr(arguments, field) for field in ("mean", "std", "crop")}
     model.preprocessing = replace(model.preprocessing, **{k: v for k, v in prepared.items() if v is not None})
     return model
+
+
+def check_family(converted: Converted, name: str, *, source: str) -> None:
+    """Raise UserError unless a model of this name is of the family that the weights are of."""
+    if name not in list_models():
+        raise UserError(f"no model is called {name!r}.{near(name, list_models())} list_models() names them all")
+    fitting = [known for known in list_models() if re.fullmatch(converted.source.fits, known)]
+    if name not in fitting:
+        said = converted.source.says
+        raise UserError(f"{source} holds the weights of {said}; convert with --to {' or '.join(fitting)}, not {name}")
 
 
 def create_on_meta(name: str, **overrides) -> torch.nn.Module:
@@ -364,6 +369,7 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"there is no folder {out.parent} to write {out.name} to")
     state, place = read_state(path)
     converted = convert_state(state)
+    check_family(converted, arguments.to, source=str(path))
     print(f"{path}{f' [{place}]' if place else ''}: weights of {converted.source.says}, {len(state)} tensors")
     print(converted.key_map())
     model = build(converted, arguments, source=str(path))
