@@ -250,10 +250,9 @@ def test_a_signal_to_the_real_process(tmp_path, number, status):
 @pytest.mark.slow
 def test_as_a_process_a_mistake_exits_with_2(tmp_path):
     """Here the box that becomes a line is drawn with other signs than under pytest."""
-    done = subprocess.run(
-        [sys.executable, "-m", "spvit_mini.train", "vit_mini_compass", "--seed", "x"], capture_output=True, text=True, cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])},
-    )  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-m", "spvit_mini.train", "vit_mini_compass", "--seed", "x"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("error: --seed: invalid literal") and done.stderr.count("\n") == 1
     assert not re.search("[╭╰│─]", done.stderr)

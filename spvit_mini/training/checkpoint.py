@@ -31,7 +31,7 @@ from .recipe import Recipe
 FORMAT = "spvit_mini training state 1"
 # What a state consists of beside that; `state_of` in loop.py fills it.
 PARTS = frozenset(
-    ("recipe", "classes", "train_images", "step", "seconds", "rows", "counts", "training_seconds")
+    ("recipe", "classes", "train_images", "step", "lr", "seconds", "rows", "counts", "training_seconds")
     + ("model", "optimiser", "random")
 )
 

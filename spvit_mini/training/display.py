@@ -5,7 +5,6 @@ Not on a terminal (a file, a notebook, a cluster's log) there is no bar, only th
 
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,45 +20,41 @@ SECONDS_BETWEEN_LOOKS = 0.5  # reading a loss waits for the device, so the bar d
 
 
 def introduce(
-    model: nn.Module,
-    recipe: Recipe,
-    data: Data,
-    *,
-    steps: int,
-    steps_per_epoch: int,
-    device: torch.device,
-    precision: torch.dtype,
-    run: Path | None,
+    model: nn.Module, recipe: Recipe, data: Data, *, steps: int, device: torch.device, precision: torch.dtype, run: str
 ) -> str:
     """Say in a few lines what will be trained, on what, for how long, and where."""
     height, width = model.config.image_size
-    parameters = sum(p.numel() for p in model.parameters())
-    prior = next((m for m in model.modules() if isinstance(m, PriorMLP)), None)
-    about_prior = ""
-    if prior is not None:
-        about_prior = f", priors {prior.w1.shape[1]} wide, started at {prior.weight_std:g} (bias {prior.bias_std:g})"
-    where = {"cuda": lambda: torch.cuda.get_device_name(device), "cpu": lambda: f"{torch.get_num_threads()} threads"}
-    detail = where.get(device.type, lambda: "")()
-    lines = {
-        "model": f"{model.name}, {parameters:,} parameters, {model.grid[0]}×{model.grid[1]} patches of "
-        f"{model.config.patch} px{about_prior}",
-        "data": f"{data.name}, {len(data.train):,} training and {len(data.val):,} validation images of {height}×{width} px, "
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    train, val, epoch = len(data.train), len(data.val), len(data.train) // recipe.batch
+    place = f"{device}, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
+    if device.type == "cuda":
+        place = f"{device}, {torch.cuda.get_device_name(device)}"
+    lines = (
+        f"model   {model.name}, {parameters:,} parameters, {model.grid[0]}×{model.grid[1]} patches of "
+        f"{model.config.patch} px{about_prior(model)}",
+        f"data    {data.name}, {train:,} training and {val:,} validation images of {height}×{width} px, "
         f"{len(data.classes)} classes",
-        "steps": f"{steps:,} of {recipe.batch} images, {steps_per_epoch:,} an epoch; learning rate {recipe.optim.lr:g}, "
+        f"steps   {steps:,} of {recipe.batch} images, {epoch:,} an epoch; learning rate {recipe.optim.lr:g}, "
         f"seed {recipe.seed}",
-        "device": f"{device} ({detail}), {str(precision).removeprefix('torch.')}, torch {torch.__version__}".replace(
-            " ()", ""
-        ),
-        "run": str(run) if run else "not kept (no run folder)",
-    }
-    return "\n".join(f"{name:<7} {text}" for name, text in lines.items())
+        f"device  {place}, {str(precision).removeprefix('torch.')}, torch {torch.__version__}",
+        f"run     {run}",
+    )
+    return "\n".join(lines)
+
+
+def about_prior(model: nn.Module) -> str:
+    """Say how wide the learned priors are and how they start, which decides how fast they are found; "" without any."""
+    prior = next((module for module in model.modules() if isinstance(module, PriorMLP)), None)
+    if prior is None:
+        return ""
+    return f", priors {prior.w1.shape[1]} wide, started at {prior.weight_std:g} (bias {prior.bias_std:g})"
 
 
 class Display:
     """Shows the progress of a run; with `progress=False` nothing at all."""
 
-    def __init__(self, *, progress: bool, start: int, last: int, batch: int):
-        self.progress, self.last, self.batch = progress, last, batch
+    def __init__(self, *, progress: bool, start: int, last: int):
+        self.progress, self.last = progress, last
         self.looked, self.val_top1 = time.perf_counter(), None
         self.bar = tqdm(
             total=last,

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,29 @@ class Position:
     """Where a run stands, beside its weights and its optimiser."""
 
     step: int = 0
+    lr: float = 0.0  # of the last step
     seconds: float = 0.0  # spent so far, all parts of a resumed run together
     rows: list[dict[str, Any]] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts.zero)  # of the training images since the last row
     training_seconds: float = 0.0  # spent on these
+
+    def end_row(self, scores: Counts, recipe: Recipe, steps_per_epoch: int, *, seconds: float) -> dict[str, Any]:
+        """Close the row of metrics that ends at this step, and begin to count for the next."""
+        row = {
+            "step": self.step,
+            "epoch": self.step / steps_per_epoch,
+            "images": self.step * recipe.batch,
+            "lr": self.lr,
+            "train_loss": self.counts.loss,
+            "train_top1": self.counts.top1,
+            "val_loss": scores.loss,
+            "val_top1": scores.top1,
+            "images_per_second": self.counts.images / self.training_seconds,
+            "seconds": seconds,
+        }
+        self.rows.append(row)
+        self.counts, self.training_seconds = Counts.zero(self.counts.right.device), 0.0
+        return row
 
 
 def train(
@@ -81,7 +101,8 @@ def train(
         on_evaluation: called as on_evaluation(step, model, row) after each evaluation, with the model in eval mode. It
             may draw random numbers; the run's own are kept apart.
 
-    With a run folder, SIGINT and SIGTERM save and end the run after the step at hand; a second one ends it at once.
+    With a run folder, SIGINT and SIGTERM save and end the run after the step at hand, or in the middle of an evaluation,
+    which the resumed run makes anew; a second signal ends it at once.
     Raises UserError for whatever a user can do wrong (see checkpoint.py for run folders), and if the loss is not finite.
     """
     if max_steps is not None and max_steps < 1:
@@ -142,65 +163,46 @@ def train(
     def due(every: int) -> bool:
         return at.step > 0 and (at.step % max(1, every) == 0 or at.step >= last)
 
-    with Display(progress=progress, start=first, last=last, batch=batch) as display, Stop(run is not None) as stop:
-        display.say(
-            introduce(
-                model,
-                recipe,
-                data,
-                steps=total,
-                steps_per_epoch=steps_per_epoch,
-                device=device,
-                precision=precision,
-                run=run,
-            )
-        )
+    with Display(progress=progress, start=first, last=last) as display, Stop(run is not None) as stop:
+        where = f"{run}" if run else "not kept (no run folder)"
+        display.say(introduce(model, recipe, data, steps=total, device=device, precision=precision, run=where))
         if resumed_from is not None:
             display.say(f"resumed from {resumed_from} at step {first}")
         elif resume:
             display.say(f"no state to resume from in {run} yet: starting at step 0")
         began = time.perf_counter() - at.seconds
         model.train()
+        saved = (at.step, len(at.rows))
         while True:
-            # Between two steps: score, save, stop, each if it is time. A step that is loaded was scored and saved already.
+            # Between two steps: score, save, stop, each if it is time. A step that was loaded is scored already, unless a
+            # signal came while it was.
             if due(evaluate_every) and not (at.rows and at.rows[-1]["step"] == at.step):
                 check_finite(at)
-                scores = evaluate(model, val_loader, device=device, precision=precision)
-                at.rows.append(
-                    {
-                        "step": at.step,
-                        "epoch": at.step / steps_per_epoch,
-                        "images": at.step * batch,
-                        "lr": optimiser.param_groups[0]["lr"],
-                        "train_loss": at.counts.loss,
-                        "train_top1": at.counts.top1,
-                        "val_loss": scores.loss,
-                        "val_top1": scores.top1,
-                        "images_per_second": at.counts.images / at.training_seconds,
-                        "seconds": time.perf_counter() - began,
-                    }
-                )
-                at.counts, at.training_seconds = Counts.zero(device), 0.0
-                display.evaluated(at.rows[-1])
-                if run is not None:
-                    record(run, model, recipe, data, at.rows)
-                if on_evaluation is not None:
-                    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-                        model.eval()
-                        on_evaluation(at.step, model, at.rows[-1])
-                        model.train()
-            if run is not None and at.step > first and (due(save_every) or stop.signal):
+                unless_stopped = takewhile(lambda _: not stop.signal, val_loader)
+                scores = evaluate(model, unless_stopped, device=device, precision=precision)
+                if scores.images == len(data.val):
+                    row = at.end_row(scores, recipe, steps_per_epoch, seconds=time.perf_counter() - began)
+                    display.evaluated(row)
+                    if run is not None:
+                        record(run, model, recipe, data, at.rows)
+                    if on_evaluation is not None:
+                        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                            model.eval()
+                            on_evaluation(at.step, model, row)
+                            model.train()
+            if run is not None and (due(save_every) or stop.signal) and (at.step, len(at.rows)) != saved:
                 check_finite(at)
                 at.seconds = time.perf_counter() - began
                 checkpoint.save_state(run, state_of(at, recipe, data, model, optimiser))
+                saved = (at.step, len(at.rows))
             if at.step >= last or stop.signal:
                 break
 
             # One step.
             started = time.perf_counter()
-            lr = lr_at(at.step, peak=recipe.optim.lr, final=recipe.optim.final_lr, warmup=warmup, total=total)
+            at.lr = lr_at(at.step, peak=recipe.optim.lr, final=recipe.optim.final_lr, warmup=warmup, total=total)
             for group in optimiser.param_groups:
-                group["lr"] = lr
+                group["lr"] = at.lr
             images, labels = next(batches)
             images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
             with torch.autocast(device.type, precision, enabled=precision != torch.float32):
@@ -271,6 +273,7 @@ def state_of(at: Position, recipe: Recipe, data: Data, model: ViT, optimiser: to
         "classes": list(data.classes),
         "train_images": len(data.train),
         "step": at.step,
+        "lr": at.lr,
         "seconds": at.seconds,
         "rows": at.rows,
         "counts": {f.name: getattr(at.counts, f.name) for f in dataclasses.fields(at.counts)},
@@ -306,7 +309,9 @@ def restore(
     checkpoint.set_random_state(state["random"])
     device = next(model.parameters()).device
     counts = {name: value.to(device) if torch.is_tensor(value) else value for name, value in state["counts"].items()}
-    return Position(state["step"], state["seconds"], state["rows"], Counts(**counts), state["training_seconds"])
+    return Position(
+        state["step"], state["lr"], state["seconds"], state["rows"], Counts(**counts), state["training_seconds"]
+    )
 
 
 class Stop:
@@ -332,4 +337,4 @@ class Stop:
         for each, handler in self.before.items():
             signal.signal(each, handler)
         # Not print: the signal may have come in the middle of one.
-        os.write(2, b"\nstopping after this step; a second signal stops at once\n")
+        os.write(2, b"\nsaving and stopping; a second signal stops at once\n")

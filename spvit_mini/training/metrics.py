@@ -4,6 +4,7 @@ Sums are kept, not means: sums of parts add up exactly, whatever their sizes, al
 """
 
 import csv
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from .checkpoint import replacing
 
@@ -72,8 +72,10 @@ class Counts:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, loader: DataLoader, *, device: torch.device, precision: torch.dtype) -> Counts:
-    """Score every image of a loader once, with plain cross-entropy. The model goes back to the mode it was in."""
+def evaluate(
+    model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], *, device: torch.device, precision: torch.dtype
+) -> Counts:
+    """Score all images of a loader (or of any batches) with plain cross-entropy. The model's mode is left as it was."""
     counts = Counts.zero(device)
     was_training = model.training
     model.eval()
