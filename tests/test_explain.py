@@ -75,7 +75,7 @@ SIZES = [
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
-@pytest.mark.parametrize("residual", [0.5, 0.8])
+@pytest.mark.parametrize("residual", [0.5, 0.8, 0.0])
 def test_rollout_is_the_sum_over_all_ways_back(sizes, residual):
     maps = random_maps(sizes)
     result = explain.rollout(maps, residual=residual)
@@ -346,8 +346,12 @@ def looks(*keys, tokens=4):
         ([looks(0), looks(0)], 1 / 4, 1 / 4, 1 / 4, 1 - 9 / 16),  # one of them is not needed
         ([looks(0, 1, 2, 3), looks(1)], 3 / 8, 2 / 4, 2 / 4, 1 - 2 / 4 * 3 / 4),  # half the mass of four: the first two
         ([torch.eye(4), looks(3)], 1 / 4, 1 / 4, (3 * 2 / 4 + 1 / 4) / 4, 1 - 9 / 16),  # they meet at query 3
-    ],
-    ids=["apart", "same", "inside", "mixed"],
+        (  # at query 3 the one looks wide, at query 0 the other: 1, 1, 1, 2 keys and 2, 1, 1, 1
+            [torch.cat([looks(0)[:3], looks(0, 1, 2, 3)[:1]]), torch.cat([looks(0, 1, 2, 3)[:1], looks(3)[:3]])],
+            5 / 16, (2 + 1 + 1 + 2) / 16, (2 + 2 + 2 + 3) / 16, (10 + 7 + 7 + 10) / 64,
+        ),
+    ],  # fmt: skip
+    ids=["apart", "same", "inside", "mixed", "wide"],
 )
 @pytest.mark.parametrize("prefix", [0, 1])
 def test_complement_by_hand(heads, single, largest, union, chance, prefix):
