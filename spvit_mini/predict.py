@@ -100,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
         for rank, (probability, label) in enumerate(best, start=1):
             print(f"{str(image):<{width}}  {rank:>4}  {classes[label]:<{wide}}  {100 * probability:>9.2f} %", flush=True)
         if arguments.explain:
-            title = f"{image.name}: {classes[best[0][1]]}, {100 * best[0][0]:.0f} %"
+            title = f"{image.name}: {classes[best[0][1]]}, {100 * best[0][0]:.1f} %"
             out = free_name(arguments.out, image, taken=[*arguments.images, *pictures])
             save(picture(model, pixels, label=best[0][1], named=classes[best[0][1]], title=title), out)
             pictures.append(out)
