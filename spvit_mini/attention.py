@@ -53,13 +53,17 @@ class MHSA(nn.Module):
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         """Mix the tokens x, (B, P + R·C, D), of a grid (R, C): same shape out."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, N, C)
+        q, k, v = self.project(x)
         if self.recorded is None:
             mixed = self.attend(q, k, v, grid)
         else:
             self.recorded.append(self.weights(q, k, grid))
-            mixed = self.recorded[-1].to(v.dtype) @ v
+            mixed = self.mix(self.recorded[-1], v)
         return self.proj(mixed.transpose(1, 2).flatten(2))  # (B, N, D)
+
+    def project(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+        """Turn tokens into queries, keys and values, head by head: q, k, v, each (B, H, N, C)."""
+        return self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
         """Compare each query with each key: q, k (B, H, N, C) → S (B, H, N, N)."""
@@ -72,6 +76,10 @@ class MHSA(nn.Module):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid) -> Tensor:
         """Compute weights @ v, (B, H, N, C), the fast way."""
         return F.scaled_dot_product_attention(q, k, v)
+
+    def mix(self, weights: Tensor, v: Tensor) -> Tensor:
+        """Take from each value its share: weights @ v, (B, H, N, C)."""
+        return weights.to(v.dtype) @ v
 
 
 class SpatialAttention(MHSA):
@@ -88,7 +96,7 @@ class SpatialAttention(MHSA):
         return pad_prefix(self.spatial(grid), prefix_of(tokens, grid), self.neutral)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid) -> Tensor:
-        return self.weights(q, k, grid).to(v.dtype) @ v
+        return self.mix(self.weights(q, k, grid), v)
 
 
 class Added(SpatialAttention):
@@ -203,7 +211,7 @@ class Multiplied(SpatialAttention):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid) -> Tensor:
         f = self.spatial_map(q.shape[-2], grid)
-        return in_cache(lambda q, k, v: (f * self.scores(q, k)).softmax(-1).to(v.dtype) @ v, q, k, v)
+        return in_cache(lambda q, k, v: self.mix((f * self.scores(q, k)).softmax(-1), v), q, k, v)
 
 
 class MultipliedAdded(SpatialAttention):
@@ -215,7 +223,7 @@ class MultipliedAdded(SpatialAttention):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid) -> Tensor:
         f, g = self.both_maps(q.shape[-2], grid)
-        return in_cache(lambda q, k, v: (f * self.scores(q, k) + g).softmax(-1).to(v.dtype) @ v, q, k, v)
+        return in_cache(lambda q, k, v: self.mix((f * self.scores(q, k) + g).softmax(-1), v), q, k, v)
 
     def both_maps(self, tokens: int, grid: Grid) -> tuple[Tensor, Tensor]:
         """Make the factor and the addend for all tokens, prefix included: (H, N, N) each."""

@@ -66,36 +66,26 @@ class TalkingHeads(MHSA):
         self.before = nn.Linear(heads, heads)  # L, l
         self.after = nn.Linear(heads, heads)  # W, w
 
-    def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, N, C)
-        weights = self.weights(q, k, grid)
-        if self.recorded is not None:
-            self.recorded.append(weights)
-        mixed = talk(self.after, weights).to(v.dtype) @ v
-        return self.proj(mixed.transpose(1, 2).flatten(2))  # (B, N, D)
-
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
         return talk(self.before, super().scores(q, k))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid) -> Tensor:
-        """Compute (W A + w) V, (B, H, N, C): the one attention here whose result is not weights @ v."""
-        return talk(self.after, self.weights(q, k, grid)).to(v.dtype) @ v
+        return self.mix(self.weights(q, k, grid), v)
+
+    def mix(self, weights: Tensor, v: Tensor) -> Tensor:
+        """Let the heads talk, then take from each value: (W A + w) V, (B, H, N, C)."""
+        return talk(self.after, weights).to(v.dtype) @ v
 
 
 class ClassAttention(MHSA):
     """The class token asks, all tokens answer (CaiT, §2.2): x (B, 1 + N, D) in, the token's mixture (B, 1, D) out."""
 
-    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Turn the first token into a query, and all into keys and values: (B, H, 1, C), twice (B, H, 1 + N, C)."""
         dim, weight, bias = x.shape[-1], self.qkv.weight, self.qkv.bias
         q = F.linear(x[:, :1], weight[:dim], None if bias is None else bias[:dim])
         k, v = F.linear(x, weight[dim:], None if bias is None else bias[dim:]).chunk(2, dim=-1)
-        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))  # (B, H, 1 or 1 + N, C)
-        if self.recorded is None:
-            mixed = self.attend(q, k, v, grid)
-        else:
-            self.recorded.append(self.weights(q, k, grid))  # (B, H, 1, 1 + N)
-            mixed = self.recorded[-1].to(v.dtype) @ v
-        return self.proj(mixed.transpose(1, 2).flatten(2))
+        return tuple(t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
 
 
 class ScaledBlock(nn.Module):
