@@ -1,10 +1,9 @@
-"""Looking at models: rollout and relevance against loops and hand calculation, distances, foci, gates, priors."""
+"""Looking at models: rollout and relevance against loops and hand calculation, distances of heads, foci."""
 
 import dataclasses
 import itertools
 import math
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -370,51 +369,3 @@ def test_random_foci_cover_what_chance_says(seed):
     result = explain.complement(scores.softmax(-1), (10, 10))
     assert result.union.mean().item() == pytest.approx(result.chance.mean().item(), abs=0.01)
     assert (result.largest < result.union).all() and (result.single < result.largest).all()
-
-
-# --- Parameters and figures ----------------------------------------------------------------------------------------------
-
-
-def test_gates_layer_by_layer():
-    model = build(attention="gpsa", attention_options={}, spatial_layers=2)
-    with torch.no_grad():
-        model.blocks[0].attention.gate.copy_(torch.tensor([0.0, math.log(3)]))
-    first, second, third = explain.gates(model)
-    assert first.tolist() == pytest.approx([0.5, 0.75])
-    assert torch.equal(second, model.blocks[1].attention.gate.sigmoid()) and third is None
-    alone = explain.gates(build(attention="quadratic/alone", attention_options={}))
-    assert [gate.tolist() for gate in alone] == [[1.0, 1.0]] * 3
-
-
-@pytest.mark.parametrize(
-    ("attention", "kinds"),
-    [("mhsa", []), ("spsa", [True]), ("rpb", [False]), ("gpsa", [False]), ("quadratic/alone", [False]),
-     ("twin_mlp/multiplied_added", [True, False]), ("anchored", [True, False]), ("window", []), ("shaw2d/contextual", [])],
-)  # fmt: skip
-def test_priors_are_the_maps_over_the_offsets(attention, kinds):
-    model = build(attention=attention, attention_options={}, spatial_layers=2)
-    found = explain.priors(model, (3, 2))
-    assert [(prior.layer, prior.multiplies) for prior in found] == [(layer, kind) for layer in (0, 1) for kind in kinds]
-    deltas = pair_offsets(3, 2) + torch.tensor([2, 1])
-    for prior in found:
-        written_out = model.spatial_maps((3, 2))[prior.layer]
-        if len(kinds) == 2:
-            written_out = written_out[0 if prior.multiplies else 1]
-        torch.testing.assert_close(prior.table[:, deltas[..., 0], deltas[..., 1]], written_out.detach())
-
-
-def test_upsampling_is_linear_between_the_middles_of_patches():
-    heat = explain.upsample(torch.tensor([[0.0, 4.0], [8.0, 12.0]]), (8, 8))
-    line = [0, 0, 0.5, 1.5, 2.5, 3.5, 4, 4]
-    assert heat[0].tolist() == pytest.approx(line) and heat[:, 0].tolist() == pytest.approx([2 * v for v in line])
-
-
-def test_lying_over_shows_the_picture_in_grey_and_the_scores_from_lowest_to_highest():
-    figure, axes = plt.subplots()
-    picture = torch.rand(3, 8, 12)
-    scores = torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]], requires_grad=True)
-    shown = explain.lay_over(axes, picture, scores, title="where")
-    np.testing.assert_allclose(axes.images[0].get_array(), picture.mean(0), rtol=1e-6)
-    assert shown.get_array().shape == (8, 12) and shown.get_clim() == pytest.approx((0.1, 0.6))
-    assert axes.get_title(loc="left") == "where" or axes.get_title() == "where"
-    plt.close(figure)
