@@ -213,7 +213,7 @@ def fit_grid(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     own, state = model.state_dict(), dict(state)
     if "positions" in state and "positions" in own and state["positions"].shape[:2] == own["positions"].shape[:2]:
         state["positions"] = resize_grid(state["positions"], model.grid)
-    for name, module in model.named_modules():
+    for name, module in model.named_modules(remove_duplicate=False):  # a shared table has a name in each of its blocks
         values = state.get(f"{name}.values")
         if isinstance(module, Table) and values is not None and len(values) == len(module.values):
             state[f"{name}.values"] = resize_table(values, model.grid)

@@ -21,6 +21,16 @@ spec.loader.exec_module(importlib.util.module_from_spec(spec))
 torch.set_num_threads(min(2, torch.get_num_threads()))
 
 
+def pytest_addoption(parser):
+    parser.addoption("--seed", type=int, default=0, help="seed of every test's random numbers")
+
+
+@pytest.fixture(autouse=True)
+def seeded(request):
+    """Seed torch before each test, so that a failure can be had again: pytest --seed N."""
+    torch.manual_seed(request.config.getoption("--seed"))
+
+
 @pytest.fixture(scope="session")
 def real_images(tmp_path_factory):
     """Unpack sets of real images by name: `real_images("flowers17-256")` is the folder that holds the set's folder.

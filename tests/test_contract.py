@@ -14,7 +14,6 @@ import torch
 
 import spvit_mini
 from spvit_mini.attention import SpatialAttention
-from spvit_mini.errors import UserError
 from spvit_mini.vit import recording
 from spvit_mini.zoo import MODELS, model_from_weights
 
@@ -226,11 +225,8 @@ def test_weights_come_back_from_a_state_and_from_a_file(label, tmp_path):
 
 @every_name
 @pytest.mark.parametrize("size", [(24, 24), (12, 32)])
-def test_other_image_sizes_need_no_surgery(label, size, tmp_path, request):
+def test_other_image_sizes_need_no_surgery(label, size, tmp_path):
     """The model takes them as it is; and made for them from its file, it is the same function."""
-    if label == "one table for the network":
-        why = "zoo.fit_grid meets a shared table once: it needs named_modules(remove_duplicate=False)"
-        request.applymarker(pytest.mark.xfail(reason=why, raises=UserError, strict=True))
     model, images = build(label), draw(size)
     spvit_mini.save_weights(model, tmp_path / "weights.safetensors")
     name, overrides = shrink(label)

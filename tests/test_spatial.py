@@ -60,7 +60,10 @@ def test_only_the_second_layer_moves_first():
     prior = PriorMLP(2, 16)
     (prior((4, 4)) ** 2).sum().backward()
     assert prior.w1.grad.abs().max() == 0 and prior.b1.grad.abs().max() == 0
-    assert prior.w2.grad.abs().min() > 0 and prior.b2.grad.abs().min() > 0
+    hidden = torch.einsum("ijd,hkd->hkij", pair_offsets(4, 4).float(), prior.w1) + prior.b1[..., None, None]
+    awake = (hidden > 0).flatten(2).any(-1)  # a unit that no offset wakes cannot move
+    assert torch.equal(prior.w2.grad != 0, awake) and awake.float().mean() > 0.8
+    assert prior.b2.grad.abs().min() > 0
 
 
 def test_the_width_of_the_start_is_a_parameter():
