@@ -106,11 +106,7 @@ class Added(SpatialAttention):
         return (self.scores(q, k) + self.spatial_map(q.shape[-2], grid)).softmax(-1)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid) -> Tensor:
-        bias = self.spatial_map(q.shape[-2], grid).to(q.dtype)
-        # cuDNN misreads a float32 mask beside bfloat16 scores and loses gradients at 64 tokens: two kernels that do not.
-        exact = sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]) if q.is_cuda else nullcontext()
-        with exact:
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
+        return attend_masked(q, k, v, self.spatial_map(q.shape[-2], grid).to(q.dtype))
 
 
 class Contextual(SpatialAttention):
@@ -144,7 +140,7 @@ class Masked(SpatialAttention):
         return self.scores(q, k).masked_fill(~self.visible(q, grid), float("-inf")).softmax(-1)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid) -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=self.visible(q, grid)[None])
+        return attend_masked(q, k, v, self.visible(q, grid))
 
 
 class Gated(SpatialAttention):
@@ -300,6 +296,15 @@ def in_cache(attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor) -> 
     if q.device.type != "cpu" or images >= len(q) or torch.compiler.is_compiling():
         return attend(q, k, v)
     return torch.cat([attend(*part) for part in zip(q.split(images), k.split(images), v.split(images), strict=True)])
+
+
+def attend_masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Attend through a fused kernel with a mask (H or 1, N, N): booleans, or numbers to add, of the type of q."""
+    # cuDNN misreads a float32 mask beside bfloat16 scores, and with any mask its gradients may be NaN at 64 tokens
+    # (pytorch#191612, #196678): take two kernels that do neither.
+    exact = sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]) if q.is_cuda else nullcontext()
+    with exact:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask[None])
 
 
 def prefix_of(tokens: int, grid: Grid) -> int:

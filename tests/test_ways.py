@@ -158,6 +158,22 @@ def test_attend_is_weights_times_v_in_bfloat16(name, grid, prefix):
             assert (a - b).norm() <= 0.04 * b.norm() + 1e-6, ((a - b).norm() / b.norm(), a.shape)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernels in question run on CUDA")
+@pytest.mark.parametrize("grid", [(8, 8), (14, 14)])
+@pytest.mark.parametrize("name", variant_names())
+def test_strongly_negative_scores_leave_cuda_s_gradients_finite(name, grid):
+    """pytorch#196678: cuDNN with any mask, 64 tokens and all scores below −88 gives NaN for q's gradient."""
+    torch.manual_seed(0)
+    layer = build_attention(name, 4 * 64, 4, grid=grid).cuda()
+    q, k, v = 0.1 * torch.randn(3, 2, 4, grid[0] * grid[1], 64, device="cuda", dtype=torch.bfloat16)
+    q[..., 0], k[..., 0] = 1.0, -120 * 8
+    inputs = [t.requires_grad_() for t in (q, k, v)]
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        out = layer.attend(*inputs, grid)
+    gradients = torch.autograd.grad(out.square().sum(), inputs, allow_unused=True, materialize_grads=True)
+    assert all(torch.isfinite(gradient).all() for gradient in (out, *gradients))
+
+
 # --- Prefix tokens, each way's rule said once more by itself ---------------------------------------------------------------
 
 
