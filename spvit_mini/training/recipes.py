@@ -18,8 +18,9 @@ def compass(model: str) -> Recipe:
     """Which way is the ship? Eight directions on 8×8 patches, from 2,000 images.
 
     Command: python -m spvit_mini.train spvit_mini_compass
-    Cost: not measured yet
-    Expected: not measured yet; chance is 12.5 %
+    Cost: about a minute of one CPU core (143,000 parameters, 240 steps)
+    Measured: spvit_mini 100 and 90 % (seeds 0 and 1; with --optim.lr 4e-3 99.2, 99.8, 99.8 % on seeds 0 to 2);
+        vit_mini 13.8 % (seed 0; with --optim.lr 4e-3 13.1 %); chance is 12.5 %
     """
     return Recipe(
         model=ModelOptions(model, depth=4, dim=64, heads=4),
@@ -36,8 +37,9 @@ def compass6(model: str) -> Recipe:
     """Compass on 6×6 patches of 24-pixel images, for a model of two blocks: the smallest run that shows a prior.
 
     Command: python -m spvit_mini.train spvit_mini_compass6
-    Cost: not measured yet
-    Expected: not measured yet; chance is 12.5 %
+    Cost: about 15 seconds of one CPU core
+    Measured, seeds 0 to 4 (data/results/lesson_00.csv): spvit_mini 99.8, 91.4, 99.2, 95.5, 98.2 % (with --optim.lr 4e-3
+        99.5, 98.5, 100, 99.8, 99.6 %); vit_mini 11.7 to 13.6 %; chance is 12.5 %
     """
     return replace(
         compass(model),
@@ -49,9 +51,11 @@ def compass6(model: str) -> Recipe:
 def textures(model: str) -> Recipe:
     """Rows, columns, checker or diagonal? Four textures of two-valued patches, from 2,000 images.
 
+    Neither model finds the layout in these steps.
+
     Command: python -m spvit_mini.train spvit_mini_textures
-    Cost: not measured yet
-    Expected: not measured yet; chance is 25 %
+    Cost: about three quarters of a minute of one CPU core
+    Measured: spvit_mini 25.7 % (seed 0; with --optim.lr 4e-3 spvit_mini 27.7, vit_mini 23.3 %); chance is 25 %
     """
     return replace(compass(model), data=DataOptions(name="textures"), length="160 steps")
 
@@ -60,8 +64,8 @@ def textures6(model: str) -> Recipe:
     """Textures on 6×6 patches, for a model of two blocks.
 
     Command: python -m spvit_mini.train spvit_mini_textures6
-    Cost: not measured yet
-    Expected: not measured yet; chance is 25 %
+    Cost: about 10 seconds of one CPU core
+    Measured: spvit_mini 25.7 % (seed 0; with --optim.lr 4e-3 spvit_mini 27.9, vit_mini 26.4 %); chance is 25 %
     """
     return replace(compass6(model), data=DataOptions(name="textures6"), length="160 steps")
 
@@ -69,19 +73,21 @@ def textures6(model: str) -> Recipe:
 def rings(model: str) -> Recipe:
     """How far is the ship? Compass's scene; the class is the distance, 1 to 4 patches.
 
+    Neither model finds it in these steps, as with textures.
+
     Command: python -m spvit_mini.train spvit_mini_rings
-    Cost: not measured yet
-    Expected: not measured yet; chance is 25 %
+    Cost: about a minute of one CPU core
+    Measured: spvit_mini 25.3 % (seed 0; with --optim.lr 4e-3 spvit_mini 23.9, vit_mini 26.7 %); chance is 25 %
     """
     return replace(compass(model), data=DataOptions(name="rings"))
 
 
 def rings6(model: str) -> Recipe:
-    """Rings on 6×6 patches, for a model of two blocks.
+    """Rings on 6×6 patches, for a model of two blocks; three distances.
 
     Command: python -m spvit_mini.train spvit_mini_rings6
-    Cost: not measured yet
-    Expected: not measured yet
+    Cost: about 15 seconds of one CPU core
+    Measured: spvit_mini 32.6 % (seed 0; with --optim.lr 4e-3 spvit_mini 32.4, vit_mini 33.2 %); chance is 33.3 %
     """
     return replace(compass6(model), data=DataOptions(name="rings6"))
 
@@ -90,7 +96,8 @@ def cifar10(model: str) -> Recipe:
     """CIFAR-10: ten classes of 32-pixel photographs, flipped, shifted and varied by RandAugment.
 
     Command: python -m spvit_mini.train spvit_mini_cifar10 --data.root FOLDER
-    Cost: not measured yet
+    Cost: about 17 minutes of one CPU core an epoch (48 images a second, 2.7 M parameters); with --model.dim 128
+        --model.depth 6 about 5½ (0.8 M)
     Expected: not measured yet; chance is 10 %
     """
     return Recipe(
@@ -108,8 +115,9 @@ def flowers17(model: str) -> Recipe:
     """Flowers17: photographs of seventeen kinds of flowers, at 64 pixels in patches of 8.
 
     Command: python -m spvit_mini.train spvit_mini_flowers17 --data.root FOLDER --data.name flowers17-256
-    Cost: not measured yet
-    Expected: not measured yet; chance is 5.9 %
+    Cost: about 15 seconds of one CPU core an epoch
+    Measured: spvit_mini 67.2 % after 25 of its epochs (137 of 204 images; seed 0, --model.dim 128 --model.depth 6
+        --length "25 epochs" --optim.warmup "3 epochs", two minutes of one CPU core); chance is 5.9 %
     """
     return Recipe(
         model=ModelOptions(model, patch=8, drop_path=0.1),

@@ -2,15 +2,19 @@
 
 import math
 import os
+import re
+import sys
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
+import tqdm
 
 from spvit_mini import create_model, load_weights
 from spvit_mini.data import TrainBatches, load_data
 from spvit_mini.errors import UserError
-from spvit_mini.training import train
+from spvit_mini.training import display, train
 from spvit_mini.training.loop import choose_device
 from spvit_mini.training.metrics import COLUMNS, TIME_COLUMNS, read_rows
 from spvit_mini.zoo import model_from_weights
@@ -208,3 +212,19 @@ def test_it_says_first_what_it_does_and_then_a_line_per_row(tiny, tmp_path, caps
     assert lines[3].startswith("device  ") and lines[4] == f"run     {tmp_path / 'run'}"
     assert [line.split()[:2] for line in lines[5:]] == [["step", "5/12"], ["step", "10/12"], ["step", "12/12"]]
     assert f"val loss {result.rows[-1]['val_loss']:.4f}" in lines[-1]
+
+
+def test_on_a_terminal_a_bar_shows_loss_accuracy_speed_and_time_left(tiny, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(display, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(display, "tqdm", partial(display.tqdm, mininterval=0, ncols=120))
+    display.tqdm.write = tqdm.tqdm.write
+    result = train(tiny)
+    out, err = capsys.readouterr()
+    bars = [bar for bar in err.split("\r") if "/12 [" in bar]
+    seen = re.search(r"loss (\d\.\d{3}), acc (\d+\.\d) %, val (\d+\.\d) %, [\d,]+ images/s", bars[-1])
+    assert re.search(r"(\d+)% .*12/12 \[\d\d:\d\d<\d\d:\d\d", bars[-1])
+    assert float(seen[1]) == pytest.approx(result.rows[-1]["train_loss"], abs=6e-4)
+    assert float(seen[3]) == pytest.approx(result.rows[1]["val_top1"], abs=0.06)  # the row before the last
+    assert out.count("step ") == 3
