@@ -39,7 +39,6 @@ def on_all_pairs(prior, grid):
 @pytest.mark.parametrize("grid", [(1, 1), (1, 6), (5, 5), (4, 7)])
 @pytest.mark.parametrize(("heads", "hidden"), [(1, 1), (3, 8), (12, 64)])
 def test_prior_is_its_formula_in_value_and_gradient(grid, heads, hidden):
-    torch.manual_seed(heads)
     prior = PriorMLP(heads, hidden).double()
     torch.nn.init.normal_(prior.w2), torch.nn.init.normal_(prior.b2)
     weight = torch.randn(heads, grid[0] * grid[1], grid[0] * grid[1], dtype=torch.float64)
@@ -67,7 +66,6 @@ def test_only_the_second_layer_moves_first():
 
 
 def test_the_width_of_the_start_is_a_parameter():
-    torch.manual_seed(0)
     released = PriorMLP(64, 64, weight_std=0.02, bias_std=0.0)
     assert released.b1.abs().max() == 0 and released.w1.abs().max() <= 0.04
     assert released.w1.std().item() == pytest.approx(0.0176, rel=0.05)  # a normal cut at ±2σ has σ·0.8796
@@ -176,8 +174,7 @@ WRITTEN_OUT = {  # name: (the map for a grid, its formula from the parameters by
 
 @pytest.mark.parametrize("grid", [(1, 1), (1, 4), (3, 3), (4, 2)])
 @pytest.mark.parametrize("name", WRITTEN_OUT)
-def test_every_map_is_its_formula_in_value_and_gradient(name, grid, seed=0):
-    torch.manual_seed(seed)
+def test_every_map_is_its_formula_in_value_and_gradient(name, grid):
     make, formula = WRITTEN_OUT[name]
     module = make(grid).double()
     for parameter in module.parameters():
@@ -212,7 +209,6 @@ def test_maps_start_around_what_is_neutral_for_their_way_in(neutral):
         Quadratic(3, neutral=neutral, strength=0.0),
     ):
         assert (module((3, 4)) == neutral).all(), type(module)
-    torch.manual_seed(0)
     table = Table(3, (20, 20), neutral=neutral)((20, 20))
     assert table.mean().item() == pytest.approx(neutral, abs=1e-3) and (table - neutral).abs().max() <= 0.04
     twin = TwinPrior(3, 5)((3, 4))
@@ -356,7 +352,6 @@ def bicubic(size, wanted):
 
 @pytest.mark.parametrize("grid", [(4, 5), (7, 7), (3, 8), (2, 2)])
 def test_a_table_is_resized_bicubically_for_another_grid(grid):
-    torch.manual_seed(0)
     table = Table(2, (4, 5)).double()
     resized = bicubic(7, 2 * grid[0] - 1) @ table.values @ bicubic(9, 2 * grid[1] - 1).T
     torch.testing.assert_close(table.table(grid), resized, rtol=1e-10, atol=1e-10)

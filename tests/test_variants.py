@@ -14,7 +14,6 @@ DIM, HEADS = 16, 2
 
 def build(name, **options):
     """Build a variant for 4×4 patches in float64 with all its numbers away from their start."""
-    torch.manual_seed(0)
     layer = build_attention(name, DIM, HEADS, grid=(4, 4), **options).double()
     for parameter in layer.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
@@ -108,7 +107,6 @@ MAP_SIZES = {  # numbers of a map of `heads` heads on a 4×4 grid
 
 
 def shared(sharing, attention="mlp/multiplied", **changes):
-    torch.manual_seed(0)
     config = ViTConfig(image_size=(16, 16), dim=24, depth=3, heads=4, attention=attention, sharing=sharing, **changes)
     return ViT(config)
 
