@@ -110,6 +110,7 @@ def test_stopped_it_says_how_to_go_on_and_resuming_needs_no_options_again(tmp_pa
     assert read_recipe(run).optim.lr == 5e-4
 
 
+# For a value that cannot be read the words are tyro's, and differ from release to release.
 MISTAKES = {
     "spvit_mini_compas": "no recipe is called 'spvit_mini_compas'. Did you mean spvit_mini_compass",
     "--seed 1": "the recipe comes first",
@@ -119,9 +120,9 @@ MISTAKES = {
     "vit_mini_compass --max_step 1": "no option --max-step. Did you mean --max-steps",
     "vit_mini_compass 240": "unexpected '240'",
     "vit_mini_compass --optim.lr fast": "--optim.lr: could not convert string to float: 'fast'",
-    "vit_mini_compass --seed": "Missing value for argument '--seed'. Expected 1 value;",
-    "vit_mini_compass --optim.betas 0.9": "Missing value for argument '--optim.betas'. Expected 2 values",
-    "vit_mini_compass --precision half": "invalid choice 'half' for argument '--precision'",
+    "vit_mini_compass --seed": "--seed",
+    "vit_mini_compass --optim.betas 0.9": "--optim.betas",
+    "vit_mini_compass --precision half": "'half'",
     "vit_mini_compass --seed -1": "error: seed is -1; it must be at least 0",
     "vit_mini_compass --optim.lr -1": "error: optim.lr is -1.0; it must be",
     "vit_mini_compass --length long": "error: length is 'long'; say it as a number and a unit",
