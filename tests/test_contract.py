@@ -100,10 +100,12 @@ def draw(size=SIZE, *, batch=2, dtype=torch.float32):
 
 @functools.cache
 def distinct():
-    """List the names whose small forms differ, and those of `MORE`."""
+    """List the names whose small forms differ in more than a factor or a width of the MLP, and those of `MORE`."""
     seen = {}
     for name in NAMES:
-        config = dataclasses.replace(MODELS[name], **shrink(name)[1])
+        config = dataclasses.asdict(dataclasses.replace(MODELS[name], **shrink(name)[1]))
+        for factor in ("residual_scale", "layer_scale", "init_std", "mlp_ratio", "norm_eps"):
+            config.pop(factor, None)
         seen.setdefault(repr(config), name)
     return [*seen.values(), *MORE]
 
