@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     result = train(arguments.recipe, run=run, resume=arguments.resume, max_steps=arguments.max_steps)
     if (best := result.best) is not None:
         print(f"best validation accuracy {best['val_top1']:.2f} % at step {best['step']}: {run / 'best.safetensors'}")
-    if result.step < result.steps:
+    if result.step < result.steps or result.stopped_by:
         saved = f"saved in {run}" if result.step else "before the first step"
         print(
             f"stopped at step {result.step} of {result.steps}, {saved}; go on with: {PROGRAM} {name} --run {run} --resume"

@@ -225,25 +225,24 @@ def test_user_errors_of_the_library_and_the_program_are_the_same():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_to_the_real_process(tmp_path, number, status):
+@pytest.mark.parametrize(("number", "status", "workers"), [(signal.SIGTERM, 143, 2), (signal.SIGINT, 130, 0)])
+def test_a_signal_to_the_real_process_and_all_its_workers(tmp_path, number, status, workers):
+    """As a terminal's Ctrl-C and a cluster's scancel do: the whole group of processes gets it."""
     command = [sys.executable, "-m", "spvit_mini.train", "vit_mini_compass6", "--run", str(tmp_path / "run")]
     options = ["--model.dim", "16", "--length", "100000 steps", "--evaluate-every", "20 steps", "--device", "cpu"]
+    options += ["--data.workers", str(workers)]
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:
+    with subprocess.Popen([*command, *options], **piped, env=environment, start_new_session=True) as process:
         while not (line := process.stdout.readline()).startswith("step "):
             assert line, process.stderr.read()
-        process.send_signal(number)
+        os.killpg(process.pid, number)
         out, err = process.communicate(timeout=60)
     assert process.returncode == status, err
     step = read_state(tmp_path / "run" / "last.pt")["step"]
     assert f"stopped at step {step} of 100000" in out and f"--run {tmp_path / 'run'} --resume" in out
     assert "Traceback" not in err
-    done = subprocess.run(
-        [*command, "--resume", "--max-steps", str(step + 3)], capture_output=True, text=True, env=environment
-    )
+    done = subprocess.run([*command, "--resume", "--max-steps", str(step + 3)], **piped, env=environment)
     assert done.returncode == 0 and f"at step {step}" in done.stdout, done.stderr
     assert read_state(tmp_path / "run" / "last.pt")["step"] == step + 3
 

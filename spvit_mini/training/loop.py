@@ -1,8 +1,9 @@
 """The training loop, top to bottom: images in, a trained model out, and what a run needs in order to survive a kill.
 
-The same seed gives the same numbers on the same machine. A run that was killed and resumed ends with the same weights, to
-the last bit, and the same metrics.csv (its two columns of time aside) as one that was not: the order of the images and
-their augmentation are functions of the seed and the step, and everything else that a step depends on is in the state.
+The same seed gives the same numbers on the same machine (held by tests on the CPU). A run that was killed and resumed ends
+with the same weights, to the last bit, and the same metrics.csv (its two columns of time aside) as one that was not: the
+order of the images and their augmentation are functions of the seed and the step, and everything else that a step depends
+on is in the state.
 """
 
 import dataclasses
@@ -142,22 +143,17 @@ def train(
         checkpoint.begin_run(run, recipe)
         write_rows(run / "metrics.csv", at.rows)  # cuts the rows after a resumed state; they will be made again
 
-    train_loader = DataLoader(
-        data.train,
-        batch_sampler=TrainBatches(len(data.train), batch, recipe.seed, start_step=first),
-        generator=torch.Generator(),  # its own: a loader draws a number when it starts, and that must not be one of the run's
-        num_workers=recipe.data.workers,
-        persistent_workers=recipe.data.workers > 0,
-        pin_memory=device.type == "cuda",
-    )
-    val_loader = DataLoader(
-        data.val,
-        batch_size=batch,
-        generator=torch.Generator(),
-        num_workers=recipe.data.workers,
-        persistent_workers=recipe.data.workers > 0,
-        pin_memory=device.type == "cuda",
-    )
+    loading = {
+        "num_workers": recipe.data.workers,
+        "persistent_workers": recipe.data.workers > 0,
+        "worker_init_fn": leave_signals_to_the_parent,
+        "pin_memory": device.type == "cuda",
+        # A loader draws a random number when it starts. Given a generator, it leaves the run's own alone.
+        "generator": torch.Generator(),
+    }
+    order = TrainBatches(len(data.train), batch, recipe.seed, start_step=first)
+    train_loader = DataLoader(data.train, batch_sampler=order, **loading)
+    val_loader = DataLoader(data.val, batch_size=batch, **loading)
     batches = iter(train_loader)
 
     def due(every: int) -> bool:
@@ -312,6 +308,12 @@ def restore(
     return Position(
         state["step"], state["lr"], state["seconds"], state["rows"], Counts(**counts), state["training_seconds"]
     )
+
+
+def leave_signals_to_the_parent(_worker: int) -> None:
+    """Make a loader's worker process deaf to what a terminal or a cluster sends to the whole group of processes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class Stop:

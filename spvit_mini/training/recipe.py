@@ -91,7 +91,9 @@ class Recipe:
 
     def __post_init__(self):
         for name in ("length", "evaluate_every", "save_every"):
-            parse_length(getattr(self, name), name=name)
+            number, _ = parse_length(getattr(self, name), name=name)
+            if name != "length" and not number:
+                raise UserError(f"{name} is {getattr(self, name)!r}; it must be above 0")
         if self.batch < 1:
             raise UserError(f"batch is {self.batch}; a step needs at least 1 image")
         if not 0 <= self.label_smoothing < 1:

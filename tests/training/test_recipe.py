@@ -123,6 +123,8 @@ def test_json_of_an_older_recipe_gets_the_defaults():
     "make",
     [
         lambda: Recipe(batch=0),
+        lambda: Recipe(evaluate_every="0 steps"),
+        lambda: Recipe(save_every="0 epochs"),
         lambda: Recipe(label_smoothing=1.0),
         lambda: Recipe(seed=-1),
         lambda: OptimOptions(lr=-1e-3),
