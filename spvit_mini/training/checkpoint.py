@@ -1,4 +1,4 @@
-"""The run folder: what a run leaves on disk, written so that a kill at any moment loses a few steps at most, and no more.
+"""The run folder: what a run leaves on disk, so written that a kill at any moment loses a few steps and no more.
 
     recipe.json        the recipe as it was run
     metrics.csv        a row per evaluation
@@ -6,10 +6,10 @@
     previous.pt        the state saved before that one
     best.safetensors   the weights with the best validation accuracy so far
 
-Every file is written under another name, brought to the disk, and put in place by one rename: what stands under the names
-above is whole. Between the two renames of a save there may be no last.pt; then previous.pt is the state to go on from. A
-last.pt that is damaged none the less (a failing disk, a broken copy) is never passed over in silence: resuming names it
-and says how to go on from previous.pt.
+Every file is written under another name, brought to the disk, and put in place by one rename: what stands under the
+names above is whole. Between the two renames of a save there may be no last.pt; then previous.pt is the state to go on
+from. A last.pt that is damaged none the less (a failing disk, a broken copy) is never passed over in silence: resuming
+names it and says how to go on from previous.pt.
 
 A state holds numbers, text and tensors alone and is read with `weights_only=True`, so no file can run code.
 """
@@ -39,8 +39,8 @@ PARTS = frozenset(
 def check_run(run: Path, recipe: Recipe, *, resume: bool) -> None:
     """Check, before anything is computed, that a run can be kept in this folder. Nothing is made or changed yet.
 
-    Raises UserError if the folder cannot be written, if it holds a run and `resume` was not asked for, or if the run in it
-    has another recipe.
+    Raises UserError if the folder cannot be written, if it holds a run and `resume` was not asked for, or if the run in
+    it has another recipe.
     """
     there = next(place for place in (run.absolute(), *run.absolute().parents) if place.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
@@ -126,7 +126,7 @@ def _way_on(broken: Path, previous: Path) -> str:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Read one state file. Raises UserError if it is missing, cut off, damaged, or something else than a training state."""
+    """Read one state file. Raises UserError if it is missing, cut off, damaged, or no training state at all."""
     try:
         with open(path, "rb") as file:
             beginning = file.read(4)

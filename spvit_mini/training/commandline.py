@@ -1,7 +1,7 @@
 """The typed command line of the programs: a dataclass in, the same dataclass with what the user changed out.
 
-tyro makes an option of each field, with its docstring as the help. It reports a mistake in a box of several lines; here it
-becomes one line, as everywhere in this package.
+tyro makes an option of each field, with its docstring as the help. It reports a mistake in a box of several lines; here
+it becomes one line, as everywhere in this package.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def parse(arguments: list[str], *, default: T, prog: str, description: str) -> T:
-    """Read command-line arguments as changes of `default`, a dataclass. `--help` prints all options and ends the program.
+    """Read command-line arguments as changes of `default`, a dataclass. `--help` prints all and ends the program.
 
     Raises UserError for an unknown option (with the near ones) and for a value that the option cannot take.
     """

@@ -1,9 +1,9 @@
 """The training loop, top to bottom: images in, a trained model out, and what a run needs in order to survive a kill.
 
-The same seed gives the same numbers on the same machine (held by tests on the CPU). A run that was killed and resumed ends
-with the same weights, to the last bit, and the same metrics.csv (its two columns of time aside) as one that was not: the
-order of the images and their augmentation are functions of the seed and the step, and everything else that a step depends
-on is in the state.
+The same seed gives the same numbers on the same machine (held by tests on the CPU). A run that was killed and resumed
+ends with the same weights, to the last bit, and the same metrics.csv (its two columns of time aside) as one that was
+not: the order of the images and their augmentation are functions of the seed and the step, and everything else that a
+step depends on is in the state.
 """
 
 import dataclasses
@@ -96,15 +96,15 @@ def train(
         recipe: what to train, on what, how and for how long.
         run: a folder for metrics, states and weights; None writes nothing at all.
         resume: go on with the run in that folder, or begin it if it holds no state yet.
-        max_steps: stop after this step, with an evaluation and a save. The learning rate keeps to the recipe's length, so
-            the steps are those of the whole run, which --resume can finish.
+        max_steps: stop after this step, with an evaluation and a save. The learning rate keeps to the recipe's length,
+            so the steps are those of the whole run, which --resume can finish.
         progress: print what is trained and a line per evaluation; on a terminal a bar as well.
         on_evaluation: called as on_evaluation(step, model, row) after each evaluation, with the model in eval mode. It
             may draw random numbers; the run's own are kept apart.
 
-    With a run folder, SIGINT and SIGTERM save and end the run after the step at hand, or in the middle of an evaluation,
-    which the resumed run makes anew; a second signal ends it at once.
-    Raises UserError for whatever a user can do wrong (see checkpoint.py for run folders), and if the loss is not finite.
+    With a run folder, SIGINT and SIGTERM save and end the run after the step at hand, or in the middle of an
+    evaluation, which the resumed run makes anew; a second signal ends it at once.
+    Raises UserError for what a user can do wrong (see checkpoint.py for run folders), and if the loss is not finite.
     """
     if max_steps is not None and max_steps < 1:
         raise UserError(f"max_steps is {max_steps}; it must be at least 1")
@@ -170,8 +170,8 @@ def train(
         model.train()
         saved = (at.step, len(at.rows))
         while True:
-            # Between two steps: score, save, stop, each if it is time. A step that was loaded is scored already, unless a
-            # signal came while it was.
+            # Between two steps: score, save, stop, each if it is time. A step that was loaded is scored already, unless
+            # a signal came while it was.
             if due(evaluate_every) and not (at.rows and at.rows[-1]["step"] == at.step):
                 check_finite(at)
                 unless_stopped = takewhile(lambda _: not stop.signal, val_loader)
@@ -283,7 +283,7 @@ def state_of(at: Position, recipe: Recipe, data: Data, model: ViT, optimiser: to
 def restore(
     state: dict[str, Any], source: Path, recipe: Recipe, data: Data, model: ViT, optimiser: torch.optim.Optimizer
 ) -> Position:
-    """Put a saved state back in place. Raises UserError, with nothing changed, if it is not a state of this very run."""
+    """Put a saved state back in place. Raises UserError, before any file is touched, if it is not this run's."""
     checkpoint.check_same(Recipe.from_json(state["recipe"], source=str(source)), recipe, source=source)
     for what, saved, here in (
         (f"{len(state['classes'])} classes", state["classes"], list(data.classes)),

@@ -32,7 +32,7 @@ TIME_COLUMNS = ("images_per_second", "seconds")  # the only ones that may differ
 
 @dataclass
 class Counts:
-    """Sums over images. The tensors live where the model does: nothing waits for the device until a property is read."""
+    """Sums over images. The tensors live where the model does: nothing waits for the device until one is read."""
 
     images: int
     loss_sum: Tensor  # float64: cross-entropies, summed

@@ -54,9 +54,9 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     """Sort a model's trainable parameters into those that decay and those that do not.
 
     Decay pulls a number towards 0. For weight matrices and convolutions that is a mild wish for a smooth function, and
-    the norm after them undoes the change of scale. A bias, a norm's gain, a position or a class token has no such reason
-    to be small. A spatial prior least of all: 0 in its second layer means "the same for every offset", so decay would
-    unlearn the layout. What not to decay is the model's to say (`model.no_decay()`).
+    the norm after them undoes the change of scale. A bias, a norm's gain, a position or a class token has no such
+    reason to be small. A spatial prior least of all: 0 in its second layer means "the same for every offset", so decay
+    would unlearn the layout. What not to decay is the model's to say (`model.no_decay()`).
     """
     spared = model.no_decay()
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -67,6 +67,6 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
 
 
 def make_optimiser(model: nn.Module, options: OptimOptions) -> torch.optim.AdamW:
-    """Build AdamW over a model's parameter groups. `fused` updates all of them in one pass: faster on CPU and GPU alike."""
+    """Build AdamW over a model's parameter groups. `fused` updates all of them in one pass."""
     groups = parameter_groups(model, options.weight_decay)
     return torch.optim.AdamW(groups, lr=options.lr, betas=options.betas, fused=True)

@@ -1,7 +1,7 @@
 """A recipe: everything that decides how a training run ends, in one dataclass that saves, reads and compares itself.
 
-Each field's docstring is what `python -m spvit_mini.train RECIPE --help` says of it. The recipes themselves, by name, are
-in recipes.py; a run folder keeps the one that was run as recipe.json.
+Each field's docstring is what `python -m spvit_mini.train RECIPE --help` says of it. The recipes themselves, by name,
+are in recipes.py; a run folder keeps the one that was run as recipe.json.
 """
 
 import dataclasses
@@ -64,7 +64,7 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train one model on one set of images. Lengths are texts such as "30 epochs", "240 steps", "50000 images"."""
+    """How to train one model on one set of images. Lengths are texts: "30 epochs", "240 steps", "50000 images"."""
 
     name: tyro.conf.Suppress[str] = "unnamed"
     """The name under which `get_recipe` knows it."""

@@ -46,7 +46,7 @@ def tiny() -> Recipe:
 
 @pytest.fixture(scope="session")
 def tree(tmp_path_factory) -> Path:
-    """A folder that holds an image tree, `tree`: three classes of small photographs of noise, each in a colour of its own."""
+    """A folder that holds an image tree, `tree`: three classes of small images of noise, each in its own colour."""
     root = tmp_path_factory.mktemp("data")
     random = np.random.RandomState(0)
     for part, count in (("train", 11), ("val", 4)):

@@ -1,4 +1,4 @@
-"""The learning rate of each step, the parameters that decay, and the optimiser's step, against numbers worked out by hand."""
+"""The learning rate of each step, the parameters that decay, and the optimiser's step, against numbers by hand."""
 
 import math
 

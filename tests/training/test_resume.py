@@ -1,4 +1,4 @@
-"""Resuming: a run that is killed, wherever, and resumed ends as one that was not; and what cannot be resumed is refused."""
+"""Resuming: a run that is killed, wherever, and resumed ends as one that was not; what cannot be resumed is refused."""
 
 import os
 import random
