@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from spvit_mini import study
@@ -53,7 +54,8 @@ def last_accuracies(name: str, recipe: str) -> list[float]:
 
 
 def test_lesson_00_quotes_its_records():
-    text = (ROOT / "notebooks" / "00_start_here.ipynb").read_text()
+    cells = nbformat.read(ROOT / "notebooks" / "00_start_here.ipynb", as_version=4).cells
+    text = " ".join(" ".join(cell.source for cell in cells).split())
     said = re.search(r"priors end between ([\d.]+) % and ([\d.]+) % .*?ones between ([\d.]+) % and ([\d.]+) %", text)
     spvit = last_accuracies("lesson_00", "spvit_mini_compass6")
     vit = last_accuracies("lesson_00", "vit_mini_compass6")
