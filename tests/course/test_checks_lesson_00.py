@@ -41,6 +41,8 @@ patchify
     every n-th pixel                     xxxxxx..
     tokens across                        xxxxxxxx
     a token for each channel             xxxxx.xx
+    channels outermost                   xxxxx..x
+    pixel rows before channels           xxxxx.x.
 unpatchify
     column-major                         xxxx.x.x
     no permute                           xxxxxx.x
@@ -52,6 +54,9 @@ unpatchify
     channels last in the image           xxxxxxxx
     patches taken apart                  xxxxxx..
     image transposed                     xxxxxxxx
+    patchify's own permute               xxxxxxxx
+    pixel rows not interleaved           xxxxxx..
+    channels read first                  xxxxx..x
 """
 
 

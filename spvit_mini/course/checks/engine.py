@@ -220,7 +220,8 @@ def first_difference(cases: Sequence[Case], expected: Sequence[Tensor], found: S
         return (f"{describe_error(theirs)}", f"That was for {case.label}.")
     if theirs.shape != ours.shape:
         shapes = f"{tuple(ours.shape)} expected, {tuple(theirs.shape)} returned"
-        return (f"the shape differs for {case.label}: {shapes}.",)
+        split = theirs.ndim > ours.ndim and theirs.numel() == ours.numel()
+        return (f"the shape differs for {case.label}: {shapes}.", *["Axes are still split: a last reshape is missing."] * split)
     if theirs.dtype != ours.dtype:
         return (f"it returns {theirs.dtype} for an input of {ours.dtype}: keep the type of the input.",)
     differs = ~torch.isclose(theirs, ours, rtol=CLOSE, atol=CLOSE, equal_nan=True)

@@ -13,6 +13,8 @@ from torch import Tensor
 from ...geometry import patchify, unpatchify
 from .engine import Case, Exercise, Mistake, Property
 
+NUMBERED = ", its values numbered in reading order"
+
 
 def sizes(generator: torch.Generator) -> list[tuple[int, int, int, int]]:
     """Draw (channels, rows, columns, p) of several kinds: wide, tall, square, one row, one patch, one channel, one pixel.
@@ -41,7 +43,9 @@ def images(generator: torch.Generator) -> list[Case]:
     for channels, rows, columns, p in sizes(generator):
         shape = (channels, rows * p, columns * p)
         image = torch.randn(shape, dtype=torch.float64, generator=generator)
-        cases.append(Case(f"an image of shape {shape} and p = {p}", (image, p)))
+        if not cases:  # a value that says where it comes from, for the message of the first difference
+            image = torch.arange(image.numel(), dtype=torch.float64).reshape(shape)
+        cases.append(Case(f"an image of shape {shape} and p = {p}{NUMBERED * (not cases)}", (image, p)))
     return cases
 
 
@@ -50,7 +54,9 @@ def tokens(generator: torch.Generator) -> list[Case]:
     for channels, rows, columns, p in sizes(generator):
         shape = (rows * columns, channels * p * p)
         values = torch.randn(shape, dtype=torch.float64, generator=generator)
-        label = f"tokens of shape {shape}, a grid of {(rows, columns)} and p = {p}"
+        if not cases:
+            values = torch.arange(values.numel(), dtype=torch.float64).reshape(shape)
+        label = f"tokens of shape {shape}, a grid of {(rows, columns)} and p = {p}{NUMBERED * (not cases)}"
         cases.append(Case(label, (values, (rows, columns), p)))
     return cases
 
@@ -81,6 +87,8 @@ def cut(
     if shape == "reshaped":
         return image.reshape(-1, image.shape[0] * p * p)
     sides = {"a": p, "b": p} | ({"r": rows, "s": columns} if rows else {})
+    if shape == "channels outermost":
+        return rearrange(image, f"{pixels} -> c r s a b", **sides).reshape(-1, image.shape[0] * p * p)
     result = rearrange(image, f"{pixels} -> {order} {token}", **sides)
     return result.T if shape == "transposed" else result
 
@@ -104,6 +112,10 @@ def join(
     if shape == "reshaped":
         return tokens.reshape(-1, rows * p, columns * p)
     lengths = {"r": rows, "s": columns, "a": p, "b": p} | ({"c": channels} if channels else {})
+    if shape == "channels first":
+        return rearrange(tokens.reshape(-1), f"(c r s a b) -> {pixels}", **lengths)
+    if shape != "image":  # the axes in another order, then the right shape by force
+        return rearrange(tokens, f"{order} {token} -> {shape}", **lengths).reshape(-1, rows * p, columns * p)
     return rearrange(tokens, f"{order} {token} -> {pixels}", **lengths)
 
 
@@ -176,6 +188,17 @@ PATCHIFY = Exercise(
             "each channel makes tokens of its own. One token holds all channels of its patch.",
             partial(cut, order="(c r s)", token="(a b)"),
         ),
+        Mistake(
+            "channels outermost",
+            "all patches of one channel come before those of the next. A token gathers the channels of its patch: the two "
+            "axes that count patches come first.",
+            partial(cut, shape="channels outermost"),
+        ),
+        Mistake(
+            "pixel rows before channels",
+            "inside a token the rows of pixels come before the channels. The order is channel, row, column.",
+            partial(cut, token="(a c b)"),
+        ),
     ),
 )
 
@@ -246,6 +269,24 @@ UNPATCHIFY = Exercise(
             "image transposed",
             "the image is lying on its side: height comes before width.",
             partial(join, pixels="c (s b) (r a)"),
+        ),
+        Mistake(
+            "patchify's own permute",
+            "the axes are moved as on the way there. The way back starts from another order of the axes (rows, columns, "
+            "channels, p, p), so it needs another permutation: the one that undoes the first.",
+            partial(join, shape="s a r c b"),
+        ),
+        Mistake(
+            "pixel rows not interleaved",
+            "the channels are right, but rows of patches and rows of pixels do not alternate. A column of the image runs "
+            "through a patch before it enters the next: put each p behind the axis that it belongs to.",
+            partial(join, shape="c r s a b"),
+        ),
+        Mistake(
+            "channels read first",
+            "the tokens are split as if channels came first. They are rows · columns tokens of channels · p · p values: the "
+            "grid comes first, the channels after it.",
+            partial(join, shape="channels first"),
         ),
     ),
 )
