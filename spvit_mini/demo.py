@@ -115,7 +115,9 @@ def main() -> None:
         raise UserError(f"cannot write the picture {options.out} ({error.strerror}); name another with --out") from None
     results = train_both(options.seed, options.max_steps)
     print("\n" + table(results, classes=8))
-    picture(results, options.seed).savefig(options.out)
+    figure = picture(results, options.seed)
+    figure.savefig(options.out)
+    plt.close(figure)
     print(f"\nThe curves, some answers and the learned priors: {options.out}")
 
 

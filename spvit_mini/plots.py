@@ -70,7 +70,7 @@ def curves(
 def level(axes: Axes, value: float, text: str) -> None:
     """Mark a level, such as chance, with a dashed line and a word."""
     axes.axhline(value, color="#7f7f7f", linestyle="--", linewidth=1)
-    axes.annotate(text, (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="#595959")
+    axes.annotate(text, (1, value), xycoords=("axes fraction", "data"), ha="right", va="top", color="#595959")
 
 
 def image(axes: Axes, picture: Tensor, *, title: str = "", boxes: Sequence[tuple[int, int, str]] = (), patch: int = 4) -> None:

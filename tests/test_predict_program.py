@@ -104,7 +104,7 @@ def test_explanations_are_whole_pictures_that_replace_nothing(folder, tmp_path, 
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.open(folder / "rgb.png").save(tmp_path / name)
     images = [tmp_path / name for name in ("a.png", "b/a.png", "a_explained.png")]
-    before = [image.read_bytes() for image in images]
+    before, figures = [image.read_bytes() for image in images], plt.get_fignums()
     status, out, err = run([folder / "w.safetensors", *images, "--explain", "--out", tmp_path, "--top", 1], capsys)
     names = ["a_explained_2.png", "a_explained_3.png", "a_explained_explained.png"]
     assert (status, err) == (0, []) and out[-3:] == [f"explained: {tmp_path / name}" for name in names]
@@ -112,7 +112,7 @@ def test_explanations_are_whole_pictures_that_replace_nothing(folder, tmp_path, 
     for name in names:
         drawn = plt.imread(tmp_path / name)
         assert min(drawn.shape[:2]) > 400 and drawn[..., :3].std() > 0.05
-    assert not plt.get_fignums()
+    assert plt.get_fignums() == figures  # none is left open
 
 
 def test_free_names(tmp_path):
