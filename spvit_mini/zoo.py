@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from .cait import CaiT, CaiTConfig
@@ -181,7 +181,7 @@ def save_weights(model: nn.Module, path: str | Path, **metadata: str) -> None:
         "config": json.dumps(dataclasses.asdict(model.config)),
         "preprocessing": model.preprocessing.to_json(),
     }
-    save_file(state, str(path), metadata={**described, **metadata})
+    Path(path).write_bytes(save(state, metadata={**described, **metadata}))  # readable by whom other files are
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -60,6 +60,11 @@ def test_the_file_says_what_it_holds(trained):
     assert json.loads(metadata["config"])["depth"] == 2
 
 
+def test_the_file_is_readable_by_whom_other_files_are(trained, tmp_path):
+    (tmp_path / "other").write_text("")
+    assert trained[1].stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_weights_serve_at_another_image_size(trained):
     model, path = trained
     images = torch.randn(2, 3, 24, 32)
