@@ -90,13 +90,6 @@ def frame(axes: Axes, row: float, column: float, *, colour: str = "#D55E00", siz
     axes.add_patch(Rectangle(corner, size, size, fill=False, edgecolor=colour, linewidth=2))
 
 
-def tables(values: Tensor, *, title: str, neutral: float, label: str) -> Figure:
-    """Draw a layer's tables over the offsets, (heads, 2R−1, 2C−1), side by side: `table_grid` with one row."""
-    figure = plt.figure(figsize=(min(7, 1.9 * len(values) + 0.8), 2.4))
-    table_grid(figure, values[None], title=title, neutral=neutral, label=label)
-    return figure
-
-
 def table_grid(figure: Figure | SubFigure, values: Tensor, *, title: str, neutral: float, label: str) -> None:
     """Draw tables over the offsets, (layers, heads, 2R−1, 2C−1), with shared limits around `neutral`.
 
@@ -121,25 +114,3 @@ def both_ways(values: np.ndarray, neutral: float) -> dict:
     """Choose colours that go both ways from `neutral`, equally far: arguments for imshow."""
     reach = max(abs(values - neutral).max(), 1e-3)
     return {"cmap": PRIOR, "norm": TwoSlopeNorm(neutral, neutral - reach, neutral + reach)}
-
-
-def maps(
-    values: Tensor, grid: tuple[int, int], *, query: int, title: str, label: str, neutral: float | None = None
-) -> Figure:
-    """Draw what one query patch looks at: rows `query` of maps (heads, N, N), laid out on the grid, limits shared.
-
-    The query is outlined. With `neutral`, colours go both ways from it; without, from 0 upwards.
-    """
-    rows = values[:, query].detach().float().cpu().unflatten(-1, grid).numpy()
-    figure, axes = plt.subplots(1, len(rows), figsize=(min(7, 1.9 * len(rows) + 0.8), 2.4), squeeze=False)
-    look = {"cmap": CONTENT, "vmin": 0, "vmax": rows.max()} if neutral is None else both_ways(rows, neutral)
-    for head, ax in enumerate(axes[0]):
-        shown = ax.imshow(rows[head], **look)
-        frame(ax, *divmod(query, grid[1]))
-        ax.set_title(f"head {head}")
-        ax.grid(False)
-        ax.set_xlabel("column" if head == 0 else "")
-        ax.set_ylabel("row" if head == 0 else "")
-    figure.colorbar(shown, ax=list(axes[0]), label=label, shrink=0.8)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10.5)
-    return figure

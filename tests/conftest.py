@@ -2,8 +2,11 @@
 
 import importlib.util
 import os
+import socket
 import subprocess
+import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import torch
@@ -47,3 +50,19 @@ def real_images(tmp_path_factory):
         return folder
 
     return get
+
+
+@pytest.fixture
+def wait_until_it_listens():
+    """Wait for a server at an address: JupyterLab prints its own a moment before it listens there."""
+
+    def wait(address: str, seconds: float = 60) -> None:
+        url, end = urlsplit(address), time.monotonic() + seconds
+        while True:
+            try:
+                return socket.create_connection((url.hostname, url.port)).close()
+            except ConnectionRefusedError:
+                assert time.monotonic() < end, f"nothing listens at {address} after {seconds} s"
+                time.sleep(0.1)
+
+    return wait

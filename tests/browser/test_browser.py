@@ -3,11 +3,8 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -31,18 +28,8 @@ FLAGS = [
 MINUTE = 60_000  # in Playwright's milliseconds
 
 
-def wait_until_it_listens(address: str) -> None:
-    """JupyterLab prints its address a moment before it listens there."""
-    url = urlsplit(address)
-    while True:
-        try:
-            return socket.create_connection((url.hostname, url.port)).close()
-        except ConnectionRefusedError:
-            time.sleep(0.1)
-
-
 @pytest.fixture
-def served(tmp_path):
+def served(tmp_path, wait_until_it_listens):
     """Start `lab` over a fresh folder of copies: its address, with the token, and the folder."""
     work = tmp_path / "work"
     command = [sys.executable, "-m", "spvit_mini.course", "lab", "--no-browser", "--out", str(work)]

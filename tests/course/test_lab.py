@@ -7,10 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -46,19 +44,9 @@ def test_jupyterlab_stays_on_this_machine_with_its_token(monkeypatch, tmp_path, 
     assert FIRST not in capsys.readouterr().out
 
 
-def wait_until_it_listens(address: str) -> None:
-    """JupyterLab prints its address a moment before it listens there."""
-    url = urlsplit(address)
-    while True:
-        try:
-            return socket.create_connection((url.hostname, url.port)).close()
-        except ConnectionRefusedError:
-            time.sleep(0.1)
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="ends the server by a signal")
-def test_it_serves_the_first_lesson(tmp_path):
+def test_it_serves_the_first_lesson(tmp_path, wait_until_it_listens):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         busy = probe.getsockname()[1]
