@@ -9,9 +9,11 @@ from spvit_mini import plots
 
 @pytest.fixture
 def figure():
-    figure = plt.figure()
-    yield figure
-    plt.close(figure)
+    with plt.rc_context():  # the style as lessons have it, and only here
+        plots.style()
+        figure = plt.figure()
+        yield figure
+        plt.close(figure)
 
 
 @pytest.mark.parametrize("neutral", [0.0, 1.0])
@@ -19,13 +21,13 @@ def test_tables_share_their_limits_around_what_is_neutral(figure, neutral):
     values = torch.zeros(2, 3, 5, 7) + neutral
     values[1, 2, 0, 6] += 4  # far up and to the right, in one head of one layer
     plots.table_grid(figure, values, title="title", neutral=neutral, label="f")
-    images = [axes.images[0] for axes in figure.axes if axes.images and axes.get_title()]
+    images = [axes.images[0] for axes in figure.axes if axes.images and axes.get_title(loc="left")]
     assert len(images) == 6
     for image in images:
         assert (image.norm.vmin, image.norm.vcenter, image.norm.vmax) == (neutral - 4, neutral, neutral + 4)
         assert tuple(image.get_extent()) == (-3.5, 3.5, 2.5, -2.5)
     assert images[-1].get_array()[0, 6] == neutral + 4
-    assert [axes.get_title() for axes in figure.axes[:6]][-1] == "layer 1, head 2"
+    assert [axes.get_title(loc="left") for axes in figure.axes[:6]][-1] == "layer 1, head 2"
 
 
 def test_curves_draw_each_run_and_their_mean(figure):
