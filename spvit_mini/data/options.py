@@ -6,9 +6,12 @@ Plain dataclasses: recipes build them in Python, and the command line offers eac
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from ..errors import UserError
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,13 @@ class AugmentOptions:
         randaugment: RandAugment's number of operations and their magnitude (0 to 30); 0 operations switch it off.
         erasing: probability that a rectangle is replaced by noise.
         colour: strength of random brightness, contrast and saturation; 0 switches it off.
+        mixup: both parameters of the Beta distribution from which MixUp draws how much of each of two images is kept; 0
+            switches it off.
+        cutmix: the same for CutMix, which puts a rectangle of one image into another. With both on, each batch takes
+            one of them, either as likely.
+        mix_probability: part of the batches that are mixed.
+        repeats: repeated augmentation: how many views of an image come together. An epoch keeps its number of steps,
+            so it sees 1/repeats of the images.
     """
 
     flip: bool = False
@@ -61,3 +71,16 @@ class AugmentOptions:
     randaugment: tuple[int, int] = (0, 9)
     erasing: float = 0.0
     colour: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mix_probability: float = 1.0
+    repeats: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("mixup", "cutmix"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"augment.{name} is {getattr(self, name)}; it must be at least 0, which switches it off")
+        if not 0 <= self.mix_probability <= 1:
+            raise UserError(f"augment.mix_probability is a probability, from 0 to 1, not {self.mix_probability}")
+        if self.repeats < 1:
+            raise UserError(f"augment.repeats is a number of views of each image, at least 1, not {self.repeats}")

@@ -6,6 +6,7 @@ are in recipes.py; a run folder keeps the one that was run as recipe.json.
 
 import dataclasses
 import json
+import math
 import types
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from .lengths import parse_length
 from .optim import OptimOptions
 
 # These may change between the parts of a resumed run: they say where the work is done, not what is computed.
-PLACES = ("device", "data.root", "data.workers", "data.download")
+PLACES = ("device", "data.root", "data.workers", "data.download", "token_labels.folder", "micro_batch", "start")
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,26 @@ class ModelOptions:
 
 
 @dataclass(frozen=True)
+class TokenLabelOptions:
+    """Token labels: what a teacher sees in each patch, as a second set of labels (Jiang et al. 2021, LV-ViT)."""
+
+    folder: Path | None = None
+    """The label maps of the training images, as `python -m spvit_mini.label` makes them. None: no token labels."""
+    dense_weight: float = 1.0
+    """Weight of the patches' loss beside that of the class token."""
+    class_from: Literal["teacher", "label"] = "teacher"
+    """What the class token learns: the teacher's view of the whole crop, as in the released code, or the image's label."""
+    mixtoken: float = 0.0
+    """MixToken: both parameters of the Beta distribution from which it draws the part of the patches that an image keeps
+    when two are mixed; 0 switches it off."""
+
+    def __post_init__(self):
+        for name in ("dense_weight", "mixtoken"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"token_labels.{name} is {getattr(self, name)}; it must be a number of at least 0")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How to train one model on one set of images. Lengths are texts: "30 epochs", "240 steps", "50000 images"."""
 
@@ -72,18 +93,34 @@ class Recipe:
     data: DataOptions = field(default_factory=DataOptions)
     augment: AugmentOptions = field(default_factory=AugmentOptions)
     optim: OptimOptions = field(default_factory=OptimOptions)
+    token_labels: TokenLabelOptions = field(default_factory=TokenLabelOptions)
+    start: Path | None = None
+    """Weights to begin with: a run folder or a weights file. The head starts anew where the classes are others."""
     length: str = "10 epochs"
     """How long to train."""
     batch: int = 100
-    """Images in a step. An epoch is floor(training images / batch) steps."""
+    """Images in a step, over all processes. An epoch is floor(training images / batch) steps."""
+    micro_batch: int | None = None
+    """Images that a process takes at once; it takes so many after another as its part of the batch asks for, and adds up
+    their gradients. None: its whole part."""
     label_smoothing: float = 0.0
     """Share of each training label that is spread evenly over all classes. Validation loss is always without."""
+    ema: float | None = None
+    """Decay of a running average of the weights, kept and evaluated beside them; 0.9999 remembers about 10,000 steps. It
+    forgets faster at first, as (1 + steps) / (10 + steps). None: no average."""
     evaluate_every: str = "1 epoch"
     """How often the whole validation part is scored, which writes a row of metrics.csv; once more at the end."""
     save_every: str = "1 epoch"
     """How often the whole state is saved for --resume; once more at the end."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the model's passes: auto is bfloat16 autocast on CUDA and float32 elsewhere."""
+    compile: bool = False
+    """Compile the model (torch.compile): a minute or more at the start, faster steps after it."""
+    checkpointing: bool = False
+    """Keep no activations inside the blocks, and compute them again in the backward pass: far less memory, a third more
+    time."""
+    sharding: Literal["ddp", "fsdp"] = "ddp"
+    """With several processes: every one holds the whole model (ddp), or a part of each weight (fsdp)."""
     device: str = "auto"
     """Where to compute: auto (CUDA if there, else MPS, else CPU), cpu, cuda, cuda:1, mps."""
     seed: int = 0
@@ -96,6 +133,10 @@ class Recipe:
                 raise UserError(f"{name} is {getattr(self, name)!r}; it must be above 0")
         if self.batch < 1:
             raise UserError(f"batch is {self.batch}; a step needs at least 1 image")
+        if self.micro_batch is not None and (self.micro_batch < 1 or self.batch % self.micro_batch):
+            raise UserError(f"micro_batch is {self.micro_batch}; it must divide the batch, {self.batch}")
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise UserError(f"ema is {self.ema}; it must be at least 0 and below 1, or None for no average")
         if not 0 <= self.label_smoothing < 1:
             raise UserError(f"label_smoothing is {self.label_smoothing}; it must be at least 0 and below 1")
         if not 0 <= self.seed < 2**32:
