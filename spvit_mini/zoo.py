@@ -170,12 +170,15 @@ def transforms_for(model: nn.Module) -> Callable:
     return evaluation_transform(model.preprocessing)
 
 
-def save_weights(model: nn.Module, path: str | Path, **metadata: str) -> None:
+def save_weights(
+    model: nn.Module, path: str | Path, *, state: dict[str, Tensor] | None = None, **metadata: str
+) -> None:
     """Write a model's weights, with its name, configuration and preprocessing as metadata, to a safetensors file.
 
-    A map that several blocks share is written once for each of them.
+    A map that several blocks share is written once for each of them. `state` holds the weights, if they are not to be
+    taken from the model.
     """
-    state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+    state = {name: tensor.detach().cpu().clone() for name, tensor in (state or model.state_dict()).items()}
     described = {
         "model": model.name,
         "config": json.dumps(dataclasses.asdict(model.config)),

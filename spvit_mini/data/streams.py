@@ -37,18 +37,22 @@ def stream(purpose: str, seed: int, *numbers: int) -> np.random.RandomState:
     return np.random.RandomState(words)
 
 
+def seed_of(seed: int, *numbers: int) -> int:
+    """Make one seed of 32 bits of several numbers. Torch's CPU generator reads no more of its seed, hence the hash."""
+    digest = hashlib.blake2b(struct.pack(f"<Q{len(numbers)}q", seed, *numbers), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 32
+
+
 @contextmanager
 def torch_seeded(seed: int, *numbers: int) -> Iterator[None]:
     """Make torch's global CPU generator a function of these numbers alone; after the block it is as it was before.
 
     torchvision's transforms know no other generator.
     """
-    digest = hashlib.blake2b(struct.pack(f"<Q{len(numbers)}q", seed, *numbers), digest_size=8).digest()
     generator = torch.default_generator
     state = generator.get_state()
     try:
-        # The Mersenne twister behind it reads only 32 bits of its seed, hence the hash.
-        generator.manual_seed(int.from_bytes(digest, "little") >> 32)
+        generator.manual_seed(seed_of(seed, *numbers))
         yield
     finally:
         generator.set_state(state)

@@ -23,17 +23,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from ..errors import UserError
 from .recipe import Recipe
 
-FORMAT = "spvit_mini training state 1"
-# What a state consists of beside that; `state_of` in loop.py fills it.
-PARTS = frozenset(
-    ("recipe", "classes", "train_images", "step", "lr", "seconds", "rows", "counts", "training_seconds")
-    + ("model", "optimiser", "random")
-)
+FORMAT = "spvit_mini training state 2"
+# What a state consists of beside that; `state_of` in state.py fills it.
+PARTS = frozenset(("recipe", "classes", "train_images", "position", "model", "optimiser", "ema"))
 
 
 def check_run(run: Path, recipe: Recipe, *, resume: bool) -> None:
@@ -57,17 +55,31 @@ def check_run(run: Path, recipe: Recipe, *, resume: bool) -> None:
         check_same(recorded, recipe, source=run / "recipe.json")
 
 
-def begin_run(run: Path, recipe: Recipe) -> None:
-    """Make the run folder, and write recipe.json unless it is there."""
+@contextmanager
+def writing(run: Path, recipe: Recipe) -> Iterator[None]:
+    """Make the run folder, write recipe.json unless it is there, and lock the folder against a second writer.
+
+    The lock holds until the block ends or the process does, however it ends.
+    """
+    lock = FileLock(run / ".lock", timeout=0)
     try:
         run.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"another process is training in {run}; wait for it or stop it, or name another folder with --run"
+        ) from None
     except OSError as error:
         raise UserError(
             f"the run folder {run} cannot be made ({error.strerror}); name another with --run FOLDER"
         ) from None
-    if not (run / "recipe.json").exists():
-        with replacing(run / "recipe.json") as temporary:
-            temporary.write_text(recipe.to_json(), encoding="utf-8")
+    try:
+        if not (run / "recipe.json").exists():
+            with replacing(run / "recipe.json") as temporary:
+                temporary.write_text(recipe.to_json(), encoding="utf-8")
+        yield
+    finally:
+        lock.release()
 
 
 def read_recipe(run: Path) -> Recipe | None:
@@ -115,7 +127,7 @@ def _way_on(broken: Path, previous: Path) -> str:
     """Say what a user whose newest state is broken can do."""
     try:
         if broken != previous:
-            step = read_state(previous)["step"]
+            step = read_state(previous)["position"]["step"]
             return (
                 f"the state saved before it, previous.pt (step {step}), is whole: "
                 f"move {broken.name} away and give the same command again to go on from there"
@@ -148,22 +160,6 @@ def read_state(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != FORMAT or not state.keys() >= PARTS:
         raise UserError(f"{path} is not a training state that this version of spvit_mini has saved")
     return state
-
-
-def random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """Take down where the random number generators stand: of the CPU and of the device."""
-    states = {"cpu": torch.get_rng_state()}
-    if device.type != "cpu":
-        states[device.type] = getattr(torch, device.type).get_rng_state()
-    return states
-
-
-def set_random_state(states: dict[str, torch.Tensor]) -> None:
-    """Put the generators back to where they stood; one of a device that is not here any more is left out."""
-    torch.set_rng_state(states["cpu"])
-    for kind in ("cuda", "mps"):
-        if kind in states and getattr(torch, kind).is_available():
-            getattr(torch, kind).set_rng_state(states[kind])
 
 
 @contextmanager

@@ -1,38 +1,53 @@
-"""The training loop, top to bottom: images in, a trained model out, and what a run needs in order to survive a kill.
+"""The training loop, whole: from a recipe to a trained model.
 
-The same seed gives the same numbers on the same machine (held by tests on the CPU). A run that was killed and resumed
-ends with the same weights, to the last bit, and the same metrics.csv (its two columns of time aside) as one that was
-not: the order of the images and their augmentation are functions of the seed and the step, and everything else that a
-step depends on is in the state.
+Everything that happens in a run happens here, in this order: data, model, optimiser, state to resume from; then steps, each
+the same: one batch in, one update out. Between two steps the run may score the validation part, save its whole state, or
+stop; a run that is stopped or killed at any moment and then resumed ends with the same weights as one that was not. Started
+by torchrun, the same loop runs in every process: see distributed.py.
 """
 
-import dataclasses
 import json
 import math
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from ..data import Data, TrainBatches, load_data
+from ..data.streams import seed_of
 from ..errors import UserError
 from ..vit import ViT
 from ..zoo import create_model, save_weights
 from . import checkpoint
 from .display import Display, introduce
+from .distributed import (
+    Share,
+    Team,
+    gradients_kept,
+    joined,
+    restarted,
+    spread_out,
+    synchronised_norms,
+    whole,
+    whole_weights,
+)
 from .lengths import steps_in
 from .metrics import Counts, evaluate, write_rows
-from .optim import lr_at, make_optimiser
+from .objective import Objective
+from .optim import average, lr_at, make_optimiser
 from .recipe import Recipe
+from .signals import Stop, leave_signals_to_the_parent
+from .state import Position, restore, state_of
+
+MOST_SKIPPED = 5  # steps in a row whose gradient is not finite, before a run is given up
 
 
 @dataclass
@@ -44,41 +59,12 @@ class Result:
     step: int
     steps: int  # steps of the whole recipe
     stopped_by: int | None = None  # the signal that ended it early, if one did
+    ema: ViT | None = None  # the same model with the averaged weights, if the recipe wants them
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The first row with the highest validation accuracy."""
-        return max(self.rows, key=lambda row: row["val_top1"], default=None)
-
-
-@dataclass
-class Position:
-    """Where a run stands, beside its weights and its optimiser."""
-
-    step: int = 0
-    lr: float = 0.0  # of the last step
-    seconds: float = 0.0  # spent so far, all parts of a resumed run together
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    counts: Counts = field(default_factory=Counts.zero)  # of the training images since the last row
-    training_seconds: float = 0.0  # spent on these
-
-    def end_row(self, scores: Counts, recipe: Recipe, steps_per_epoch: int, *, seconds: float) -> dict[str, Any]:
-        """Close the row of metrics that ends at this step, and begin to count for the next."""
-        row = {
-            "step": self.step,
-            "epoch": self.step / steps_per_epoch,
-            "images": self.step * recipe.batch,
-            "lr": self.lr,
-            "train_loss": self.counts.loss,
-            "train_top1": self.counts.top1,
-            "val_loss": scores.loss,
-            "val_top1": scores.top1,
-            "images_per_second": self.counts.images / self.training_seconds,
-            "seconds": seconds,
-        }
-        self.rows.append(row)
-        self.counts, self.training_seconds = Counts.zero(self.counts.right.device), 0.0
-        return row
+        """The first row with the highest validation accuracy, of the weights or of their average."""
+        return max(self.rows, key=top1, default=None)
 
 
 def train(
@@ -95,77 +81,102 @@ def train(
     Args:
         recipe: what to train, on what, how and for how long.
         run: a folder for metrics, states and weights; None writes nothing at all.
-        resume: go on with the run in that folder, or begin it if it holds no state yet.
+        resume: go on with the run in that folder, or begin it if it holds no state yet. A process that torchrun has
+            started anew goes on by itself.
         max_steps: stop after this step, with an evaluation and a save. The learning rate keeps to the recipe's length,
             so the steps are those of the whole run, which --resume can finish.
         progress: print what is trained and a line per evaluation; on a terminal a bar as well.
         on_evaluation: called as on_evaluation(step, model, row) after each evaluation, with the model in eval mode. It
-            may draw random numbers; the run's own are kept apart.
+            may draw random numbers; a step's own are seeded anew.
 
     With a run folder, SIGINT and SIGTERM save and end the run after the step at hand, or in the middle of an
     evaluation, which the resumed run makes anew; a second signal ends it at once.
-    Raises UserError for what a user can do wrong (see checkpoint.py for run folders), and if the loss is not finite.
+    Raises UserError for what a user can do wrong (see checkpoint.py for run folders), and if the gradient stays not finite.
     """
     if max_steps is not None and max_steps < 1:
         raise UserError(f"max_steps is {max_steps}; it must be at least 1")
-    if run is not None:
-        run = Path(run)
-        checkpoint.check_run(run, recipe, resume=resume)
     device, precision = choose_device(recipe)
-    data = load_data(recipe.data, recipe.augment, seed=recipe.seed)
+    run, resume = run and Path(run), resume or restarted()
+    with ExitStack() as until_done:
+        team = until_done.enter_context(joined(device))
+        if run is not None:
+            team.agree(lambda: checkpoint.check_run(run, recipe, resume=resume))
+        data = load_data(recipe.data, recipe.augment, seed=recipe.seed)
 
-    # Lengths, in steps.
-    batch = recipe.batch
-    steps_per_epoch = TrainBatches(len(data.train), batch, recipe.seed).steps_per_epoch
-    total, warmup, evaluate_every, save_every = (
-        steps_in(length, steps_per_epoch=steps_per_epoch, batch=batch)
-        for length in (recipe.length, recipe.optim.warmup, recipe.evaluate_every, recipe.save_every)
-    )
-    last = total if max_steps is None else min(total, max_steps)
+        # Lengths, in steps; images of a batch, here and at once; learning rates of this batch.
+        batch = recipe.batch
+        micro = recipe.micro_batch or max(1, batch // team.world)
+        micro_batches = max(1, batch // (micro * team.world))
+        shares = {"repeats": recipe.augment.repeats, "rank": team.rank, "world": team.world, "micro": micro}
+        steps_per_epoch = TrainBatches(len(data.train), batch, recipe.seed, **shares).steps_per_epoch
+        lengths = recipe.length, recipe.optim.warmup, recipe.optim.cooldown, recipe.evaluate_every, recipe.save_every
+        total, warmup, cooldown, evaluate_every, save_every = (
+            steps_in(length, steps_per_epoch=steps_per_epoch, batch=batch) for length in lengths
+        )
+        last = total if max_steps is None else min(total, max_steps)
+        scale = batch / (recipe.optim.lr_batch or batch)
+        start_lr, peak_lr, final_lr = (scale * lr for lr in (recipe.optim.warmup_lr, recipe.optim.lr, recipe.optim.final_lr))
 
-    # The model, and how far it has come. From here on, every random number is a function of the seed.
-    torch.manual_seed(recipe.seed)
-    model = create_model(
-        recipe.model.name,
-        num_classes=len(data.classes),
-        image_size=data.preprocessing.image_size,
-        **recipe.model.overrides(),
-    ).to(device)
-    model.preprocessing = data.preprocessing
-    optimiser = make_optimiser(model, recipe.optim)
-    at = Position(counts=Counts.zero(device))
-    resumed_from = None
-    if run is not None and resume and (found := checkpoint.load_state(run)):
-        state, resumed_from = found
-        at = restore(state, resumed_from, recipe, data, model, optimiser)
-    first = at.step
-    if run is not None:
-        checkpoint.begin_run(run, recipe)
-        write_rows(run / "metrics.csv", at.rows)  # cuts the rows after a resumed state; they will be made again
+        # The model, the same in every process.
+        torch.manual_seed(recipe.seed)
+        model = create_model(
+            recipe.model.name,
+            num_classes=len(data.classes),
+            image_size=data.preprocessing.image_size,
+            **recipe.model.overrides(),
+        ).to(device)
+        model.preprocessing, model.checkpointing = data.preprocessing, recipe.checkpointing
+        averaged = None
+        if recipe.ema is not None:
+            averaged = AveragedModel(model, multi_avg_fn=average(recipe.ema), use_buffers=True)
+        model = synchronised_norms(model, team, device)
+        if recipe.compile:
+            model.compile()  # in place, and before it is wrapped: the names of its weights stay
+        learner = spread_out(model, team, device, sharding=recipe.sharding)
+        optimiser = make_optimiser(model, recipe.optim)
+        objective = Objective(recipe, len(data.classes), device=device, precision=precision)
 
-    loading = {
-        "num_workers": recipe.data.workers,
-        "persistent_workers": recipe.data.workers > 0,
-        "worker_init_fn": leave_signals_to_the_parent,
-        "pin_memory": device.type == "cuda",
-        # A loader draws a random number when it starts. Given a generator, it leaves the run's own alone.
-        "generator": torch.Generator(),
-    }
-    order = TrainBatches(len(data.train), batch, recipe.seed, start_step=first)
-    train_loader = DataLoader(data.train, batch_sampler=order, **loading)
-    val_loader = DataLoader(data.val, batch_size=batch, **loading)
-    batches = iter(train_loader)
+        # How far it has come.
+        at = Position(counts=Counts.zero(device))
+        resumed_from = None
+        if run is not None and resume and (found := checkpoint.load_state(run)):
+            state, resumed_from = found
+            at = restore(state, resumed_from, recipe, data, model, optimiser, averaged, team=team, device=device)
+        first = at.step
+        if run is not None:
+            team.agree(lambda: until_done.enter_context(checkpoint.writing(run, recipe)) and None)
+            if team.main:
+                write_rows(run / "metrics.csv", at.rows)  # cuts the rows after a resumed state; they will be made again
 
-    def due(every: int) -> bool:
-        return at.step > 0 and (at.step % max(1, every) == 0 or at.step >= last)
+        loading = {
+            "num_workers": recipe.data.workers,
+            "persistent_workers": recipe.data.workers > 0,
+            "worker_init_fn": leave_signals_to_the_parent,
+            "pin_memory": device.type == "cuda",
+            # A loader draws a random number when it starts. Given a generator, it leaves the global one alone.
+            "generator": torch.Generator(),
+        }
+        order = TrainBatches(len(data.train), batch, recipe.seed, start_step=first, **shares)
+        batches = iter(DataLoader(data.train, batch_sampler=order, **loading))
+        val_loader = DataLoader(Share(data.val, team), batch_size=micro, **loading)
 
-    with Display(progress=progress, start=first, last=last) as display, Stop(run is not None) as stop:
+        display = until_done.enter_context(Display(progress=progress and team.main, start=first, last=last))
+        stop = until_done.enter_context(Stop(run is not None))
         where = f"{run}" if run else "not kept (no run folder)"
         display.say(introduce(model, recipe, data, steps=total, device=device, precision=precision, run=where))
         if resumed_from is not None:
             display.say(f"resumed from {resumed_from} at step {first}")
         elif resume:
             display.say(f"no state to resume from in {run} yet: starting at step 0")
+
+        def due(every: int) -> bool:
+            return at.step > 0 and (at.step % max(1, every) == 0 or at.step >= last)
+
+        def score(scored: ViT) -> Counts:
+            # All processes stop early, or none does: where a model lies in parts, they need one another for each image.
+            unless_stopped = takewhile(lambda _: not stop.signal or recipe.sharding == "fsdp", val_loader)
+            return team.total(evaluate(scored, unless_stopped, device=device, precision=precision))
+
         began = time.perf_counter() - at.seconds
         model.train()
         saved = (at.step, len(at.rows))
@@ -173,170 +184,145 @@ def train(
             # Between two steps: score, save, stop, each if it is time. A step that was loaded is scored already, unless
             # a signal came while it was.
             if due(evaluate_every) and not (at.rows and at.rows[-1]["step"] == at.step):
-                check_finite(at)
-                unless_stopped = takewhile(lambda _: not stop.signal, val_loader)
-                scores = evaluate(model, unless_stopped, device=device, precision=precision)
-                if scores.images == len(data.val):
-                    row = at.end_row(scores, recipe, steps_per_epoch, seconds=time.perf_counter() - began)
+                scores = score(model)
+                scores_averaged = averaged and score(averaged.module)
+                if all(int(s.images) == len(data.val) for s in (scores, scores_averaged) if s):
+                    at.seconds = time.perf_counter() - began
+                    row = at.end_row(
+                        counts=team.total(at.counts),
+                        scores=scores,
+                        averaged=scores_averaged,
+                        epoch=at.step / steps_per_epoch,
+                        images=at.step * batch,
+                    )
                     display.evaluated(row)
                     if run is not None:
-                        record(run, model, recipe, data, at.rows)
+                        record(run, model, averaged, recipe, data, at.rows, team)
                     if on_evaluation is not None:
-                        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-                            model.eval()
-                            on_evaluation(at.step, model, row)
-                            model.train()
-            if run is not None and (due(save_every) or stop.signal) and (at.step, len(at.rows)) != saved:
-                check_finite(at)
+                        model.eval()
+                        on_evaluation(at.step, model, row)
+                        model.train()
+            stopped_by = team.largest(stop.signal or 0, device)
+            if run is not None and (due(save_every) or stopped_by) and (at.step, len(at.rows)) != saved:
                 at.seconds = time.perf_counter() - began
-                checkpoint.save_state(run, state_of(at, recipe, data, model, optimiser))
+                state = state_of(at, recipe, data, model, optimiser, averaged, team)
+                team.agree(lambda state=state: checkpoint.save_state(run, state))
                 saved = (at.step, len(at.rows))
-            if at.step >= last or stop.signal:
+            if at.step >= last or stopped_by:
                 break
 
-            # One step.
-            started = time.perf_counter()
-            at.lr = lr_at(at.step, peak=recipe.optim.lr, final=recipe.optim.final_lr, warmup=warmup, total=total)
+            # One step: the same draws, whichever run makes it.
+            torch.manual_seed(seed_of(recipe.seed, at.step, team.rank))
+            at.lr = lr_at(
+                at.step, peak=peak_lr, final=final_lr, warmup=warmup, total=total, start=start_lr, cooldown=cooldown
+            )
             for group in optimiser.param_groups:
-                group["lr"] = at.lr
-            images, labels = next(batches)
-            images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-            with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-                logits = model(images)
-            loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+                group["lr"] = at.lr * group["lr_scale"]
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            if recipe.optim.clip is not None:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.optim.clip)
-            optimiser.step()
+            counts, started = Counts.zero(device), time.perf_counter()
+            for i in range(micro_batches):
+                waiting = time.perf_counter()
+                micro_batch = next(batches)
+                at.data_seconds += time.perf_counter() - waiting
+                with gradients_kept(learner, last=i == micro_batches - 1):
+                    loss, logits, labels = objective(learner, micro_batch, seeds=(recipe.seed, at.step, team.rank, i, 0))
+                    (loss / micro_batches).backward()
+                counts.add(logits, labels, loss * len(labels))
+            if step_if_finite(model, optimiser, clip=recipe.optim.clip):
+                if averaged is not None:
+                    averaged.update_parameters(model)
+                at.counts.merge(counts)
+                at.skipped_in_a_row = 0
+            else:
+                at.skipped, at.skipped_in_a_row = at.skipped + 1, at.skipped_in_a_row + 1
+                check_skipped(at)
 
             at.step += 1
-            at.counts.add(logits, labels, loss * len(labels))
             at.training_seconds += time.perf_counter() - started
             display.stepped(at.counts, at.training_seconds)
 
         if data.skipped:
             display.say(f"{len(data.skipped)} bad image files were left out, {data.skipped[0]} first")
 
-    return Result(model, at.rows, at.step, total, stop.signal)
+    return Result(model, at.rows, at.step, total, stopped_by or None, averaged and averaged.module)
 
 
 def choose_device(recipe: Recipe) -> tuple[torch.device, torch.dtype]:
-    """Find the device that a recipe names, and the precision of the model's passes on it."""
+    """Find the device that a recipe names, and the precision of the model's passes on it.
+
+    Under torchrun, "auto" and "cuda" give each process the device of its own rank on its host.
+    """
     name = recipe.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):  # a torch without CUDA asserts
         raise UserError(f"device {name!r} is not on this machine; choose auto or cpu") from None
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if recipe.precision == "auto":
         return device, torch.bfloat16 if device.type == "cuda" else torch.float32
     return device, getattr(torch, recipe.precision)
 
 
-def check_finite(at: Position) -> None:
-    """Raise UserError if the loss since the last row is not a finite number, before anything is written over."""
-    if not math.isfinite(at.counts.loss):
+def step_if_finite(model: ViT, optimiser: torch.optim.Optimizer, *, clip: float | None) -> bool:
+    """Update the weights by their gradients, unless these are not finite: one such step would spoil all weights."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    finite = bool(torch.isfinite(whole(norm)))
+    if finite:
+        if clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(model.parameters(), clip, norm)
+        optimiser.step()
+    return finite
+
+
+def check_skipped(at: Position) -> None:
+    """Raise UserError if too many steps in a row had to be skipped."""
+    if at.skipped_in_a_row >= MOST_SKIPPED:
         raise UserError(
-            f"the loss is not finite any more, somewhere before step {at.step}; nothing was saved since. "
-            "Try a lower optim.lr, a longer optim.warmup or a smaller optim.clip"
+            f"the gradient was not finite in {MOST_SKIPPED} steps in a row, up to step {at.step}; the weights are as they "
+            "were before. Try a lower optim.lr, a longer optim.warmup or a smaller optim.clip, in another run folder"
         )
 
 
-def record(run: Path, model: ViT, recipe: Recipe, data: Data, rows: list[dict[str, Any]]) -> None:
+def top1(row: dict[str, Any]) -> float:
+    """Take the better accuracy of a row: of the weights, or of their average."""
+    return max(row["val_top1"], -math.inf if row["ema_top1"] is None else row["ema_top1"])
+
+
+def record(
+    run: Path,
+    model: ViT,
+    averaged: AveragedModel | None,
+    recipe: Recipe,
+    data: Data,
+    rows: list[dict[str, Any]],
+    team: Team,
+) -> None:
     """Write metrics.csv, and best.safetensors if the last row is the best so far. A tie keeps the earlier weights."""
     row = rows[-1]
-    if row["val_top1"] > max((earlier["val_top1"] for earlier in rows[:-1]), default=-math.inf):
-        with checkpoint.replacing(run / "best.safetensors") as temporary:
-            save_weights(
-                model,
-                temporary,
-                weights="raw",
-                step=str(row["step"]),
-                val_top1=f"{row['val_top1']:.6g}",
-                classes=json.dumps(list(data.classes)),
-                recipe=recipe.to_json(),
-            )
-    write_rows(run / "metrics.csv", rows)
+    best = top1(row) > max(map(top1, rows[:-1]), default=-math.inf)
+    better, which = (model, "raw") if top1(row) == row["val_top1"] else (averaged.module, "averaged")
+    weights = whole_weights(better) if best else None  # all processes take part
 
+    def write() -> None:
+        if best:
+            with checkpoint.replacing(run / "best.safetensors") as temporary:
+                save_weights(
+                    better,
+                    temporary,
+                    state=weights,
+                    weights=which,
+                    step=str(row["step"]),
+                    val_top1=f"{top1(row):.6g}",
+                    classes=json.dumps(list(data.classes)),
+                    recipe=recipe.to_json(),
+                )
+        write_rows(run / "metrics.csv", rows)
 
-def state_of(at: Position, recipe: Recipe, data: Data, model: ViT, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-    """Collect everything that the steps to come depend on."""
-    return {
-        "recipe": recipe.to_json(),
-        "classes": list(data.classes),
-        "train_images": len(data.train),
-        "step": at.step,
-        "lr": at.lr,
-        "seconds": at.seconds,
-        "rows": at.rows,
-        "counts": {f.name: getattr(at.counts, f.name) for f in dataclasses.fields(at.counts)},
-        "training_seconds": at.training_seconds,
-        "model": model.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "random": checkpoint.random_state(next(model.parameters()).device),
-    }
-
-
-def restore(
-    state: dict[str, Any], source: Path, recipe: Recipe, data: Data, model: ViT, optimiser: torch.optim.Optimizer
-) -> Position:
-    """Put a saved state back in place. Raises UserError, before any file is touched, if it is not this run's."""
-    checkpoint.check_same(Recipe.from_json(state["recipe"], source=str(source)), recipe, source=source)
-    for what, saved, here in (
-        (f"{len(state['classes'])} classes", state["classes"], list(data.classes)),
-        (f"{state['train_images']} training images", state["train_images"], len(data.train)),
-    ):
-        if saved != here:
-            raise UserError(
-                f"{source} was saved with {what}, but the data here have {len(data.classes)} classes and {len(data.train)} "
-                "training images, or other ones; resume with the data it began with, or train in another folder"
-            )
-    try:
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-    except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{source} holds the weights of another model ({reason:.200}); train in another folder"
-        ) from None
-    checkpoint.set_random_state(state["random"])
-    device = next(model.parameters()).device
-    counts = {name: value.to(device) if torch.is_tensor(value) else value for name, value in state["counts"].items()}
-    return Position(
-        state["step"], state["lr"], state["seconds"], state["rows"], Counts(**counts), state["training_seconds"]
-    )
-
-
-def leave_signals_to_the_parent(_worker: int) -> None:
-    """Make a loader's worker process deaf to what a terminal or a cluster sends to the whole group of processes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-class Stop:
-    """Turns the first SIGINT or SIGTERM into a wish, `signal`, that the loop reads between two steps.
-
-    The second signal does what it always did. Off the main thread, and if not `wanted`, signals are left alone.
-    """
-
-    def __init__(self, wanted: bool):
-        self.wanted = wanted and threading.current_thread() is threading.main_thread()
-        self.signal: int | None = None
-
-    def __enter__(self) -> "Stop":
-        self.before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)} if self.wanted else {}
-        return self
-
-    def __exit__(self, *_) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _frame: Any) -> None:
-        self.signal = number
-        for each, handler in self.before.items():
-            signal.signal(each, handler)
-        # Not print: the signal may have come in the middle of one.
-        os.write(2, b"\nsaving and stopping; a second signal stops at once\n")
+    team.agree(write)

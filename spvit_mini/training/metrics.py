@@ -24,17 +24,24 @@ COLUMNS = (
     "train_top1",  # percent right of the same images
     "val_loss",  # mean cross-entropy over the whole validation part
     "val_top1",  # percent right of it
+    "val_top5",  # percent of it whose true class is among the best five
+    "ema_loss",  # the same of the averaged weights, where there are any
+    "ema_top1",
+    "skipped_steps",  # steps left out so far, since their gradient was not finite
     "images_per_second",  # training images a second since the row before, time for evaluations and saves left out
+    "data_seconds",  # of that time, how long the loop waited for images
+    "mfu",  # percent of the device's peak that the model's arithmetic makes use of, where the peak is known
     "seconds",  # since the start, all parts of a resumed run together
 )
-TIME_COLUMNS = ("images_per_second", "seconds")  # the only ones that may differ between two runs of one seed
+# The only ones that may differ between two runs of one seed.
+TIME_COLUMNS = ("images_per_second", "data_seconds", "mfu", "seconds")
 
 
 @dataclass
 class Counts:
     """Sums over images. The tensors live where the model does: nothing waits for the device until one is read."""
 
-    images: int
+    images: Tensor  # int64
     loss_sum: Tensor  # float64: cross-entropies, summed
     right: Tensor  # int64: images whose best class is the true one
     right5: Tensor  # int64: images whose true class is among the best five
@@ -45,30 +52,35 @@ class Counts:
         # MPS has no float64.
         kind = torch.float32 if torch.device(device).type == "mps" else torch.float64
         nothing = torch.zeros((), dtype=torch.int64, device=device)
-        return cls(0, torch.zeros((), dtype=kind, device=device), nothing, nothing.clone())
+        return cls(nothing, torch.zeros((), dtype=kind, device=device), nothing.clone(), nothing.clone())
 
     def add(self, logits: Tensor, labels: Tensor, loss_sum: Tensor) -> None:
-        """Count a batch: logits (B, classes), labels (B,), the sum of its losses."""
+        """Count a batch: logits (B, classes), labels (B,), the sum of its losses. A label of −1 is no image's."""
         best = logits.detach().topk(min(5, logits.shape[-1])).indices == labels[:, None]  # (B, 5)
-        self.images += len(labels)
+        self.images += (labels >= 0).sum()
         self.loss_sum += loss_sum.detach()
         self.right += best[:, 0].sum()
         self.right5 += best.sum()
 
+    def merge(self, other: "Counts") -> None:
+        """Add other counts."""
+        for name in ("images", "loss_sum", "right", "right5"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
     @property
     def loss(self) -> float:
         """Mean loss per image."""
-        return float(self.loss_sum) / max(1, self.images)
+        return float(self.loss_sum) / max(1, int(self.images))
 
     @property
     def top1(self) -> float:
         """Percent of images whose best class is right."""
-        return 100 * int(self.right) / max(1, self.images)
+        return 100 * int(self.right) / max(1, int(self.images))
 
     @property
     def top5(self) -> float:
         """Percent of images whose true class is among the best five."""
-        return 100 * int(self.right5) / max(1, self.images)
+        return 100 * int(self.right5) / max(1, int(self.images))
 
 
 @torch.no_grad()
@@ -83,7 +95,7 @@ def evaluate(
         images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
             logits = model(images)
-        counts.add(logits, labels, F.cross_entropy(logits.float(), labels, reduction="sum"))
+        counts.add(logits, labels, F.cross_entropy(logits.float(), labels, ignore_index=-1, reduction="sum"))
     model.train(was_training)
     return counts
 
@@ -97,6 +109,6 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
-    """Read a metrics.csv: a dictionary of numbers per row."""
+    """Read a metrics.csv: a dictionary of numbers per row, nan where nothing was measured."""
     with open(path, newline="", encoding="utf-8") as file:
-        return [{column: float(value) for column, value in row.items()} for row in csv.DictReader(file)]
+        return [{column: float(value or "nan") for column, value in row.items()} for row in csv.DictReader(file)]

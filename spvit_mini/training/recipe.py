@@ -137,6 +137,8 @@ class Recipe:
             raise UserError(f"micro_batch is {self.micro_batch}; it must divide the batch, {self.batch}")
         if self.ema is not None and not 0 <= self.ema < 1:
             raise UserError(f"ema is {self.ema}; it must be at least 0 and below 1, or None for no average")
+        if self.ema is not None and self.sharding == "fsdp":
+            raise UserError("an average of the weights (ema) is kept whole in each process; it needs sharding ddp")
         if not 0 <= self.label_smoothing < 1:
             raise UserError(f"label_smoothing is {self.label_smoothing}; it must be at least 0 and below 1")
         if not 0 <= self.seed < 2**32:

@@ -1,0 +1,180 @@
+"""One process or many: what a run must know of the others that train the same model.
+
+`torchrun` starts a process for each device and tells each one, by environment variables, who it is. Without torchrun a
+run is a team of one, and every method here does nothing. So the loop has one path, from one CPU to many hosts:
+
+    each process takes its part of every batch            data/sampler.py
+    their gradients are averaged while they are computed  DistributedDataParallel, or FSDP in parts
+    each scores its part of the validation images         `share`, and `total` adds up the counts, exactly
+    rank 0 alone writes files and shows progress
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import Dataset
+
+from ..errors import UserError
+
+T = TypeVar("T")
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+@dataclass(frozen=True)
+class Team:
+    """Who this process is among those that train the model: `rank` of `world`, and which device of its own host."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes and speaks for all."""
+        return self.rank == 0
+
+    def agree(self, work: Callable[[], Any]) -> None:
+        """Let the main process alone do something, while the others wait; a UserError of it is raised in all."""
+        error = [None]
+        if self.main:
+            try:
+                work()
+            except UserError as raised:
+                if self.world == 1:
+                    raise
+                error = [str(raised)]
+        if self.world > 1:
+            dist.broadcast_object_list(error)
+        if error[0] is not None:
+            raise UserError(error[0])
+
+    def largest(self, number: int, device: torch.device) -> int:
+        """Find the largest of the numbers that all processes name."""
+        if self.world == 1:
+            return number
+        numbers = torch.tensor(number, device=device)
+        dist.all_reduce(numbers, dist.ReduceOp.MAX)
+        return int(numbers)
+
+    def total(self, counts: T) -> T:
+        """Add up a dataclass of counts, each a tensor of one number, over all processes."""
+        if self.world == 1:
+            return counts
+        names = [f.name for f in fields(counts)]
+        sums = torch.stack([getattr(counts, name).double() for name in names])  # exact for whole numbers up to 2⁵³
+        dist.all_reduce(sums)
+        return replace(
+            counts, **{name: value.to(getattr(counts, name).dtype) for name, value in zip(names, sums, strict=True)}
+        )
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[Team]:
+    """Join the processes that torchrun started, if it did, for as long as the block lasts."""
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        yield Team()
+        return
+    rank, world, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    mine = not dist.is_initialized()
+    if mine:
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, device_id=device if device.type == "cuda" else None)
+    try:
+        yield Team(rank, world, local)
+    finally:
+        if mine:
+            dist.destroy_process_group()
+
+
+def restarted() -> bool:
+    """Say whether torchrun has started this process anew, after one of its team had died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+
+
+def spread_out(model: nn.Module, team: Team, device: torch.device, *, sharding: str) -> nn.Module:
+    """Wrap a model, so that its gradients are averaged over the team. Batch norms then count over the whole team too."""
+    if team.world == 1:
+        return model
+    if sharding == "fsdp":
+        for block in model.blocks:
+            fully_shard(block)
+        return fully_shard(model)
+    return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
+
+
+def synchronised_norms(model: nn.Module, team: Team, device: torch.device) -> nn.Module:
+    """Let batch norms see the whole batch of all processes. torch has this on CUDA only; elsewhere each sees its own."""
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model) if team.world > 1 and device.type == "cuda" else model
+
+
+@contextmanager
+def gradients_kept(model: nn.Module, last: bool) -> Iterator[None]:
+    """Leave gradients where they are while micro-batches add up, and average them over the team with the last one."""
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(last)
+    with model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext():
+        yield
+
+
+def whole(value: Tensor) -> Tensor:
+    """Put a tensor that lies in parts over the team together."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def states(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    """Collect the whole weights and the optimiser's whole memory, of parts where the model lies in parts."""
+    in_parts = isinstance(model, FSDPModule)
+    memory = get_optimizer_state_dict(model, optimiser, options=WHOLE) if in_parts else optimiser.state_dict()
+    return {"model": whole_weights(model), "optimiser": memory}
+
+
+def whole_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Collect a model's whole weights."""
+    return get_model_state_dict(model, options=WHOLE) if isinstance(model, FSDPModule) else model.state_dict()
+
+
+def put_back(state: dict[str, Any], model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    """Put back what `states` collected. Raises RuntimeError or ValueError if it is another model's."""
+    if isinstance(model, FSDPModule):
+        options = StateDictOptions(full_state_dict=True)
+        set_model_state_dict(model, state["model"], options=options)
+        set_optimizer_state_dict(model, optimiser, state["optimiser"], options=options)
+    else:
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+
+
+class Share(Dataset):
+    """One process's part of a validation set: every `world`-th image, from its rank on.
+
+    All parts are of one length, since some models must be called equally often by all; where the images don't suffice,
+    the first one is repeated with the label −1, which `metrics.evaluate` does not count.
+    """
+
+    def __init__(self, images: Dataset, team: Team) -> None:
+        self.images, self.team = images, team
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.team.world)
+
+    def __getitem__(self, place: int) -> tuple[Tensor, int]:
+        index = place * self.team.world + self.team.rank
+        if index < len(self.images):
+            return self.images[index]
+        return self.images[0][0], -1
