@@ -1,7 +1,7 @@
 """What does a model look at? Relevance of patches, how far heads look and how they share the work, gates and priors.
 
     Of the whole model    attention_rollout, class_relevance      images in, a number for each patch out
-    Of attention maps     rollout, relevance, nonlocality, mean_attention_distance, foci, complement
+    Of attention maps     rollout, relevance, entropy, nonlocality, mean_attention_distance, foci, complement
     Of the parameters     gates, priors                           no image needed
     For figures           upsample, lay_over
 
@@ -165,7 +165,17 @@ def evaluating(model: nn.Module, *, gradients: bool = False) -> Iterator[None]:
             parameter.requires_grad_(False)
 
 
-# --- How far heads look, and how they share the work ---------------------------------------------------------------------
+# --- How widely and how far heads look, and how they share the work -------------------------------------------------------
+
+
+def entropy(weights: Tensor) -> Tensor:
+    """Measure how widely each query spreads its weight, in nats: weights (…, T) → (…).
+
+        H = −Σ_j w_j log w_j,  where 0 · log 0 counts as 0
+
+    From 0 (one key has it all) to log T (all keys share alike): e^H is an effective number of keys.
+    """
+    return torch.special.entr(weights).sum(-1)
 
 
 def among_patches(weights: Tensor, grid: Grid) -> Tensor:

@@ -276,6 +276,18 @@ def test_relevance_and_rollout_peak_where_a_model_looks(seed):
 # --- Heads ---------------------------------------------------------------------------------------------------------------
 
 
+def test_entropy_is_its_sum_in_plain_python(request):
+    (weights,) = random_maps([(4, 6)], seed=request.config.getoption("--seed"))
+    for b, h, i in itertools.product(range(2), range(2), range(4)):
+        by_hand = -sum(w * math.log(w) for w in weights[b, h, i].tolist())
+        assert explain.entropy(weights)[b, h, i].item() == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize(("weights", "keys"), [([1, 0, 0, 0], 1), ([0.5, 0.5, 0, 0], 2), ([0.25] * 4, 4)])
+def test_entropy_counts_keys_that_share_alike(weights, keys):
+    assert explain.entropy(torch.tensor(weights)).exp().item() == pytest.approx(keys)
+
+
 @pytest.mark.parametrize(("side", "expected"), [(8, 4.14), (14, 7.28), (24, 12.50)])
 def test_nonlocality_of_uniform_attention(side, expected):
     weights = torch.full((1, side**2, side**2), side**-2.0, dtype=torch.float64)

@@ -71,6 +71,7 @@ def test_public_names_of_the_package_are_attributes(lesson):
     assert lesson.create_model is spvit_mini.create_model
     assert lesson.Compass is spvit_mini.data.synthetic.Compass
     assert lesson.plots is spvit_mini.plots
+    assert lesson.entropy is spvit_mini.explain.entropy
     assert lesson.get_recipe is spvit_mini.training.get_recipe
 
 
