@@ -2,13 +2,14 @@
 
 A name stands for a configuration, of a ViT or a CaiT; `create_model` builds it, with any field overridden. Weights are
 safetensors files, which hold numbers and cannot run code; their metadata says which model they belong to and how its
-images were prepared.
+images were prepared. `start_from` takes them over for other classes and other image sizes, to go on learning.
 """
 
 import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -175,16 +176,29 @@ def save_weights(
 ) -> None:
     """Write a model's weights, with its name, configuration and preprocessing as metadata, to a safetensors file.
 
-    A map that several blocks share is written once for each of them. `state` holds the weights, if they are not to be
-    taken from the model.
+    A map that several blocks share is written once for each of them. `state` stands for the model's own `state_dict`,
+    where that lies in parts over several processes.
     """
-    state = {name: tensor.detach().cpu().clone() for name, tensor in (state or model.state_dict()).items()}
+    state = model.state_dict() if state is None else state
+    state = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
     described = {
         "model": model.name,
         "config": json.dumps(dataclasses.asdict(model.config)),
         "preprocessing": model.preprocessing.to_json(),
     }
     Path(path).write_bytes(save(state, metadata={**described, **metadata}))  # readable by whom other files are
+
+
+def weights_file(path: str | Path) -> Path:
+    """Find the weights that a user means by a run folder or a file."""
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"there is no run folder or weights file {path}")
+    if not path.is_dir():
+        return path
+    if not (path / "best.safetensors").is_file():
+        raise UserError(f"{path} holds no best.safetensors; a run writes it at its first evaluation")
+    return path / "best.safetensors"
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -196,7 +210,20 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(str(path), framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is no whole safetensors file ({error}); make it again or copy it again") from None
+        raise UserError(
+            f"{path} is no whole safetensors file ({error}); make it again or copy it again, or convert it first if "
+            "others made it: python -m spvit_mini.convert"
+        ) from None
+
+
+def read_metadata(metadata: dict[str, str], what: str, *, source: str | Path) -> Any:
+    """Read what a weights file's metadata say of `what` ("config", "classes"), as JSON; None if they say nothing."""
+    try:
+        return json.loads(metadata[what]) if what in metadata else None
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"the {what} in {source} cannot be read ({error}); make the file again or copy it again"
+        ) from None
 
 
 def load_state(model: nn.Module, state: dict[str, Tensor], *, source: str) -> None:
@@ -206,9 +233,14 @@ def load_state(model: nn.Module, state: dict[str, Tensor], *, source: str) -> No
     """
     state = fit_grid(model, state)
     if differ := differences(model, state):
-        more = f", and {len(differ) - 3} more" if len(differ) > 3 else ""
-        raise UserError(f"{source} does not fit {model.name}: it {'; it '.join(differ[:3])}{more}")
+        raise unfit(model, differ, source=source)
     model.load_state_dict(state)
+
+
+def unfit(model: nn.Module, differ: list[str], *, source: str) -> UserError:
+    """Say that weights are of another model, and the first differences."""
+    more = f", and {len(differ) - 3} more" if len(differ) > 3 else ""
+    return UserError(f"{source} does not fit {model.name}: it {'; it '.join(differ[:3])}{more}")
 
 
 def fit_grid(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -236,11 +268,80 @@ def differences(model: nn.Module, state: dict[str, Tensor]) -> list[str]:
     return lacks + more + shapes
 
 
-def model_from_weights(path: str | Path) -> ViT:
-    """Rebuild the model that a weights file belongs to, from the name and configuration in its metadata."""
-    _, metadata = load_weights(path)
-    if "config" not in metadata:
+def model_from_weights(path: str | Path, *, image_size: int | tuple[int, int] | None = None) -> ViT:
+    """Rebuild the model that a weights file belongs to, from the name and configuration in its metadata.
+
+    For another `image_size`, its positions are interpolated.
+    """
+    metadata = load_weights(path)[1]
+    config = read_metadata(metadata, "config", source=path)
+    if config is None or "model" not in metadata:
         raise UserError(f"{path} does not say which model it belongs to; name one: create_model(NAME, weights=FILE)")
-    config = json.loads(metadata["config"])
-    config["image_size"] = tuple(config["image_size"])
+    config["image_size"] = tuple(config["image_size"]) if image_size is None else image_size
     return create_model(metadata["model"], weights=path, **config)
+
+
+# --- To go on learning something else --------------------------------------------------------------------------------
+
+HEADS = ("head.", "dense_head.")
+# What may differ between a model and the weights that it starts from: all else in a configuration changes what the same
+# numbers compute, also where their shapes fit. Of an attention's options, those that say how it is drawn at the start.
+FREE = ("image_size", "num_classes", "drop_path", "init_std")
+FREE_OPTIONS = ("std", "weight_std", "bias_std", "strength")
+
+
+def start_from(model: nn.Module, path: str | Path, *, classes: list[str]) -> str:
+    """Load the weights of a run folder or a weights file into a model that will learn other images.
+
+    The heads keep the start that they have in `model` where the file's classes are others, in number or by name. What
+    was learned on another grid is interpolated. Everything else must fit, in shape and in meaning.
+
+    Args:
+        model: of the same kind as the weights, for its own classes and image size.
+        path: where the weights are. Those of others come from `python -m spvit_mini.convert`.
+        classes: the names of what the model will tell apart. A file without names is taken to mean the same where it has
+            as many.
+
+    Returns a line that says what was taken and what begins anew. Raises UserError, naming the first differences, for
+    the weights of another model; the model is then as it was.
+    """
+    path = weights_file(path)
+    state, metadata = load_weights(path)
+    source = f"{path} ({metadata['model']})" if "model" in metadata else f"{path}"
+    if differ := other_options(model, read_metadata(metadata, "config", source=path) or {}):
+        raise unfit(model, differ, source=source)
+
+    named = read_metadata(metadata, "classes", source=path)
+    before = len(state["head.bias"]) if "head.bias" in state else 0
+    anew = before != len(classes) if named is None else named != classes
+    own = model.state_dict()
+    if anew:
+        state |= {name: own[name] for name in state if name.startswith(HEADS) and name in own}
+    load_state(model, state, source=source)
+
+    which = f"{metadata.get('weights', 'raw')} weights" + (f" of step {metadata['step']}" if "step" in metadata else "")
+    line = f"{path}, {which}"
+    if anew:
+        what = "head and dense head start" if "dense_head.bias" in own else "head starts"
+        others = f"{before} there" if before != len(classes) else "other ones there"
+        line += f"; the {what} anew for {len(classes)} classes ({others})"
+    else:
+        line += f", head included ({'the same' if named else 'as many'} classes)"
+    resized = {name for name in own if state[name].shape != own[name].shape}
+    kinds = ["positions"] * ("positions" in resized) + ["bias tables"] * bool(resized - {"positions"})
+    if kinds:
+        line += f"; {' and '.join(kinds)} are interpolated to {'×'.join(map(str, model.grid))} patches"
+    return line
+
+
+def other_options(model: nn.Module, config: dict[str, Any]) -> list[str]:
+    """List what a file's configuration says otherwise than the model's own, of all that weights must agree in."""
+
+    def telling(config: dict[str, Any]) -> dict[str, Any]:
+        telling = {name: value for name, value in config.items() if name not in FREE}
+        for name in {"attention_options", "odd_block_options"} & telling.keys():
+            telling[name] = {option: value for option, value in telling[name].items() if option not in FREE_OPTIONS}
+        return telling
+
+    own, there = telling(json.loads(json.dumps(dataclasses.asdict(model.config)))), telling(config)
+    return [f"has {name} {there[name]} for {own[name]}" for name in own if name in there and there[name] != own[name]]
