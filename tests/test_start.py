@@ -130,8 +130,13 @@ def test_tensors_alone_are_held_against_the_model(tmp_path):
     assert torch.equal(model.norm.weight, source.norm.weight)
     with pytest.raises(UserError, match="it lacks class_token; it lacks blocks.0.attention.gate; it lacks"):
         start_from(build("convit_mini", BIRDS, 16), tmp_path / "bare.safetensors", classes=BIRDS)
-    with pytest.raises(UserError, match="lacks dense_head"):
-        start_from(build("dense", ["oak"], 16), tmp_path / "bare.safetensors", classes=["oak"])
+
+
+def test_a_dense_head_does_not_come_from_nowhere(tmp_path):
+    path = saved(build("dense", BIRDS, 16, dense_head=False), tmp_path / "w.safetensors")
+    save_file(load_file(path), path)
+    with pytest.raises(UserError, match="it lacks dense_head.weight; it lacks dense_head.bias$"):
+        start_from(build("dense", ["oak"], 16), path, classes=["oak"])
 
 
 def test_mistakes_are_one_clear_line(tmp_path):
