@@ -106,7 +106,7 @@ def test_stopped_it_says_how_to_go_on_and_resuming_needs_no_options_again(tmp_pa
     assert f"stopped at step 2 of 6, saved in {run}; go on with: {go_on}" in out
     assert main(words(go_on)[3:]) == 0
     assert "resumed from" in capsys.readouterr().out
-    assert read_state(run / "last.pt")["step"] == 6
+    assert read_state(run / "last.pt")["position"]["step"] == 6
     assert read_recipe(run).optim.lr == 5e-4
 
 
@@ -239,12 +239,12 @@ def test_a_signal_to_the_real_process_and_all_its_workers(tmp_path, number, stat
         os.killpg(process.pid, number)
         out, err = process.communicate(timeout=60)
     assert process.returncode == status, err
-    step = read_state(tmp_path / "run" / "last.pt")["step"]
+    step = read_state(tmp_path / "run" / "last.pt")["position"]["step"]
     assert f"stopped at step {step} of 100000" in out and f"--run {tmp_path / 'run'} --resume" in out
     assert "Traceback" not in err
     done = subprocess.run([*command, "--resume", "--max-steps", str(step + 3)], **piped, env=environment)
     assert done.returncode == 0 and f"at step {step}" in done.stdout, done.stderr
-    assert read_state(tmp_path / "run" / "last.pt")["step"] == step + 3
+    assert read_state(tmp_path / "run" / "last.pt")["position"]["step"] == step + 3
 
 
 @pytest.mark.slow

@@ -203,7 +203,8 @@ def train(
                         on_evaluation(at.step, model, row)
                         model.train()
             stopped_by = team.largest(stop.signal or 0, device)
-            if run is not None and (due(save_every) or stopped_by) and (at.step, len(at.rows)) != saved:
+            wanted = due(save_every) and not at.skipped_in_a_row  # a run that goes wrong leaves the last good state
+            if run is not None and (wanted or stopped_by) and (at.step, len(at.rows)) != saved:
                 at.seconds = time.perf_counter() - began
                 state = state_of(at, recipe, data, model, optimiser, averaged, team)
                 team.agree(lambda state=state: checkpoint.save_state(run, state))

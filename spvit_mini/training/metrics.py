@@ -4,6 +4,7 @@ Sums are kept, not means: sums of parts add up exactly, whatever their sizes, al
 """
 
 import csv
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,18 +70,18 @@ class Counts:
 
     @property
     def loss(self) -> float:
-        """Mean loss per image."""
-        return float(self.loss_sum) / max(1, int(self.images))
+        """Mean loss per image; nan of none."""
+        return float(self.loss_sum) / int(self.images) if self.images else math.nan
 
     @property
     def top1(self) -> float:
         """Percent of images whose best class is right."""
-        return 100 * int(self.right) / max(1, int(self.images))
+        return 100 * int(self.right) / int(self.images) if self.images else math.nan
 
     @property
     def top5(self) -> float:
         """Percent of images whose true class is among the best five."""
-        return 100 * int(self.right5) / max(1, int(self.images))
+        return 100 * int(self.right5) / int(self.images) if self.images else math.nan
 
 
 @torch.no_grad()

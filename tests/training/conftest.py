@@ -97,8 +97,10 @@ def assert_same_run(run: Path, other: Path) -> None:
     assert metrics(run) == metrics(other)
     states = [read_state(folder / "last.pt") for folder in (run, other)]
     for state in states:
-        state["rows"] = [{k: v for k, v in row.items() if k not in TIME_COLUMNS} for row in state["rows"]]
-        del state["seconds"], state["training_seconds"]
+        at = state["position"]
+        at["rows"] = [{k: v for k, v in row.items() if k not in TIME_COLUMNS} for row in at["rows"]]
+        for name in ("seconds", "training_seconds", "data_seconds"):
+            del at[name]
     _assert_equal(*states, "state")
     best, best_too = (load_weights(folder / "best.safetensors") for folder in (run, other))
     _assert_equal(best, best_too, "best")

@@ -18,17 +18,20 @@ def a_state(step, size=2000):
     generator = torch.Generator().manual_seed(step)
     return {
         **dict.fromkeys(c.PARTS),
-        "step": step,
+        "position": {"step": step, "rows": [{"step": step, "x": 0.1}]},
         "model": {"w": torch.randn(size, generator=generator)},
-        "rows": [{"step": step, "x": 0.1}],
     }
+
+
+def step_of(state):
+    return state["position"]["step"]
 
 
 def test_a_state_comes_back_to_the_last_bit(tmp_path):
     c.save_state(tmp_path, a_state(7))
     state, path = c.load_state(tmp_path)
     assert path == tmp_path / "last.pt"
-    assert state["step"] == 7 and state["rows"] == [{"step": 7, "x": 0.1}]
+    assert state["position"] == {"step": 7, "rows": [{"step": 7, "x": 0.1}]}
     assert torch.equal(state["model"]["w"], a_state(7)["model"]["w"])
     assert not (tmp_path / "previous.pt").exists()
 
@@ -37,7 +40,7 @@ def test_the_last_two_states_are_kept_and_nothing_else(tmp_path):
     for step in (1, 2, 3):
         c.save_state(tmp_path, a_state(step))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last.pt", "previous.pt"]
-    assert [c.read_state(tmp_path / n)["step"] for n in ("last.pt", "previous.pt")] == [3, 2]
+    assert [step_of(c.read_state(tmp_path / n)) for n in ("last.pt", "previous.pt")] == [3, 2]
 
 
 def test_nothing_saved_is_no_error(tmp_path):
@@ -50,9 +53,9 @@ def test_a_kill_between_the_two_renames_goes_on_from_previous(tmp_path):
     (tmp_path / "last.pt").rename(tmp_path / "previous.pt")
     (tmp_path / "last.pt.tmp").write_bytes(b"whatever a third save had written so far")
     state, path = c.load_state(tmp_path)
-    assert (state["step"], path.name) == (2, "previous.pt")
+    assert (step_of(state), path.name) == (2, "previous.pt")
     c.save_state(tmp_path, a_state(3))
-    assert [c.read_state(tmp_path / n)["step"] for n in ("last.pt", "previous.pt")] == [3, 2]
+    assert [step_of(c.read_state(tmp_path / n)) for n in ("last.pt", "previous.pt")] == [3, 2]
     assert not (tmp_path / "last.pt.tmp").exists()
 
 
@@ -71,7 +74,7 @@ def test_a_state_cut_at_any_length_is_named_and_the_way_on_said(tmp_path, seed):
     )
     assert (tmp_path / "last.pt").read_bytes() == whole[:length]
     (tmp_path / "last.pt").unlink()
-    assert c.load_state(tmp_path)[0]["step"] == 1
+    assert step_of(c.load_state(tmp_path)[0]) == 1
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -150,7 +153,7 @@ def test_a_full_disk_is_one_line_and_the_old_states_stay(tmp_path):
     assert done.stderr.startswith(f"error: {tmp_path / 'last.pt'} could not be written (")
     assert done.stderr.count("\n") == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last.pt", "previous.pt"]
-    assert [c.read_state(tmp_path / n)["step"] for n in ("last.pt", "previous.pt")] == [2, 1]
+    assert [step_of(c.read_state(tmp_path / n)) for n in ("last.pt", "previous.pt")] == [2, 1]
 
 
 KILLED_WRITER = """
@@ -196,20 +199,8 @@ def test_killed_at_any_byte_of_a_save_there_is_always_a_whole_state(tmp_path):
     for folder in tmp_path.iterdir():
         assert (folder / "last.pt.tmp").exists()  # it was killed while writing
         state, path = c.load_state(folder)
-        assert (state["step"], path.name) == (2, "last.pt")
+        assert (step_of(state), path.name) == (2, "last.pt")
         assert torch.equal(state["model"]["w"], a_state(2)["model"]["w"])
-
-
-NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-
-
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
-def test_random_numbers_go_on_where_they_were(device):
-    torch.rand(3, device=device)
-    states = c.random_state(torch.device(device))
-    expected = torch.rand(5), torch.rand(5, device=device)
-    c.set_random_state(states)
-    assert all(torch.equal(a, b) for a, b in zip((torch.rand(5), torch.rand(5, device=device)), expected, strict=True))
 
 
 def test_a_run_folder_below_a_file(tmp_path):
@@ -236,11 +227,30 @@ def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path, held):
 
 def test_another_recipe_is_not_resumed(tmp_path):
     recipe = get_recipe("vit_mini_compass")
-    c.begin_run(tmp_path, recipe)
-    c.check_run(tmp_path, recipe.but({"data.workers": 2}), resume=True)
-    with pytest.raises(UserError, match=r"was made with optim.lr = 0.002, not 0.003"):
-        c.check_run(tmp_path, recipe.but({"optim.lr": 0.003}), resume=True)
+    with c.writing(tmp_path, recipe):
+        c.check_run(tmp_path, recipe.but({"data.workers": 2}), resume=True)
+        with pytest.raises(UserError, match=r"was made with optim.lr = 0.002, not 0.003"):
+            c.check_run(tmp_path, recipe.but({"optim.lr": 0.003}), resume=True)
     assert c.read_recipe(tmp_path) == recipe
+
+
+def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path):
+    """The first is another process, which is then killed."""
+    recipe = get_recipe("vit_mini_compass")
+    code = (
+        "import sys, time; from pathlib import Path; from spvit_mini.training import checkpoint, get_recipe\n"
+        "with checkpoint.writing(Path(sys.argv[1]), get_recipe('vit_mini_compass')): print('in', flush=True); time.sleep(99)"
+    )
+    first = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
+    assert first.stdout.readline() == b"in\n"
+    with pytest.raises(UserError, match="another process is training in .*--run"), c.writing(tmp_path, recipe):
+        pass
+    first.kill()
+    first.wait()
+    first.stdout.close()
+    for _ in range(2):  # and each gives it back
+        with c.writing(tmp_path, recipe):
+            pass
 
 
 def test_a_broken_recipe_is_named(tmp_path):

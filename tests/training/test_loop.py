@@ -144,7 +144,7 @@ def test_a_run_folder_holds_what_it_should(tiny, tmp_path):
     run = tmp_path / "deep" / "run"
     result = train(tiny, run=run, progress=False)
     assert sorted(p.name for p in run.iterdir()) == [
-        "best.safetensors", "last.pt", "metrics.csv", "previous.pt", "recipe.json",
+        ".lock", "best.safetensors", "last.pt", "metrics.csv", "previous.pt", "recipe.json",
     ]  # fmt: skip
     rows = read_rows(run / "metrics.csv")
     assert [row["val_top1"] for row in rows] == pytest.approx([row["val_top1"] for row in result.rows], rel=1e-5)
@@ -175,11 +175,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_overwrites_nothing(tiny, tm
     broken = torch.nn.Linear.forward
     try:
         torch.nn.Linear.forward = lambda self, x: broken(self, x) * float("nan")
-        with pytest.raises(UserError, match=r"not finite.*Try a lower optim.lr"):
+        with pytest.raises(UserError, match=r"not finite in 5 steps in a row, up to step 8.*Try a lower optim.lr"):
             train(tiny, run=run, resume=True, progress=False)
     finally:
         torch.nn.Linear.forward = broken
-    assert {p.name: p.read_bytes() for p in run.iterdir()} == before
+    after = {p.name: p.read_bytes() for p in run.iterdir()}
+    assert all(after[name] == before[name] for name in before if name != "metrics.csv")  # a row at step 5 told of it
 
 
 def test_bfloat16_is_near_float32(tiny):

@@ -92,7 +92,7 @@ def test_a_signal_saves_and_ends_after_the_step_at_hand(tiny, whole, tmp_path, m
     assert (result.step, result.steps, result.stopped_by) == (7, 12, number)
     assert signal.getsignal(number) is before
     assert "saving and stopping" in capfd.readouterr().err
-    assert checkpoint.read_state(tmp_path / "run" / "last.pt")["step"] == 7
+    assert checkpoint.read_state(tmp_path / "run" / "last.pt")["position"]["step"] == 7
     assert train(tiny, run=tmp_path / "run", resume=True, progress=False).stopped_by is None
     assert_same_run(whole, tmp_path / "run")
 
@@ -117,7 +117,7 @@ def test_a_signal_in_an_evaluation_does_not_wait_for_its_end(tiny, whole, tmp_pa
         result = train(tiny, run=tmp_path / "run", progress=False)
     at = [5, 10, 12][count - 1]
     assert (result.step, len(result.rows), result.stopped_by) == (at, count - 1, signal.SIGTERM)
-    assert checkpoint.read_state(tmp_path / "run" / "last.pt")["step"] == at
+    assert checkpoint.read_state(tmp_path / "run" / "last.pt")["position"]["step"] == at
     assert [row["step"] for row in train(tiny, run=tmp_path / "run", resume=True, progress=False).rows] == [5, 10, 12]
     assert_same_run(whole, tmp_path / "run")
 
