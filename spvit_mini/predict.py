@@ -10,7 +10,6 @@ attention rollout, the relevance of each patch for the best class, and the spati
 cannot be read costs one line on stderr and exit status 2; the others are predicted all the same.
 """
 
-import json
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -29,13 +28,13 @@ from torch import Tensor
 from . import plots
 from .data.images import ENDINGS, BadImage, read_image
 from .errors import UserError, run_program
-from .evaluate import weights_file
 from .explain import attention_rollout, class_relevance, gates, lay_over, priors
+from .trained import Which, open_trained
 from .training.commandline import parse
 from .training.loop import choose_device
 from .training.recipe import Recipe
 from .vit import ViT
-from .zoo import load_weights, model_from_weights, transforms_for
+from .zoo import read_metadata, transforms_for
 
 PROGRAM = "python -m spvit_mini.predict"
 
@@ -52,6 +51,10 @@ class Arguments:
     """The folder for the pictures; made if missing."""
     top: int = 5
     """How many classes to name for each image."""
+    weights: Which = "best"
+    """Of a run folder: the weights that scored best, or the newest, raw (as they are trained) or averaged."""
+    image_size: int | None = None
+    """Side in pixels of what the model sees of an image; if not given, what its weights were made for."""
     device: str = "auto"
     """Where to compute: auto (CUDA if there, else MPS, else CPU), cpu, cuda, cuda:1, mps."""
     seed: int = 0
@@ -74,9 +77,9 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"--top is {arguments.top}; at least 1 class is named for an image")
 
     torch.manual_seed(arguments.seed)
-    path = weights_file(Path(argv[0]))
-    model = model_from_weights(path).eval()
-    classes = class_names(load_weights(path)[1], model.config.num_classes, source=path)
+    path = Path(argv[0])
+    model, metadata = open_trained(path, weights=arguments.weights, image_size=arguments.image_size)
+    classes = class_names(metadata, model.config.num_classes, source=path)
     device, _ = choose_device(Recipe(device=arguments.device, precision="float32"))
     model.to(device)
     if arguments.explain:
@@ -111,9 +114,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def class_names(metadata: dict[str, str], count: int, *, source: Path) -> list[str]:
     """Take the names of the classes out of a weights file's metadata; numbers where it has none."""
-    if "classes" not in metadata:
+    names = read_metadata(metadata, "classes", source=source)
+    if names is None:
         return [f"class {label}" for label in range(count)]
-    names = json.loads(metadata["classes"])
     if len(names) != count:
         raise UserError(f"{source} names {len(names)} classes, but its model tells {count} apart; write it again")
     return names

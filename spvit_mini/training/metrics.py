@@ -5,7 +5,7 @@ Sums are kept, not means: sums of parts add up exactly, whatever their sizes, al
 
 import csv
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,9 +86,17 @@ class Counts:
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], *, device: torch.device, precision: torch.dtype
+    model: nn.Module,
+    loader: Iterable[tuple[Tensor, Tensor]],
+    *,
+    device: torch.device,
+    precision: torch.dtype,
+    watch: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Counts:
-    """Score all images of a loader (or of any batches) with plain cross-entropy. The model's mode is left as it was."""
+    """Score all images of a loader (or of any batches) with plain cross-entropy. The model's mode is left as it was.
+
+    `watch` sees the logits (B, classes) and the labels (B,) of each batch.
+    """
     counts = Counts.zero(device)
     was_training = model.training
     model.eval()
@@ -97,6 +105,8 @@ def evaluate(
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
             logits = model(images)
         counts.add(logits, labels, F.cross_entropy(logits.float(), labels, ignore_index=-1, reduction="sum"))
+        if watch is not None:
+            watch(logits, labels)
     model.train(was_training)
     return counts
 
