@@ -52,7 +52,8 @@ def name_of(device: torch.device) -> str:
     """Name a device as its maker does; a CPU by the number of threads that torch uses."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type.upper()
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}" if device.type == "cpu" else device.type.upper()
 
 
 def peak_flops(name: str, precision: torch.dtype) -> float | None:

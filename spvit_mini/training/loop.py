@@ -21,12 +21,14 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
+from ..cost import multiply_adds
 from ..data import Data, TrainBatches, load_data
 from ..data.streams import seed_of
 from ..errors import UserError
 from ..vit import ViT
 from ..zoo import create_model, save_weights
 from . import checkpoint
+from .devices import mfu, name_of, peak_flops
 from .display import Display, introduce
 from .distributed import (
     Share,
@@ -126,6 +128,7 @@ def train(
             **recipe.model.overrides(),
         ).to(device)
         model.preprocessing, model.checkpointing = data.preprocessing, recipe.checkpointing
+        cost, peak = multiply_adds(model)["total"], peak_flops(name_of(device), precision)
         averaged = None
         if recipe.ema is not None:
             averaged = AveragedModel(model, multi_avg_fn=average(recipe.ema), use_buffers=True)
@@ -160,10 +163,13 @@ def train(
         batches = iter(DataLoader(data.train, batch_sampler=order, **loading))
         val_loader = DataLoader(Share(data.val, team), batch_size=micro, **loading)
 
-        display = until_done.enter_context(Display(progress=progress and team.main, start=first, last=last))
+        display = until_done.enter_context(
+            Display(recipe, progress=progress and team.main, start=first, last=last, classes=len(data.classes))
+        )
         stop = until_done.enter_context(Stop(run is not None))
         where = f"{run}" if run else "not kept (no run folder)"
-        display.say(introduce(model, recipe, data, steps=total, device=device, precision=precision, run=where))
+        told = {"steps": total, "device": device, "precision": precision, "run": where, "processes": team.world}
+        display.say(introduce(model, recipe, data, **told))
         if resumed_from is not None:
             display.say(f"resumed from {resumed_from} at step {first}")
         elif resume:
@@ -195,6 +201,7 @@ def train(
                         epoch=at.step / steps_per_epoch,
                         images=at.step * batch,
                     )
+                    row["mfu"] = mfu(row["images_per_second"], multiply_adds=cost, peak=peak, devices=team.world)
                     display.evaluated(row)
                     if run is not None:
                         record(run, model, averaged, recipe, data, at.rows, team)
@@ -220,11 +227,11 @@ def train(
             for group in optimiser.param_groups:
                 group["lr"] = at.lr * group["lr_scale"]
             optimiser.zero_grad(set_to_none=True)
-            counts, started = Counts.zero(device), time.perf_counter()
+            counts, started, waited = Counts.zero(device), time.perf_counter(), 0.0
             for i in range(micro_batches):
                 waiting = time.perf_counter()
                 micro_batch = next(batches)
-                at.data_seconds += time.perf_counter() - waiting
+                waited += time.perf_counter() - waiting
                 with gradients_kept(learner, last=i == micro_batches - 1):
                     loss, logits, labels = objective(learner, micro_batch, seeds=(recipe.seed, at.step, team.rank, i, 0))
                     (loss / micro_batches).backward()
@@ -239,8 +246,9 @@ def train(
                 check_skipped(at)
 
             at.step += 1
-            at.training_seconds += time.perf_counter() - started
-            display.stepped(at.counts, at.training_seconds)
+            took = time.perf_counter() - started
+            at.training_seconds, at.data_seconds = at.training_seconds + took, at.data_seconds + waited
+            display.stepped(at.counts, seconds=took, waited=waited)
 
         if data.skipped:
             display.say(f"{len(data.skipped)} bad image files were left out, {data.skipped[0]} first")

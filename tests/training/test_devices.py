@@ -93,7 +93,9 @@ def test_a_published_speed_gives_the_utilisation_that_others_counted():
 
 
 def test_a_device_is_named(monkeypatch):
-    assert name_of(torch.device("cpu")) == f"CPU, {torch.get_num_threads()} threads"
+    for threads, text in ((1, "CPU, 1 thread"), (3, "CPU, 3 threads")):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert name_of(torch.device("cpu")) == text
     assert name_of(torch.device("mps")) == "MPS"
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"NVIDIA {device.index}")
     assert name_of(torch.device("cuda:3")) == "NVIDIA 3"
