@@ -59,7 +59,7 @@ def test_a_kill_between_the_two_renames_goes_on_from_previous(tmp_path):
     assert not (tmp_path / "last.pt.tmp").exists()
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(50))
 def test_a_state_cut_at_any_length_is_named_and_the_way_on_said(tmp_path, seed):
     for step in (1, 2):
         c.save_state(tmp_path, a_state(step))
