@@ -293,7 +293,7 @@ def in_cache(attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor) -> 
     time at 14×14. Elsewhere, and where a compiler sees the whole, the batch goes through at once.
     """
     images = max(1, CACHE // (q.shape[1] * q.shape[2] ** 2 * q.element_size()))
-    if q.device.type != "cpu" or images >= len(q) or torch.compiler.is_compiling():
+    if q.device.type != "cpu" or torch.compiler.is_compiling() or images >= len(q):
         return attend(q, k, v)
     return torch.cat([attend(*part) for part in zip(q.split(images), k.split(images), v.split(images), strict=True)])
 

@@ -150,7 +150,7 @@ class CaiT(ViT):
                 x = torch.utils.checkpoint.checkpoint(block, x, grid, use_reentrant=False)
             else:
                 x = block(x, grid)
-        token = self.class_token.expand(len(x), -1, -1).to(x.dtype)
+        token = self.class_token.expand(x.shape[0], -1, -1).to(x.dtype)
         for block in self.class_blocks:
             token = block(token, grid, x)
         return self.norm(torch.cat([token, x], dim=1))

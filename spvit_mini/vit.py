@@ -235,7 +235,7 @@ class ViT(nn.Module):
         x = x.flatten(2).transpose(1, 2)  # (B, R·C, D)
         for i, block in enumerate(self.blocks):
             if self.class_token is not None and i == self.config.class_enters:
-                x = torch.cat([self.class_token.expand(len(x), -1, -1).to(x.dtype), x], dim=1)
+                x = torch.cat([self.class_token.expand(x.shape[0], -1, -1).to(x.dtype), x], dim=1)
             if self.checkpointing and self.training:
                 x = torch.utils.checkpoint.checkpoint(block, x, grid, use_reentrant=False)
             else:

@@ -181,12 +181,17 @@ def save_weights(
     """
     state = model.state_dict() if state is None else state
     state = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
-    described = {
+    content = save(state, metadata={**describe(model), **metadata})
+    Path(path).write_bytes(content)  # save_file would make a file that no one else may read
+
+
+def describe(model: nn.Module) -> dict[str, str]:
+    """Say what someone must know of a model to rebuild it, and to prepare images for it."""
+    return {
         "model": model.name,
         "config": json.dumps(dataclasses.asdict(model.config)),
         "preprocessing": model.preprocessing.to_json(),
     }
-    Path(path).write_bytes(save(state, metadata={**described, **metadata}))  # readable by whom other files are
 
 
 def weights_file(path: str | Path) -> Path:
