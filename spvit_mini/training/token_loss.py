@@ -1,0 +1,87 @@
+"""Learning from token labels: what a crop's patches should say, and the loss of not saying it (Jiang et al. 2021, LV-ViT).
+
+    loss = CE(class token, what the teacher sees in the whole crop) + weight · mean over patches CE(patch, what it sees there)
+
+The teacher's map is of the whole image. The part of it that a crop shows is resampled to the crop's patches by RoI-align,
+as logits, and then goes through a softmax; the whole crop is a single such patch. The released code does so too, but for
+one slip: it hands the box over as (top, left, bottom, right) to a function that takes (left, top, right, bottom), and so
+looks at a part of the map that is mirrored about the diagonal. Here it looks at the part that the crop shows.
+
+MixToken is CutMix among patches: a box of each image's tokens comes from its partner in the reversed batch. The patches'
+logits are brought back to their own images by the model, so only the class token's target is mixed, by the area.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import roi_align
+
+from ..data.token_labels import View
+from ..geometry import Grid
+from ..vit import Box
+
+
+def targets(view: View, grid: Grid, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Make soft labels of a batch's crops: for their patches (B, R·C, classes), and for each as a whole (B, classes).
+
+    Sums to 1 over the classes; a class that the map does not list has the score 0. Float32, on the device of the view.
+
+    Args:
+        view: batched, see `View`.
+        grid: (R, C), rows and columns of patches of a crop.
+        num_classes: how many classes there are.
+    """
+    scores, classes = view.scores.float().permute(0, 3, 1, 2), view.classes.long().permute(0, 3, 1, 2)  # (B, top, rows, cols)
+    rows, cols = scores.shape[-2:]
+    dense = scores.new_zeros(len(scores), num_classes, rows, cols).scatter_add_(1, classes, scores)
+    top, left, bottom, right = view.box.unbind(1)
+    number = torch.arange(len(scores), device=scores.device)
+    boxes = torch.stack([number, left * cols, top * rows, right * cols, bottom * rows], dim=1)  # in cells
+    patches = roi_align(dense, boxes, tuple(grid), aligned=True)  # (B, classes, R, C)
+    patches = torch.where(view.mirrored[:, None, None, None], patches.flip(-1), patches)
+    whole = roi_align(dense, boxes, (1, 1), aligned=True)
+    return patches.flatten(2).transpose(1, 2).softmax(-1), whole.flatten(1).softmax(-1)
+
+
+def dense_loss(
+    class_logits: Tensor,
+    patch_logits: Tensor,
+    class_target: Tensor,
+    patch_targets: Tensor,
+    *,
+    dense_weight: float,
+    smoothing: float = 0.0,
+) -> Tensor:
+    """Add the class token's loss and `dense_weight` times the mean loss of the patches.
+
+    Args:
+        class_logits, class_target: (B, classes); the target is a distribution.
+        patch_logits, patch_targets: (B, R·C, classes).
+        dense_weight: 1 in the released code.
+        smoothing: share of all targets that is spread evenly over the classes, as in the released code.
+    """
+    of_class = F.cross_entropy(class_logits.float(), class_target, label_smoothing=smoothing)
+    patches = patch_logits.float().flatten(0, 1), patch_targets.flatten(0, 1)
+    return of_class + dense_weight * F.cross_entropy(*patches, label_smoothing=smoothing)
+
+
+def draw_box(grid: Grid, alpha: float, *, random: np.random.RandomState) -> Box:
+    """Draw MixToken's box, in patches, as CutMix does (Yun et al. 2019): the part kept, λ, is from Beta(α, α).
+
+    Its sides are √(1 − λ) of the grid's, rounded down to an even number of patches; its centre is any patch; what leaves
+    the grid is cut off. So the part that is really kept is not λ: `mix_classes` counts it.
+    """
+    share = np.sqrt(1 - random.beta(alpha, alpha))
+    ends = []
+    for side in grid:
+        half, centre = int(side * share) // 2, random.randint(side)
+        ends.append((max(0, centre - half), min(side, centre + half)))
+    (top, bottom), (left, right) = ends
+    return top, left, bottom, right
+
+
+def mix_classes(target: Tensor, box: Box, grid: Grid) -> Tensor:
+    """Mix each target, (B, classes), with that of the partner in the reversed batch, by the patches that each holds."""
+    taken = (box[2] - box[0]) * (box[3] - box[1]) / (grid[0] * grid[1])
+    return (1 - taken) * target + taken * target.flip(0)
