@@ -26,8 +26,9 @@ from ..data import Data, TrainBatches, load_data
 from ..data.streams import seed_of
 from ..errors import UserError
 from ..vit import ViT
-from ..zoo import create_model, save_weights
+from ..zoo import create_model, save_weights, start_from
 from . import checkpoint
+from .board import Board
 from .devices import mfu, name_of, peak_flops
 from .display import Display, introduce
 from .distributed import (
@@ -48,6 +49,7 @@ from .optim import average, lr_at, make_optimiser
 from .recipe import Recipe
 from .signals import Stop, leave_signals_to_the_parent
 from .state import Position, restore, state_of
+from .summary import begin_part, end_part
 
 MOST_SKIPPED = 5  # steps in a row whose gradient is not finite, before a run is given up
 
@@ -77,6 +79,7 @@ def train(
     max_steps: int | None = None,
     progress: bool = True,
     on_evaluation: Callable[[int, ViT, dict[str, Any]], None] | None = None,
+    tensorboard: bool = False,
 ) -> Result:
     """Train a model by a recipe.
 
@@ -90,6 +93,7 @@ def train(
         progress: print what is trained and a line per evaluation; on a terminal a bar as well.
         on_evaluation: called as on_evaluation(step, model, row) after each evaluation, with the model in eval mode. It
             may draw random numbers; a step's own are seeded anew.
+        tensorboard: write the rows for TensorBoard too (see board.py).
 
     With a run folder, SIGINT and SIGTERM save and end the run after the step at hand, or in the middle of an
     evaluation, which the resumed run makes anew; a second signal ends it at once.
@@ -101,9 +105,10 @@ def train(
     run, resume = run and Path(run), resume or restarted()
     with ExitStack() as until_done:
         team = until_done.enter_context(joined(device))
+        board = until_done.enter_context(Board(run)) if tensorboard else None
         if run is not None:
             team.agree(lambda: checkpoint.check_run(run, recipe, resume=resume))
-        data = load_data(recipe.data, recipe.augment, seed=recipe.seed)
+        data = load_data(recipe.data, recipe.augment, seed=recipe.seed, token_labels=recipe.token_labels.folder)
 
         # Lengths, in steps; images of a batch, here and at once; learning rates of this batch.
         batch = recipe.batch
@@ -119,7 +124,8 @@ def train(
         scale = batch / (recipe.optim.lr_batch or batch)
         start_lr, peak_lr, final_lr = (scale * lr for lr in (recipe.optim.warmup_lr, recipe.optim.lr, recipe.optim.final_lr))
 
-        # The model, the same in every process.
+        # The model, the same in every process, and what it begins with: a state of this run, other weights, or chance.
+        found = checkpoint.load_state(run) if run is not None and resume else None
         torch.manual_seed(recipe.seed)
         model = create_model(
             recipe.model.name,
@@ -129,6 +135,9 @@ def train(
         ).to(device)
         model.preprocessing, model.checkpointing = data.preprocessing, recipe.checkpointing
         cost, peak = multiply_adds(model)["total"], peak_flops(name_of(device), precision)
+        begins = "no state to resume from yet: starting at step 0" if resume and not found else None
+        if recipe.start is not None and not found:
+            begins = f"begins with {start_from(model, recipe.start, classes=data.classes)}"
         averaged = None
         if recipe.ema is not None:
             averaged = AveragedModel(model, multi_avg_fn=average(recipe.ema), use_buffers=True)
@@ -141,15 +150,19 @@ def train(
 
         # How far it has come.
         at = Position(counts=Counts.zero(device))
-        resumed_from = None
-        if run is not None and resume and (found := checkpoint.load_state(run)):
-            state, resumed_from = found
-            at = restore(state, resumed_from, recipe, data, model, optimiser, averaged, team=team, device=device)
+        if found:
+            state, source = found
+            at = restore(state, source, recipe, data, model, optimiser, averaged, team=team, device=device)
+            begins = f"resumed from {source} at step {at.step}"
         first = at.step
+        facts = {"steps": total, "device": device, "precision": precision, "processes": team.world}
         if run is not None:
             team.agree(lambda: until_done.enter_context(checkpoint.writing(run, recipe)) and None)
             if team.main:
                 write_rows(run / "metrics.csv", at.rows)  # cuts the rows after a resumed state; they will be made again
+            team.agree(lambda: begin_part(run, model, data, step=first, multiply_adds=cost, **facts))
+        if board is not None and team.main:
+            board.begin(at.rows)
 
         loading = {
             "num_workers": recipe.data.workers,
@@ -168,12 +181,9 @@ def train(
         )
         stop = until_done.enter_context(Stop(run is not None))
         where = f"{run}" if run else "not kept (no run folder)"
-        told = {"steps": total, "device": device, "precision": precision, "run": where, "processes": team.world}
-        display.say(introduce(model, recipe, data, **told))
-        if resumed_from is not None:
-            display.say(f"resumed from {resumed_from} at step {first}")
-        elif resume:
-            display.say(f"no state to resume from in {run} yet: starting at step 0")
+        display.say(introduce(model, recipe, data, run=where, **facts))
+        if begins:
+            display.say(begins)
 
         def due(every: int) -> bool:
             return at.step > 0 and (at.step % max(1, every) == 0 or at.step >= last)
@@ -205,6 +215,8 @@ def train(
                     display.evaluated(row)
                     if run is not None:
                         record(run, model, averaged, recipe, data, at.rows, team)
+                    if board is not None and team.main:
+                        board.add(row)
                     if on_evaluation is not None:
                         model.eval()
                         on_evaluation(at.step, model, row)
@@ -252,6 +264,8 @@ def train(
 
         if data.skipped:
             display.say(f"{len(data.skipped)} bad image files were left out, {data.skipped[0]} first")
+        if run is not None:
+            team.agree(lambda: end_part(run, step=at.step, bad_images=len(data.skipped)))
 
     return Result(model, at.rows, at.step, total, stopped_by or None, averaged and averaged.module)
 

@@ -80,3 +80,48 @@ def test_a_loader_passes_keys_on_in_order(workers):
     assert [batch for batch in islice(iter(loader), 7)] == [
         [tuple(key) for key in batch] for batch in first(batches, 7)
     ]
+
+
+@pytest.mark.parametrize("repeats", [2, 3])
+def test_repeated_views_come_together_in_an_epoch_of_as_many_steps(repeats):
+    plain, repeated = TrainBatches(24, 6, 5), TrainBatches(24, 6, 5, repeats=repeats)
+    assert repeated.steps_per_epoch == plain.steps_per_epoch == 4
+    order = [key.index for batch in first(plain, 4) for key in batch]
+    for step, batch in enumerate(first(repeated, 4)):
+        expected = order[6 // repeats * step : 6 // repeats * (step + 1)]
+        assert batch == [Key(0, index, copy) for copy in range(repeats) for index in expected]
+
+
+def test_neighbours_in_a_batch_of_repeated_views_are_different_images():
+    """MixUp mixes neighbours, the last with the first: an image with itself would teach nothing."""
+    for batch in first(TrainBatches(48, 12, 0, repeats=3), 8):
+        assert all(a.index != b.index for a, b in zip(batch, [*batch[1:], batch[0]], strict=True))
+
+
+def test_repeats_that_do_not_divide_a_batch_still_give_each_view_once():
+    keys = [key for batch in first(TrainBatches(20, 5, 1, repeats=3), 4) for key in batch]
+    assert len(keys) == len(set(keys)) == 20
+    assert len({key.index for key in keys}) == 7  # ⌈20 / 3⌉
+
+
+@pytest.mark.parametrize(("world", "micro"), [(1, 4), (2, None), (2, 2), (3, 1), (4, 3)])
+@pytest.mark.parametrize("repeats", [1, 3])
+@pytest.mark.parametrize("start", [0, 3])
+def test_processes_and_micro_batches_share_a_batch_out(world, micro, repeats, start):
+    whole = first(TrainBatches(40, 12, 7, start, repeats=repeats), 5)
+    count = 12 // (world * (micro or 12 // world))
+    parts = [
+        first(TrainBatches(40, 12, 7, start, repeats=repeats, rank=rank, world=world, micro=micro), 5 * count)
+        for rank in range(world)
+    ]
+    for step, batch in enumerate(whole):
+        own = [[key for part in parts[rank][step * count : (step + 1) * count] for key in part] for rank in range(world)]
+        assert all(own[rank] == batch[rank::world] for rank in range(world))
+        assert sorted(key for part in own for key in part) == sorted(batch)
+
+
+def test_a_batch_that_cannot_be_shared_evenly_is_refused():
+    with pytest.raises(UserError, match="a batch of 10 images cannot be shared evenly by 4 processes; change batch"):
+        TrainBatches(40, 10, 0, world=4)
+    with pytest.raises(UserError, match="by 2 processes with micro-batches of 4; change batch or micro_batch"):
+        TrainBatches(40, 12, 0, world=2, micro=4)

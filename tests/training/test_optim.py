@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 from spvit_mini import create_model
-from spvit_mini.training.optim import OptimOptions, lr_at, make_optimiser, parameter_groups
+from spvit_mini.training.optim import OptimOptions, average, lr_at, make_optimiser, parameter_groups
 
 
 def test_learning_rates_by_hand():
@@ -72,3 +73,62 @@ def test_two_steps_of_the_optimiser_by_hand(seed):
         optimiser.step()
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.detach(), expected[name], rtol=1e-9, atol=1e-12)
+
+
+def test_warm_up_from_a_rate_and_a_cool_down_by_hand():
+    at = [lr_at(s, peak=1.0, final=0.2, warmup=1, total=6, start=0.5, cooldown=2) for s in range(6)]
+    middle = 0.2 + 0.4 * (1 + math.cos(math.pi / 3)), 0.2 + 0.4 * (1 + math.cos(2 * math.pi / 3))
+    assert at == pytest.approx([0.75, 1.0, *middle, 0.2, 0.2])
+
+
+@pytest.mark.parametrize("name", ["spvit_mini", "cait_xxs24"])
+def test_layer_decay_by_hand(name):
+    options = {"depth": 3, "dim": 16, "heads": 2, "image_size": 32}
+    model = create_model(name, **options, **({"pool": "class"} if name == "spvit_mini" else {"class_depth": 2}))
+    last = 4 if name == "spvit_mini" else 6
+    layers = {"embed": 0, "positions": 0, "class_token": 0, "norm": last, "head": last}
+    groups = parameter_groups(model, 0.05, layer_decay=0.5)
+    scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+    assert len(scale) == len(list(model.parameters()))
+    for parameter_name, parameter in model.named_parameters():
+        first, second, *_ = parameter_name.split(".") + [""]
+        layer = {"blocks": lambda i: 1 + i, "class_blocks": lambda i: 4 + i}.get(first, lambda _: None)
+        expected = layers[first] if first in layers else layer(int(second))
+        assert scale[id(parameter)] == 0.5 ** (last - expected), parameter_name
+    decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    for group in parameter_groups(model, 0.05):
+        assert group["lr_scale"] == 1.0 and {decays[id(p)] for p in group["params"]} == {group["weight_decay"]}
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_average_of_weights_by_hand(seed):
+    """Against the definition in float64; also a count, which is copied, and no link to the model's own tensors."""
+    generator = torch.Generator().manual_seed(seed)
+    model = torch.nn.BatchNorm1d(5).double()
+    averaged = AveragedModel(model, multi_avg_fn=average(0.9), use_buffers=True)
+    expected = None
+    for n in range(12):
+        for tensor in (model.weight.data, model.running_mean):
+            tensor.copy_(torch.randn(5, dtype=torch.float64, generator=generator))
+        model.num_batches_tracked += 2
+        averaged.update_parameters(model)
+        values = torch.stack([model.weight.data, model.running_mean]).clone()
+        decay = min(0.9, (1 + n) / (10 + n))
+        expected = values if expected is None else decay * expected + (1 - decay) * values
+        mine = averaged.module
+        torch.testing.assert_close(torch.stack([mine.weight.data, mine.running_mean]), expected, rtol=1e-6, atol=1e-6)
+        assert mine.num_batches_tracked == 2 * (n + 1)
+    assert decay == pytest.approx(12 / 21)
+    model.weight.data.fill_(100.0)
+    assert averaged.module.weight.max() < 50
+
+
+def test_an_average_with_a_long_memory_keeps_its_precision():
+    """1 − 0.99996 in single precision is wrong by a thousandth; the change must not be."""
+    model = torch.nn.Linear(1, 1, bias=False).double()
+    averaged = AveragedModel(model, multi_avg_fn=average(0.99996))
+    averaged.module.weight.data.zero_()
+    model.weight.data.fill_(1.0)
+    averaged.n_averaged += 10_000_000
+    averaged.update_parameters(model)
+    assert averaged.module.weight.item() == pytest.approx(4e-5, rel=1e-6)

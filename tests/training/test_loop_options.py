@@ -1,0 +1,132 @@
+"""What a recipe can ask of the loop beyond plain steps: averaged weights, scaled rates, weights to begin with, and more."""
+
+import pytest
+import torch
+
+from spvit_mini import load_weights
+from spvit_mini.errors import UserError
+from spvit_mini.training import train
+from spvit_mini.training.checkpoint import read_state
+from spvit_mini.training.loop import top1
+from spvit_mini.training.metrics import read_rows
+
+
+def parameters(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_the_average_is_that_of_the_weights_after_each_step(tiny, tmp_path):
+    """Weights after each step, from runs of that many steps, averaged by hand; it is scored, saved and comes back."""
+    recipe = tiny.but({"ema": 0.8, "length": "4 steps", "evaluate_every": "4 steps", "save_every": "4 steps"})
+    after = [parameters(train(recipe, max_steps=n, progress=False).model).double() for n in (1, 2, 3, 4)]
+    expected = after[0]
+    for n, weights in enumerate(after[1:], start=1):
+        decay = min(0.8, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * weights
+    result = train(recipe, run=tmp_path / "run", progress=False)
+    torch.testing.assert_close(parameters(result.ema).double(), expected, rtol=1e-5, atol=1e-6)
+    (row,) = read_rows(tmp_path / "run" / "metrics.csv")
+    assert row["ema_top1"] == pytest.approx(result.rows[0]["ema_top1"], rel=1e-5)
+    assert row["ema_loss"] != row["val_loss"]
+    saved = read_state(tmp_path / "run" / "last.pt")["ema"]
+    for name, value in result.ema.state_dict().items():
+        assert torch.equal(saved[f"module.{name}"], value)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.99])
+def test_best_weights_say_whether_they_are_averaged(tiny, tmp_path, decay):
+    """With decay 0 the average is the weights themselves; a tie is the raw ones'."""
+    result = train(tiny.but({"ema": decay, "evaluate_every": "1 step"}), run=tmp_path / "run", progress=False)
+    state, metadata = load_weights(tmp_path / "run" / "best.safetensors")
+    best = result.best
+    assert top1(best) == max(max(row["val_top1"], row["ema_top1"]) for row in result.rows)
+    assert metadata["weights"] == ("averaged" if best["ema_top1"] > best["val_top1"] else "raw")
+    assert metadata["step"] == str(best["step"]) and float(metadata["val_top1"]) == pytest.approx(top1(best), rel=1e-5)
+    if decay == 0:
+        assert metadata["weights"] == "raw"
+        assert all(row["ema_top1"] == row["val_top1"] for row in result.rows)
+
+
+def test_learning_rates_follow_the_batch(tiny):
+    """A rate of 0.002 for a batch of 40 is one of 0.001 for 20: all three rates."""
+    options = {"optim.warmup_lr": 1e-4, "optim.cooldown": "2 steps", "evaluate_every": "1 step"}
+    plain = train(tiny.but(options), progress=False)
+    halves = {f"optim.{name}": value / 2 for name, value in (("lr", 2e-3), ("final_lr", 1e-5), ("warmup_lr", 1e-4))}
+    scaled = train(tiny.but(options | {"optim.lr_batch": 40}), progress=False)
+    by_hand = train(tiny.but(options | halves), progress=False)
+    assert [row["lr"] for row in scaled.rows] == pytest.approx([row["lr"] / 2 for row in plain.rows])
+    assert torch.equal(parameters(scaled.model), parameters(by_hand.model))
+    assert [row["lr"] for row in plain.rows][-2:] == [1e-5, 1e-5]
+
+
+@pytest.mark.parametrize(("micro", "pool"), [(10, "mean"), (5, "mean"), (4, "class")])
+def test_accumulated_gradients_are_those_of_the_whole_batch(tiny, micro, pool):
+    """Stochastic depth off, which draws anew for each micro-batch."""
+    recipe = tiny.but({"model.drop_path": 0.0, "model.pool": pool, "optim.clip": 0.5})
+    whole, parts = train(recipe, progress=False), train(recipe.but({"micro_batch": micro}), progress=False)
+    for row, other in zip(whole.rows, parts.rows, strict=True):
+        assert row["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
+    torch.testing.assert_close(parameters(whole.model), parameters(parts.model), rtol=1e-3, atol=1e-5)
+
+
+def test_gradient_checkpointing_changes_nothing(tiny):
+    first, again = train(tiny, progress=False), train(tiny.but({"checkpointing": True}), progress=False)
+    assert again.model.checkpointing
+    assert torch.equal(parameters(first.model), parameters(again.model))
+
+
+@pytest.mark.slow
+def test_a_compiled_model_learns_the_same_and_its_weights_keep_their_names(tiny, tmp_path):
+    recipe = tiny.but({"model.drop_path": 0.0, "length": "5 steps", "data.val_images": 20})
+    plain = train(recipe, progress=False)
+    compiled = train(recipe.but({"compile": True}), run=tmp_path / "run", progress=False)
+    torch.testing.assert_close(parameters(plain.model), parameters(compiled.model), rtol=1e-3, atol=1e-5)
+    assert load_weights(tmp_path / "run" / "best.safetensors")[0].keys() == plain.model.state_dict().keys()
+
+
+def test_a_run_begins_with_other_weights_and_goes_on_with_its_own(tiny, tmp_path, capsys):
+    train(tiny, run=tmp_path / "first", progress=False)
+    recipe = tiny.but({"start": tmp_path / "first", "length": "3 steps", "optim.lr": 0.0, "optim.final_lr": 0.0})
+    result = train(recipe, run=tmp_path / "second")
+    assert f"begins with {tmp_path / 'first'}" in capsys.readouterr().out
+    state, _ = load_weights(tmp_path / "first" / "best.safetensors")
+    assert all(torch.equal(value, state[name]) for name, value in result.model.state_dict().items())
+    # A resumed run needs the other weights no more.
+    (tmp_path / "first" / "best.safetensors").unlink()
+    assert train(recipe, run=tmp_path / "second", resume=True, progress=False).step == 3
+    with pytest.raises(UserError, match="first.* holds no best.safetensors"):
+        train(recipe, run=tmp_path / "third", progress=False)
+
+
+def test_a_step_without_a_finite_gradient_is_skipped_and_counted(tiny, monkeypatch, tmp_path):
+    """Steps 3 and 4 meet an image that is not a number: the weights stay, the average stays, the rest is learned."""
+    from spvit_mini.training import loop
+
+    real, calls = loop.Objective.__call__, 0
+
+    def poisoned(self, model, batch, *, seeds):
+        nonlocal calls
+        calls += 1
+        loss, logits, labels = real(self, model, batch, seeds=seeds)
+        return loss * (float("nan") if calls in (3, 4) else 1.0), logits, labels
+
+    monkeypatch.setattr(loop.Objective, "__call__", poisoned)
+    result = train(tiny.but({"ema": 0.9}), run=tmp_path / "run", progress=False)
+    assert [row["skipped_steps"] for row in result.rows] == [2, 2, 2]
+    assert result.step == 12 and bool(parameters(result.model).isfinite().all())
+    assert all(row["train_loss"] == row["train_loss"] for row in result.rows)
+    assert result.ema is not None and bool(parameters(result.ema).isfinite().all())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"micro_batch": 7}, "micro_batch is 7; it must divide the batch, 20"),
+        ({"ema": 1.0}, "ema is 1.0; it must be at least 0 and below 1"),
+        ({"ema": 0.9, "sharding": "fsdp"}, "needs sharding ddp"),
+    ],
+)
+def test_what_a_recipe_refuses(tiny, change, says):
+    with pytest.raises(UserError, match=says):
+        for name, value in change.items():
+            tiny = tiny.but({name: value})
