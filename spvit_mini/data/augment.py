@@ -22,6 +22,7 @@ from ..errors import UserError
 from .options import AugmentOptions
 
 Transform = Callable[[Image.Image | Tensor], Tensor]
+Box = tuple[float, float, float, float]  # top, left, bottom, right, as parts of the image's height and width
 
 # Pillow's modes of 32-bit integers and floats.
 UNKNOWN_RANGE = ("I", "F")
@@ -90,6 +91,16 @@ def as_rgb(image: Image.Image | Tensor) -> Image.Image | Tensor:
     return image.convert("RGB")
 
 
+def size_of(image: Image.Image | Tensor) -> tuple[int, int]:
+    """Give height and width in pixels."""
+    return tuple(image.shape[-2:]) if isinstance(image, Tensor) else (image.height, image.width)
+
+
+def box_of(top: int, left: int, height: int, width: int, *, of: tuple[int, int]) -> Box:
+    """Turn a rectangle of pixels into parts of an image of a height and a width."""
+    return top / of[0], left / of[1], (top + height) / of[0], (left + width) / of[1]
+
+
 class Fit:
     """Resize an image, keeping its shape, to the smallest size that covers a frame, and cut out the frame's centre.
 
@@ -100,13 +111,29 @@ class Fit:
         self.size, self.crop, self.interpolation = size, crop, interpolation
 
     def __call__(self, image: Image.Image | Tensor) -> Image.Image | Tensor:
-        height, width = image.shape[-2:] if isinstance(image, Tensor) else (image.height, image.width)
+        height, width = size_of(image)
         if self.crop == 1 and (height, width) == self.size:
             return image
-        scale = max(self.size[0] / self.crop / height, self.size[1] / self.crop / width)
-        resized = [max(side, round(scale * old)) for side, old in zip(self.size, (height, width), strict=True)]
-        image = functional.resize(image, resized, interpolation=self.interpolation, antialias=True)
+        image = functional.resize(image, self._resized(height, width), interpolation=self.interpolation, antialias=True)
         return functional.center_crop(image, list(self.size))
+
+    def seen(self, image: Image.Image | Tensor) -> tuple[Image.Image | Tensor, Box]:
+        """Fit an image, and say which part of it is left."""
+        sides = self._resized(*size_of(image))
+        top, left = (round((side - kept) / 2) for side, kept in zip(sides, self.size, strict=True))
+        return self(image), box_of(top, left, *self.size, of=sides)
+
+    def _resized(self, height: int, width: int) -> list[int]:
+        scale = max(self.size[0] / self.crop / height, self.size[1] / self.crop / width)
+        return [max(side, round(scale * old)) for side, old in zip(self.size, (height, width), strict=True)]
+
+
+class CutOut(v2.RandomResizedCrop):
+    """Cut out a random part of an image and resize it, as torchvision does, and say which part it was."""
+
+    def seen(self, image: Image.Image | Tensor) -> tuple[Image.Image | Tensor, Box]:
+        cut = self.make_params([image])
+        return self.transform(image, cut), box_of(**cut, of=size_of(image))
 
 
 class ToInput:
@@ -135,7 +162,32 @@ def evaluation_transform(preprocessing: Preprocessing) -> Transform:
     return v2.Compose([as_rgb, _fit(preprocessing, preprocessing.crop), ToInput(preprocessing)])
 
 
-def training_transform(options: AugmentOptions, preprocessing: Preprocessing) -> Transform:
+class Varied:
+    """Vary an image: which part of it is seen, mirrored or not, then how that looks.
+
+    `viewed` also says where the part lies, for labels that have a place. What comes after the mirroring is not in it:
+    RandAugment may still shear, shift or turn the image (at magnitude 9 by a slope of 0.09, by 14 % of a side, by 9°), and
+    then shows in a patch what lay up to some patches away.
+    """
+
+    def __init__(self, frame: Fit | CutOut, shift: v2.RandomCrop | None, *, flip: bool, then: list[Callable]) -> None:
+        self.frame, self.shift, self.flip, self.then = frame, shift, flip, v2.Compose(then)
+
+    def __call__(self, image: Image.Image | Tensor) -> Tensor:
+        return self.viewed(image)[0]
+
+    def viewed(self, image: Image.Image | Tensor) -> tuple[Tensor, Box, bool]:
+        """Give the varied image, the part of the image that it shows before any shift, and whether it is mirrored."""
+        image, box = self.frame.seen(as_rgb(image))
+        if self.shift is not None:
+            image = self.shift(image)
+        mirrored = self.flip and torch.rand(1).item() < 0.5
+        if mirrored:
+            image = functional.horizontal_flip(image)
+        return self.then(image), box, mirrored
+
+
+def training_transform(options: AugmentOptions, preprocessing: Preprocessing) -> Varied:
     """Make the transform that is used to train; it draws from torch's global generator.
 
     Cropping, mirroring, RandAugment and colour come before the normalisation, erasing after it, as in DeiT's recipe.
@@ -143,27 +195,27 @@ def training_transform(options: AugmentOptions, preprocessing: Preprocessing) ->
     """
     _check(options)
     size = preprocessing.image_size
-    steps: list[Callable] = [as_rgb]
+    frame = _fit(preprocessing, 1.0)
     if options.crop == "resized":
         interpolation = INTERPOLATIONS[preprocessing.interpolation]
-        steps += [v2.RandomResizedCrop(size, options.crop_scale, interpolation=interpolation, antialias=True)]
-    else:
-        steps += [_fit(preprocessing, 1.0)]
+        frame = CutOut(size, options.crop_scale, interpolation=interpolation, antialias=True)
+    shift = None
     if options.crop == "shift":
-        padding = [size[1] // 8, size[0] // 8]
-        steps += [v2.RandomCrop(size, padding=padding, padding_mode="reflect")]
-    if options.flip:
-        steps += [v2.RandomHorizontalFlip()]
+        shift = v2.RandomCrop(size, padding=[size[1] // 8, size[0] // 8], padding_mode="reflect")
+    steps: list[Callable] = []
     operations, magnitude = options.randaugment
     if operations:
         # Where an operation uncovers a corner, it is filled with the mean colour, which is 0 once normalised.
-        steps += [v2.RandAugment(operations, magnitude, fill=[round(255 * value) for value in preprocessing.mean])]
+        one = v2.RandAugment(1, magnitude, fill=[round(255 * value) for value in preprocessing.mean])
+        if options.randaugment_chance < 1:
+            one = v2.RandomApply([one], p=options.randaugment_chance)
+        steps += [one] * operations
     if options.colour:
         steps += [v2.ColorJitter(options.colour, options.colour, options.colour)]
     steps += [ToInput(preprocessing)]
     if options.erasing:
         steps += [v2.RandomErasing(options.erasing, value="random")]
-    return v2.Compose(steps)
+    return Varied(frame, shift, flip=options.flip, then=steps)
 
 
 def _check(options: AugmentOptions) -> None:
@@ -178,6 +230,8 @@ def _check(options: AugmentOptions) -> None:
     if operations < 0 or not 0 <= magnitude <= 30:
         wanted = "a number of operations and a magnitude of 0 to 30"
         raise UserError(f"augment.randaugment is {wanted}, not {operations} and {magnitude}")
+    if not 0 <= options.randaugment_chance <= 1:
+        raise UserError(f"augment.randaugment_chance is a probability, from 0 to 1, not {options.randaugment_chance}")
     if not 0 <= options.erasing <= 1:
         raise UserError(f"augment.erasing is a probability, from 0 to 1, not {options.erasing}")
     if options.colour < 0:

@@ -13,6 +13,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -112,20 +113,29 @@ def class_folders(folder: Path) -> list[str]:
         raise UserError(f"cannot read {folder}: {error.strerror}") from None
 
 
-def scan(folder: Path, *, on_bad_image: str, classes: list[str] | None = None) -> Listing:
+def scan(
+    folder: Path,
+    *,
+    on_bad_image: str,
+    classes: list[str] | None = None,
+    others: Literal["refuse", "ignore"] = "refuse",
+) -> Listing:
     """List the images below FOLDER/CLASS, sorted by name; those in folders within a class folder belong to it too.
 
     Args:
         folder: holds one folder a class.
         on_bad_image: what to do about an empty file.
         classes: the classes to sort by; the folder's own if not given. A class may be missing here, which is logged.
+        others: what to do about class folders that are not in `classes`.
 
-    Raises UserError for a folder without classes, a class folder without images, a class that is not in `classes`, and,
-    unless they are skipped, an empty file.
+    Raises UserError for a folder without classes, a class folder without images, a class that is not in `classes`
+    (unless `others` are ignored), and, unless they are skipped, an empty file.
     """
     found = class_folders(folder)
+    if classes is not None and others == "ignore":
+        found = [name for name in found if name in classes]
     try:
-        below = {name: _images_below(folder / name) for name in found}
+        below = {name: images_below(folder / name) for name in found}
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
     if not found:
@@ -156,7 +166,7 @@ def scan(folder: Path, *, on_bad_image: str, classes: list[str] | None = None) -
     return listing
 
 
-def _images_below(folder: Path) -> list[tuple[str, int]]:
+def images_below(folder: Path) -> list[tuple[str, int]]:
     """List the image files below a folder with their sizes in bytes, sorted by path."""
     found = []
     pending = [str(folder)]
@@ -189,15 +199,23 @@ class Files:
         return len(self.listing)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        """Give image and label, or those of the next good image after a bad one.
+        """Give image and label, or those of the next good image after a bad one; raises UserError as `good` does."""
+        image, at = self.good(index)
+        return image, int(self.labels[at])
 
-        Raises UserError for a bad image unless such are skipped, and if there is no good image at all.
+    def good(self, index: int) -> tuple[Image.Image, int]:
+        """Give an image and its number, or those of the next good image after a bad one.
+
+        Raises UserError for a bad image unless such are skipped, and if there is no good image at all; IndexError past
+        the end, which is how a loop over a data set ends.
         """
+        if index >= len(self):
+            raise IndexError(index)
         for step in range(len(self)):
             at = (index + step) % len(self)
             image = self._read(at)
             if image is not None:
-                return image, int(self.labels[at])
+                return image, at
         raise UserError(f"none of the {len(self)} images in {self.listing.folder} can be read")
 
     def _read(self, index: int) -> Image.Image | None:

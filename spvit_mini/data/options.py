@@ -19,10 +19,13 @@ class DataOptions:
     """Which images to learn from, and where they are.
 
     Attributes:
-        name: a made set (compass, compass6, compass_easy, textures, textures6, rings, rings6), cifar10, cifar100, or
-            the name of an image tree ROOT/NAME/{train,val}/CLASS/*.jpg; "folder" if ROOT itself is the tree.
+        name: a made set (compass, compass6, compass_easy, textures, textures6, rings, rings6), cifar10, cifar100,
+            imagenet, imagenet100, imagenet100_first, tiny_imagenet, or the name of any image tree
+            ROOT/NAME/{train,val}/CLASS/*.jpg; "folder" if ROOT itself is the tree.
         root: the folder that holds the data sets.
         image_size: side of the images in pixels; if not given the set's own (made sets and CIFAR), else 224.
+        eval_crop: the central part of a photograph, by side, that evaluation looks at; if not given 0.875 where
+            training cuts out parts, else the whole.
         train_images: how many training images a made set has; other sets have what is in their folder.
         val_images: how many validation images a made set has.
         fraction: the part of each class's training images to learn from, above 0 and at most 1; at least one image a
@@ -36,6 +39,7 @@ class DataOptions:
     name: str = "compass"
     root: Path = Path("data")
     image_size: int | None = None
+    eval_crop: float | None = None
     train_images: int = 2000
     val_images: int = 1000
     fraction: float = 1.0
@@ -54,6 +58,7 @@ class AugmentOptions:
             "resized" cuts out a random part and resizes it.
         crop_scale: smallest and largest part of the area that "resized" cuts out.
         randaugment: RandAugment's number of operations and their magnitude (0 to 30); 0 operations switch it off.
+        randaugment_chance: probability of each of these operations.
         erasing: probability that a rectangle is replaced by noise.
         colour: strength of random brightness, contrast and saturation; 0 switches it off.
         mixup: both parameters of the Beta distribution from which MixUp draws how much of each of two images is kept; 0
@@ -69,6 +74,7 @@ class AugmentOptions:
     crop: Literal["none", "shift", "resized"] = "none"
     crop_scale: tuple[float, float] = (0.08, 1.0)
     randaugment: tuple[int, int] = (0, 9)
+    randaugment_chance: float = 1.0
     erasing: float = 0.0
     colour: float = 0.0
     mixup: float = 0.0

@@ -6,20 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..errors import UserError, near
-from .augment import Preprocessing, Transform, evaluation_transform, training_transform
+from ..errors import UserError
+from .augment import Preprocessing, Transform, Varied, evaluation_transform, training_transform
 from .cifar import CIFAR, SIDE, load_cifar
-from .images import Files, Pixels, class_folders, scan
+from .images import Files, Pixels
 from .options import AugmentOptions, DataOptions
 from .sampler import Key
 from .streams import check_seed, stream, torch_seeded
 from .synthetic import Compass, Made, Rings, Textures
+from .token_labels import TokenLabels, View
+from .trees import find_tree
 
 # What gives images as they are, and has labels, classes, skipped files, and `take(indices)`.
 Source = Made | Pixels | Files
@@ -44,22 +45,34 @@ class TrainSet(Dataset):
     Attributes:
         source: gives the images as they are.
         labels: (n,), int64.
+        token_labels: what a teacher sees in the images, which must be `Files` then, or None. With it, items are
+            (image, label, `View`).
     """
 
-    def __init__(self, source: Source, transform: Transform | None, *, seed: int) -> None:
+    def __init__(
+        self, source: Source, transform: Varied | None, *, seed: int, token_labels: TokenLabels | None = None
+    ) -> None:
         self.source, self.labels = source, source.labels
-        self.transform, self.seed = transform, seed
+        self.transform, self.seed, self.token_labels = transform, seed, token_labels
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, key: Key | int) -> tuple[Tensor, int]:
+    def __getitem__(self, key: Key | int) -> tuple[Tensor, int] | tuple[Tensor, int, View]:
         key = key if isinstance(key, Key) else Key(0, int(key))
+        if self.token_labels is not None:
+            return self._with_view(key)
         image, label = self.source[key.index]
         if self.transform is not None:
             with torch_seeded(self.seed, *key):
                 image = self.transform(image)
         return image, label
+
+    def _with_view(self, key: Key) -> tuple[Tensor, int, View]:
+        image, at = self.source.good(key.index)
+        with torch_seeded(self.seed, *key):
+            image, box, mirrored = self.transform.viewed(image)
+        return image, int(self.labels[at]), View(*self.token_labels[at], torch.tensor(box), mirrored)
 
 
 class ValSet(Dataset):
@@ -108,6 +121,7 @@ def load_data(
     seed: int,
     train: bool = True,
     preprocessing: Preprocessing | None = None,
+    token_labels: Path | None = None,
 ) -> Data:
     """Load a set by name.
 
@@ -118,7 +132,9 @@ def load_data(
             validation images of a set are the same for all seeds.
         train: whether to load training images too. Evaluation does without them, and so with a tree that has none.
         preprocessing: how photographs are prepared, if not in the set's own way: a trained model's must be kept. An
-            `image_size` in the options goes before its own. Made sets need none, and leave it aside.
+            `image_size` or `eval_crop` in the options goes before its own. Made sets need none, and leave it aside.
+        token_labels: the folder of the training images' token labels, if they are to come with the images. Only an image
+            tree can have them.
 
     Raises UserError for an unknown or missing set, a damaged one, and options that don't go with it.
     """
@@ -132,6 +148,8 @@ def load_data(
     if options.workers < 0:
         raise UserError(f"data.workers is a number of processes, 0 or more, not {options.workers}")
     augment = augment or AugmentOptions()
+    if token_labels is not None:
+        _check_token_labels(options, augment)
     if options.name in MADE:
         return _made(options, augment, seed, train)
 
@@ -146,13 +164,37 @@ def load_data(
     if preprocessing is None:
         # Who trains on cut-outs sees things larger, and so evaluates on the frame's centre.
         preprocessing = replace(own, crop=0.875 if augment.crop == "resized" else 1.0)
+    if options.eval_crop is not None:
+        preprocessing = replace(preprocessing, crop=options.eval_crop)
     if options.image_size is not None:
         preprocessing = replace(preprocessing, image_size=(options.image_size, options.image_size))
     train_set = None
     if source is not None:
         source = _part(source, options.fraction, seed)
-        train_set = TrainSet(source, training_transform(augment, preprocessing), seed=seed)
+        seen = None if token_labels is None else _token_labels(token_labels, source)
+        train_set = TrainSet(source, training_transform(augment, preprocessing), seed=seed, token_labels=seen)
     return Data(options.name, val.classes, train_set, ValSet(val, evaluation_transform(preprocessing)), preprocessing)
+
+
+def _check_token_labels(options: DataOptions, augment: AugmentOptions) -> None:
+    """Refuse token labels where there is no image file to find them by, or no way to follow the image."""
+    if options.name in CIFAR or options.name in MADE:
+        tree = f"; for a tree of it, --data.name folder --data.root ROOT/{options.name}" if options.name in CIFAR else ""
+        raise UserError(f"token labels are found by the image files of a tree, of which {options.name} has none{tree}")
+    if augment.crop == "shift":
+        raise UserError(
+            "token labels follow augment.crop resized or none, not shift: its margin, mirrored at the border, has no place "
+            "in their maps"
+        )
+
+
+def _token_labels(folder: Path, source: Files) -> TokenLabels:
+    """Open the token labels of a source's images; images that can have none count as bad, and are left out."""
+    labels = TokenLabels(folder, source.listing)
+    for index in labels.bad:
+        source.listing.bad(source.listing.path(index), f"has no token labels in {folder}: it could not be read")
+        source.known_bad[index] = 1
+    return labels
 
 
 def _made(options: DataOptions, augment: AugmentOptions, seed: int, train: bool) -> Data:
@@ -184,37 +226,12 @@ def _cifar(options: DataOptions) -> tuple[Callable[..., Pixels], Preprocessing]:
 
 def _tree(options: DataOptions) -> tuple[Callable[..., Files], Preprocessing]:
     """Find an image tree: what loads a part of it (train=...), and how it is prepared."""
-    root = Path(options.root)
-    folder = root if options.name == "folder" else root / options.name
-    if not folder.is_dir():
-        _refuse_missing(options.name, root, folder)
-    train_folder = folder / "train"
-    val_folder = folder / "val" if (folder / "val").is_dir() else folder / "test"
-    if not val_folder.is_dir():
-        raise UserError(
-            f"{folder} has no validation images; expected {folder}/{{train,val}}/CLASS/*.jpg (or test for val)"
-        )
+    tree = find_tree(options.name, Path(options.root), known=[*MADE, *CIFAR])
 
     def load(*, train: bool) -> Files:
-        if train and not train_folder.is_dir():
-            raise UserError(f"{folder} has no training images; expected {folder}/{{train,val}}/CLASS/*.jpg")
-        # The training folder says which classes there are, if there is one.
-        classes = class_folders(train_folder) if train_folder.is_dir() else None
-        return Files(scan(train_folder if train else val_folder, classes=classes, on_bad_image=options.on_bad_image))
+        return Files(tree.listing(train=train, on_bad_image=options.on_bad_image))
 
     return load, Preprocessing((224, 224))
-
-
-def _refuse_missing(name: str, root: Path, folder: Path) -> NoReturn:
-    """Say what is missing, where it was looked for, and what may have been meant."""
-    if (root / "train").is_dir():
-        hint = f" If {root} itself is the image tree, take --data.name folder."
-    else:
-        hint = near(name, [*MADE, *CIFAR, *(class_folders(root) if root.is_dir() else [])])
-    raise UserError(
-        f"there is no data set {name!r}: {folder} is not a folder.{hint} Put an image tree there "
-        f"({folder}/{{train,val}}/CLASS/*.jpg, see data/README.md), or name another place with --data.root"
-    )
 
 
 def _part(source: Source, fraction: float, seed: int) -> Source:
