@@ -20,6 +20,7 @@ from .errors import UserError, run_program
 from .training import Recipe, get_recipe, list_recipes, train
 from .training.checkpoint import read_recipe
 from .training.commandline import parse
+from .training.loop import top1
 from .training.recipes import describe
 
 PROGRAM = "python -m spvit_mini.train"
@@ -30,11 +31,13 @@ class Arguments:
     """What the command line says: a recipe, and how to run it."""
 
     run: Path
-    """The folder of the run: recipe.json, metrics.csv, last.pt, previous.pt, best.safetensors."""
+    """The folder of the run: recipe.json, metrics.csv, last.pt, previous.pt, best.safetensors, summary.md."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Go on with the run in that folder, with the options it was begun with; begin it if there is none."""
     max_steps: int | None = None
     """Stop after this step, however long the recipe is. --resume finishes the run."""
+    tensorboard: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Write the rows of metrics.csv for TensorBoard too, into the run's folder tensorboard."""
     recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe, metadata={"flat": True})
 
 
@@ -63,9 +66,15 @@ def main(argv: list[str] | None = None) -> int:
         arguments = read(recorded, arguments.run)
 
     run = arguments.run
-    result = train(arguments.recipe, run=run, resume=arguments.resume, max_steps=arguments.max_steps)
+    result = train(
+        arguments.recipe,
+        run=run,
+        resume=arguments.resume,
+        max_steps=arguments.max_steps,
+        tensorboard=arguments.tensorboard,
+    )
     if (best := result.best) is not None:
-        print(f"best validation accuracy {best['val_top1']:.2f} % at step {best['step']}: {run / 'best.safetensors'}")
+        print(f"best validation accuracy {top1(best):.2f} % at step {best['step']}: {run / 'best.safetensors'}")
     if result.step < result.steps or result.stopped_by:
         saved = f"saved in {run}" if result.step else "before the first step"
         print(

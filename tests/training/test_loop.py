@@ -144,7 +144,7 @@ def test_a_run_folder_holds_what_it_should(tiny, tmp_path):
     run = tmp_path / "deep" / "run"
     result = train(tiny, run=run, progress=False)
     assert sorted(p.name for p in run.iterdir()) == [
-        ".lock", "best.safetensors", "last.pt", "metrics.csv", "previous.pt", "recipe.json",
+        ".lock", "best.safetensors", "history.json", "last.pt", "metrics.csv", "previous.pt", "recipe.json", "summary.md",
     ]  # fmt: skip
     rows = read_rows(run / "metrics.csv")
     assert [row["val_top1"] for row in rows] == pytest.approx([row["val_top1"] for row in result.rows], rel=1e-5)
@@ -180,7 +180,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_overwrites_nothing(tiny, tm
     finally:
         torch.nn.Linear.forward = broken
     after = {p.name: p.read_bytes() for p in run.iterdir()}
-    assert all(after[name] == before[name] for name in before if name != "metrics.csv")  # a row at step 5 told of it
+    written = ("metrics.csv", "history.json")  # a row at step 5 told of it, and that the run was resumed
+    assert all(after[name] == before[name] for name in before if name not in written)
 
 
 def test_bfloat16_is_near_float32(tiny):
