@@ -21,7 +21,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --upgrade pip
 	@echo "Installing torch, JupyterLab and the rest into .venv: a few minutes, once."
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[lab,export,test]'
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[lab,export,tensorboard,test]'
 	@touch $(READY)
 
 lab: $(READY)  ## open the course in JupyterLab; more options: make lab LAB_ARGS=--no-browser
