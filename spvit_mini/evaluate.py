@@ -70,8 +70,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv[1:], default=default, prog=f"{PROGRAM} {path}", description=f"Score {path}.")
     if "recipe" not in metadata and "--data.name" not in " ".join(argv):
         raise UserError(f"{path} does not say which data it was trained on; name them: --data.name NAME")
-    if arguments.batch < 1:
-        raise UserError(f"--batch is {arguments.batch}; at least 1 image is scored at once")
+    if arguments.batch < 1 or arguments.worst < 0:
+        wrong = f"--batch {arguments.batch}" if arguments.batch < 1 else f"--worst {arguments.worst}"
+        raise UserError(f"{wrong} is too few: at least 1 image is scored at once, and at least 0 classes are listed")
     table = arguments.per_class
     if table is not None and (table.suffix != ".csv" or not table.parent.is_dir()):
         raise UserError(f"--per-class is {table}; it must be the name of a .csv file in a folder that is there")
