@@ -8,6 +8,7 @@ keeps its traceback.
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Callable, Iterable
 
@@ -39,13 +40,20 @@ def near(name: str, names: Iterable[str]) -> str:
 def run_program(main: Callable[[], int | None]) -> None:
     """Run `main()` as a program: a `UserError` becomes a line on stderr and exit status 2, an interrupt 130 in silence.
 
-    A status other than 0 or None that `main` returns becomes the exit status.
+    A status other than 0 or None that `main` returns becomes the exit status. Of several processes that torchrun has
+    started, one prints the line.
     """
     try:
         status = main()
     except UserError as error:
         sys.stdout.flush()
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        line = str(error)
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            from .training.news import News  # not above: torch is not needed to fail
+
+            line = News().line(line)
+        if line is not None:
+            print(f"error: {line}", file=sys.stderr, flush=True)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

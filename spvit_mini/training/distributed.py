@@ -18,22 +18,16 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
 from ..errors import UserError
+from .news import News
 
 T = TypeVar("T")
-WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 @dataclass(frozen=True)
@@ -86,20 +80,41 @@ class Team:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Team]:
-    """Join the processes that torchrun started, if it did, for as long as the block lasts."""
+    """Join the processes that torchrun started, if it did, for as long as the block lasts.
+
+    If the block ends by a UserError in one process alone, the others, which wait for it, end by the same one.
+    """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield Team()
         return
-    rank, world, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    mine = not dist.is_initialized()
+    team = Team(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+    mine, in_order = not dist.is_initialized(), False
     if mine:
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, device_id=device if device.type == "cuda" else None)
     try:
-        yield Team(rank, world, local)
+        yield team
+        in_order = True
+    except UserError as error:
+        News().post(str(error))
+        raise
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        reason = News().posted() or (
+            f"process {team.rank} lost touch with the others, of which one has died or was killed; torchrun says which, and "
+            f"--resume goes on from the last saved state ({error})"
+        )
+        raise UserError(reason) from error
     finally:
-        if mine:
+        # With gloo, to leave breaks the others' wait. With NCCL it may mean to wait for them, who wait for this process.
+        if mine and (in_order or device.type != "cuda"):
             dist.destroy_process_group()
+
+
+def speaks() -> bool:
+    """Say whether this process is the one that shows the user something, also when the team has parted."""
+    return int(os.environ.get("RANK", 0)) == 0
 
 
 def restarted() -> bool:
@@ -108,19 +123,29 @@ def restarted() -> bool:
 
 
 def spread_out(model: nn.Module, team: Team, device: torch.device, *, sharding: str) -> nn.Module:
-    """Wrap a model, so that its gradients are averaged over the team. Batch norms then count over the whole team too."""
+    """Wrap a model, so that its gradients are averaged over the team while they are computed."""
     if team.world == 1:
         return model
     if sharding == "fsdp":
         for block in model.blocks:
             fully_shard(block)
         return fully_shard(model)
-    return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
+    device_ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=False)
 
 
 def synchronised_norms(model: nn.Module, team: Team, device: torch.device) -> nn.Module:
     """Let batch norms see the whole batch of all processes. torch has this on CUDA only; elsewhere each sees its own."""
     return nn.SyncBatchNorm.convert_sync_batchnorm(model) if team.world > 1 and device.type == "cuda" else model
+
+
+def average_norms(model: nn.Module, team: Team) -> None:
+    """Average what batch norms remember of the images, where each process sees only its own: all then score alike."""
+    if team.world > 1:
+        for norm in model.modules():
+            if isinstance(norm, _BatchNorm) and not isinstance(norm, nn.SyncBatchNorm):
+                for memory in (norm.running_mean, norm.running_var):
+                    dist.all_reduce(memory.div_(team.world))
 
 
 @contextmanager
@@ -132,32 +157,35 @@ def gradients_kept(model: nn.Module, last: bool) -> Iterator[None]:
         yield
 
 
-def whole(value: Tensor) -> Tensor:
-    """Put a tensor that lies in parts over the team together."""
-    return value.full_tensor() if isinstance(value, DTensor) else value
+def whole(value: Any) -> Any:
+    """Put together all tensors that lie in parts over the team, however deep in dictionaries: a team's joint work."""
+    if isinstance(value, DTensor):
+        return value.full_tensor()
+    return {key: whole(inner) for key, inner in value.items()} if isinstance(value, dict) else value
+
+
+def part_of(value: Tensor, like: Tensor | None) -> Tensor:
+    """Take this process's part of a whole tensor, if `like`, which it shall replace, lies in parts."""
+    if isinstance(like, DTensor) and value.shape == like.shape:
+        return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+    return value
 
 
 def states(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-    """Collect the whole weights and the optimiser's whole memory, of parts where the model lies in parts."""
-    in_parts = isinstance(model, FSDPModule)
-    memory = get_optimizer_state_dict(model, optimiser, options=WHOLE) if in_parts else optimiser.state_dict()
-    return {"model": whole_weights(model), "optimiser": memory}
-
-
-def whole_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Collect a model's whole weights."""
-    return get_model_state_dict(model, options=WHOLE) if isinstance(model, FSDPModule) else model.state_dict()
+    """Collect the whole weights and the optimiser's whole memory: the same, however many processes hold them."""
+    return {"model": whole(model.state_dict()), "optimiser": whole(optimiser.state_dict())}
 
 
 def put_back(state: dict[str, Any], model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
     """Put back what `states` collected. Raises RuntimeError or ValueError if it is another model's."""
-    if isinstance(model, FSDPModule):
-        options = StateDictOptions(full_state_dict=True)
-        set_model_state_dict(model, state["model"], options=options)
-        set_optimizer_state_dict(model, optimiser, state["optimiser"], options=options)
-    else:
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
+    own = model.state_dict()
+    model.load_state_dict({name: part_of(value, own.get(name)) for name, value in state["model"].items()})
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    memory = {
+        i: {name: part_of(value, parameters[i]) for name, value in of_one.items()}
+        for i, of_one in state["optimiser"]["state"].items()
+    }
+    optimiser.load_state_dict(state["optimiser"] | {"state": memory})
 
 
 class Share(Dataset):

@@ -34,13 +34,13 @@ from .display import Display, introduce
 from .distributed import (
     Share,
     Team,
+    average_norms,
     gradients_kept,
     joined,
     restarted,
     spread_out,
     synchronised_norms,
     whole,
-    whole_weights,
 )
 from .lengths import steps_in
 from .metrics import Counts, evaluate, write_rows
@@ -179,7 +179,7 @@ def train(
         display = until_done.enter_context(
             Display(recipe, progress=progress and team.main, start=first, last=last, classes=len(data.classes))
         )
-        stop = until_done.enter_context(Stop(run is not None))
+        stop = until_done.enter_context(Stop(run is not None, speaks=team.main))
         where = f"{run}" if run else "not kept (no run folder)"
         display.say(introduce(model, recipe, data, run=where, **facts))
         if begins:
@@ -248,6 +248,7 @@ def train(
                     loss, logits, labels = objective(learner, micro_batch, seeds=(recipe.seed, at.step, team.rank, i, 0))
                     (loss / micro_batches).backward()
                 counts.add(logits, labels, loss * len(labels))
+            average_norms(model, team)
             if step_if_finite(model, optimiser, clip=recipe.optim.clip):
                 if averaged is not None:
                     averaged.update_parameters(model)
@@ -331,7 +332,7 @@ def record(
     row = rows[-1]
     best = top1(row) > max(map(top1, rows[:-1]), default=-math.inf)
     better, which = (model, "raw") if top1(row) == row["val_top1"] else (averaged.module, "averaged")
-    weights = whole_weights(better) if best else None  # all processes take part
+    weights = whole(better.state_dict()) if best else None  # all processes take part
 
     def write() -> None:
         if best:

@@ -20,7 +20,7 @@ from .lengths import parse_length
 from .optim import OptimOptions
 
 # These may change between the parts of a resumed run: they say where the work is done, not what is computed.
-PLACES = ("device", "data.root", "data.workers", "data.download", "token_labels.folder", "micro_batch", "start")
+PLACES = ("device", "data.root", "data.workers", "data.download", "token_labels.folder", "micro_batch", "sharding", "start")
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,8 @@ def state_of(
 ) -> dict[str, Any]:
     """Collect everything that the steps to come depend on. All processes of a team take part."""
     counts = team.total(at.counts)
+    # From here on as in `restore`, so that a run that goes on adds up its sums in the order of one that is resumed.
+    at.counts = counts if team.main else Counts.zero(counts.images.device)
     position = {f.name: getattr(at, f.name) for f in dataclasses.fields(at)}
     return {
         "recipe": recipe.to_json(),
