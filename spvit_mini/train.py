@@ -1,6 +1,7 @@
 """Train a model by a recipe.
 
-    python -m spvit_mini.train                                          the recipes, a line each
+    python -m spvit_mini.train                                          which recipes there are
+    python -m spvit_mini.train --list                                   all of them, a line each
     python -m spvit_mini.train spvit_mini_compass                       run one, into runs/spvit_mini_compass
     python -m spvit_mini.train spvit_mini_compass --help                its options, their meaning and their value
     python -m spvit_mini.train spvit_mini_compass --optim.lr 1e-3 --seed 1 --run runs/slower
@@ -17,11 +18,12 @@ from typing import Annotated
 import tyro
 
 from .errors import UserError, run_program
-from .training import Recipe, get_recipe, list_recipes, train
+from .training import Recipe, get_recipe, train
 from .training.checkpoint import read_recipe
 from .training.commandline import parse
+from .training.distributed import speaks
 from .training.loop import top1
-from .training.recipes import describe
+from .training.recipes import FAMILIES, RECIPES, about, describe
 
 PROGRAM = "python -m spvit_mini.train"
 
@@ -45,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the program on command-line arguments; returns its exit status."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("--list", "--help", "-h"):
-        print(overview())
+        print(listing() if argv == ["--list"] else overview())
         return 0
     name, *options = argv
     if name.startswith("-"):
@@ -73,9 +75,9 @@ def main(argv: list[str] | None = None) -> int:
         max_steps=arguments.max_steps,
         tensorboard=arguments.tensorboard,
     )
-    if (best := result.best) is not None:
+    if speaks() and (best := result.best) is not None:
         print(f"best validation accuracy {top1(best):.2f} % at step {best['step']}: {run / 'best.safetensors'}")
-    if result.step < result.steps or result.stopped_by:
+    if speaks() and (result.step < result.steps or result.stopped_by):
         saved = f"saved in {run}" if result.step else "before the first step"
         print(
             f"stopped at step {result.step} of {result.steps}, {saved}; go on with: {PROGRAM} {name} --run {run} --resume"
@@ -84,12 +86,19 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def overview() -> str:
-    """List the recipes, a line each, and how to run one."""
-    names = list_recipes()
-    width = max(map(len, names))
-    lines = [f"  {name:<{width}}  {describe(name)}" for name in names]
-    usage = f"{PROGRAM} RECIPE [--section.option value]    RECIPE --help lists the options of a recipe"
-    return "\n".join([usage, "", "recipes:", *lines])
+    """Say how to run a recipe, and which there are: the sets of images, a line each, below the models that go with them."""
+    lines = [f"{PROGRAM} RECIPE [--section.option value]", "", "RECIPE is MODEL_DATA:"]
+    for models, makes in FAMILIES:
+        width = max(len(make.__name__) for make in makes)
+        lines += ["", f"{' | '.join(models)}  with"]
+        lines += [f"  _{make.__name__:<{width}}  {about(make)}" for make in makes]
+    return "\n".join([*lines, "", "--list names all recipes; RECIPE --help lists the options of one"])
+
+
+def listing() -> str:
+    """List all recipes, a line each."""
+    width = max(map(len, RECIPES))
+    return "\n".join(f"{name:<{width}}  {describe(name)}" for name in RECIPES)
 
 
 if __name__ == "__main__":

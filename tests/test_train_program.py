@@ -39,13 +39,26 @@ def fails(arguments, capsys) -> str:
     return err
 
 
-@pytest.mark.parametrize("arguments", [[], ["--list"], ["--help"]])
-def test_without_a_recipe_it_lists_them_a_line_each(arguments, capsys):
+def test_list_names_every_recipe_a_line_each(capsys):
+    assert main(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list_recipes()
+    assert all(re.match(r"\S+ +\S.*[.]$", line) for line in lines)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_without_a_recipe_it_says_which_there_are_on_one_screen(arguments, capsys):
     assert main(arguments) == 0
     out = capsys.readouterr().out
-    for name in list_recipes():
-        assert re.search(rf"^  {name} +\S.*[.]$", out, re.MULTILINE)
-    assert "RECIPE --help" in out
+    assert "RECIPE --help" in out and "--list" in out
+    assert out.count("\n") < 50 and max(map(len, out.splitlines())) <= 130
+    named, models = [], []
+    for line in out.splitlines():
+        if line.endswith("  with"):
+            models = line.removesuffix("  with").split(" | ")
+        elif line.startswith("  _"):
+            named += [model + line.split()[0] for model in models]
+    assert named == list_recipes()
 
 
 @pytest.mark.parametrize("name", ["spvit_mini_compass", "vit_mini_cifar10"])

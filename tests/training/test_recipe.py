@@ -63,17 +63,6 @@ def test_a_recipe_with_everything_changed_survives_json():
     assert isinstance(recipe.model.overrides()["attention_options"]["hidden"], int)
 
 
-def test_models_on_one_set_differ_in_the_model_alone():
-    by_data = {}
-    for name in list_recipes():
-        recipe = get_recipe(name)
-        by_data.setdefault(name.removeprefix(recipe.model.name), []).append(recipe)
-    assert len(by_data) >= 8
-    for recipes in by_data.values():
-        names = {n for n, value in recipes[0].flat().items() for other in recipes if other.flat()[n] != value}
-        assert names == {"name", "model.name"}
-
-
 def test_model_options_are_fields_of_the_models():
     mine = {f.name for f in dataclasses.fields(ModelOptions)} - {"name"}
     assert mine <= {f.name for f in dataclasses.fields(ViTConfig)}

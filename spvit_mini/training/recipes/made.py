@@ -1,17 +1,10 @@
-"""The recipes by name, MODEL_DATA: spvit_mini_compass, vit_mini_cifar10, …
+"""Recipes on made images: which way, how far, which texture. They need no files, and seconds to a minute of a CPU core."""
 
-A recipe is a function of the model's name, so that two models on one set of images differ in that name alone.
-"""
-
-from collections.abc import Callable
 from dataclasses import replace
 
-from ..data import AugmentOptions, DataOptions
-from ..errors import UserError, near
-from .optim import OptimOptions
-from .recipe import ModelOptions, Recipe
-
-MODELS = ("spvit_mini", "vit_mini")
+from ...data import DataOptions
+from ..optim import OptimOptions
+from ..recipe import ModelOptions, Recipe
 
 
 def compass(model: str) -> Recipe:
@@ -90,69 +83,3 @@ def rings6(model: str) -> Recipe:
     Measured: spvit_mini 32.6 % (seed 0; with --optim.lr 4e-3 spvit_mini 32.4, vit_mini 33.2 %); chance is 33.3 %
     """
     return replace(compass6(model), data=DataOptions(name="rings6"))
-
-
-def cifar10(model: str) -> Recipe:
-    """CIFAR-10: ten classes of 32-pixel photographs, flipped, shifted and varied by RandAugment.
-
-    Command: python -m spvit_mini.train spvit_mini_cifar10 --data.root FOLDER
-    Cost: about 17 minutes of one CPU core an epoch (48 images a second, 2.7 M parameters); with --model.dim 128
-        --model.depth 6 about 5½ (0.8 M)
-    Expected: not measured yet; chance is 10 %
-    """
-    return Recipe(
-        model=ModelOptions(model, drop_path=0.1),
-        data=DataOptions(name="cifar10"),
-        augment=AugmentOptions(flip=True, crop="shift", randaugment=(2, 9)),
-        optim=OptimOptions(lr=1e-3, final_lr=1e-5, warmup="2 epochs", weight_decay=0.05),
-        length="30 epochs",
-        batch=128,
-        label_smoothing=0.1,
-    )
-
-
-def flowers17(model: str) -> Recipe:
-    """Flowers17: photographs of seventeen kinds of flowers, at 64 pixels in patches of 8.
-
-    Command: python -m spvit_mini.train spvit_mini_flowers17 --data.root FOLDER --data.name flowers17-256
-    Cost: about 15 seconds of one CPU core an epoch
-    Measured: spvit_mini 67.2 % after 25 of its epochs (137 of 204 images; seed 0, --model.dim 128 --model.depth 6
-        --length "25 epochs" --optim.warmup "3 epochs", two minutes of one CPU core); chance is 5.9 %
-    """
-    return Recipe(
-        model=ModelOptions(model, patch=8, drop_path=0.1),
-        data=DataOptions(name="flowers17", image_size=64),
-        augment=AugmentOptions(flip=True, crop="resized", crop_scale=(0.25, 1.0), colour=0.3),
-        optim=OptimOptions(lr=1e-3, final_lr=1e-5, warmup="10 epochs", weight_decay=0.05),
-        length="100 epochs",
-        batch=64,
-        label_smoothing=0.1,
-        evaluate_every="5 epochs",
-        save_every="5 epochs",
-    )
-
-
-DATA: tuple[Callable[[str], Recipe], ...] = (
-    compass, compass6, textures, textures6, rings, rings6, cifar10, flowers17,
-)  # fmt: skip
-RECIPES = {f"{model}_{make.__name__}": (make, model) for make in DATA for model in MODELS}
-
-
-def list_recipes() -> list[str]:
-    """List the names that `get_recipe` knows."""
-    return list(RECIPES)
-
-
-def get_recipe(name: str) -> Recipe:
-    """Make the recipe of a name. Raises UserError, with the near names, if there is none."""
-    if name not in RECIPES:
-        raise UserError(
-            f"no recipe is called {name!r}.{near(name, RECIPES)} python -m spvit_mini.train --list names them all"
-        )
-    make, model = RECIPES[name]
-    return replace(make(model), name=name)
-
-
-def describe(name: str) -> str:
-    """Say in one line what a recipe is about."""
-    return RECIPES[name][0].__doc__.splitlines()[0]
