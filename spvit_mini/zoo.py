@@ -336,6 +336,10 @@ def start_from(model: nn.Module, path: str | Path, *, classes: list[str]) -> str
     kinds = ["positions"] * ("positions" in resized) + ["bias tables"] * bool(resized - {"positions"})
     if kinds:
         line += f"; {' and '.join(kinds)} are interpolated to {'×'.join(map(str, model.grid))} patches"
+    if "preprocessing" in metadata:
+        seen, now = Preprocessing.from_json(metadata["preprocessing"]), model.preprocessing
+        if (seen.mean, seen.std) != (now.mean, now.std):
+            line += f"; they are used to a mean of {seen.mean} and a std of {seen.std}, which are others here"
     return line
 
 

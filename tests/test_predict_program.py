@@ -14,6 +14,7 @@ from spvit_mini import create_model, save_weights, transforms_for
 from spvit_mini.errors import run_program
 from spvit_mini.predict import free_name, main, telling_priors
 from spvit_mini.training import get_recipe, train
+from spvit_mini.zoo import model_from_weights
 
 CLASSES = ["iris", "lily of the valley", "rose"]
 
@@ -74,6 +75,18 @@ def test_the_table_holds_the_models_probabilities(model, folder, capsys):
 def test_top(folder, capsys, top, rows):
     status, out, _ = run([folder / "w.safetensors", "--top", top, folder / "rgb.png"], capsys)
     assert status == 0 and len(out) == 1 + rows
+
+
+def test_another_resolution(model, folder, capsys):
+    status, out, _ = run([folder / "w.safetensors", "--image-size", 32, folder / "rgb.png"], capsys)
+    larger = model_from_weights(folder / "w.safetensors", image_size=32).eval()
+    with Image.open(folder / "rgb.png") as image, torch.no_grad():
+        pixels = transforms_for(larger)(image)[None]
+        probabilities = model(pixels)[0].softmax(-1)
+    assert status == 0 and pixels.shape == (1, 3, 32, 32)
+    assert [line.split()[-2] for line in out[1:]] == [f"{100 * p:.2f}" for p in probabilities.sort(descending=True).values]
+    status, out, err = run([folder / "w.safetensors", "--image-size", 30, folder / "rgb.png"], capsys)
+    assert status == 2 and out == [] and "30×30 pixels cannot be cut into patches" in err[0]
 
 
 def test_without_names_classes_have_numbers(folder, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """`start_from`: trained weights as the beginning for other classes and other image sizes."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -81,6 +82,16 @@ def test_as_many_classes_of_other_names_or_in_another_order_start_anew(tmp_path)
         line = start_from(model, path, classes=classes)
         assert torch.equal(model.head.weight, head) and torch.equal(model.norm.weight, source.norm.weight)
         assert line == f"{path}, averaged weights of step 7; the head starts anew for 3 classes (other ones there)"
+
+
+def test_another_normalisation_is_said(tmp_path):
+    source = build("spvit_mini", BIRDS, 16)
+    source.preprocessing = replace(source.preprocessing, mean=(0.5, 0.5, 0.5), crop=0.9)
+    path = saved(source, tmp_path / "w.safetensors")
+    model = build("spvit_mini", BIRDS, 16)
+    assert "they are used to a mean of (0.5, 0.5, 0.5) and a std of" in start_from(model, path, classes=BIRDS)
+    model.preprocessing = replace(source.preprocessing, crop=1.0)
+    assert "used to" not in start_from(model, path, classes=BIRDS)
 
 
 def test_a_run_folder_stands_for_its_best_weights(tmp_path):

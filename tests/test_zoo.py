@@ -70,6 +70,18 @@ def test_weights_serve_at_another_image_size(trained):
     images = torch.randn(2, 3, 24, 32)
     other = spvit_mini.create_model("spvit_mini", num_classes=5, image_size=(24, 32), weights=path, **TINY).eval()
     torch.testing.assert_close(other(images), model(images))
+    rebuilt = model_from_weights(path, image_size=(24, 32)).eval()
+    assert rebuilt.grid == (6, 8) and rebuilt.preprocessing.image_size == (24, 32)
+    torch.testing.assert_close(rebuilt(images), model(images))
+
+
+def test_another_state_can_stand_for_the_model_s_own(trained, tmp_path):
+    model, _ = trained
+    other = {name: value + 1 for name, value in model.state_dict().items()}
+    spvit_mini.save_weights(model, tmp_path / "other.safetensors", state=other)
+    loaded, metadata = spvit_mini.load_weights(tmp_path / "other.safetensors")
+    assert all(torch.equal(loaded[name], value) for name, value in other.items()) and len(loaded) == len(other)
+    assert metadata["model"] == "spvit_mini"
 
 
 @pytest.mark.parametrize(
@@ -113,3 +125,10 @@ def test_weights_without_a_name_must_be_given_one(tmp_path):
     save_file({"positions": torch.zeros(1)}, str(tmp_path / "bare.safetensors"))
     with pytest.raises(UserError, match="does not say which model it belongs to"):
         model_from_weights(tmp_path / "bare.safetensors")
+
+
+def test_metadata_that_nobody_can_read_are_one_clear_line(trained, tmp_path):
+    model, _ = trained
+    spvit_mini.save_weights(model, tmp_path / "odd.safetensors", config="{depth: 2}")
+    with pytest.raises(UserError, match="the config in .*odd.safetensors cannot be read"):
+        model_from_weights(tmp_path / "odd.safetensors")
