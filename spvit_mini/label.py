@@ -270,8 +270,8 @@ def by_archive(arguments: Arguments, listing: Listing) -> tuple[About, MapsOf]:
 
 def best_of_all_cells(scores: np.ndarray, classes: np.ndarray, count: int) -> Tensor:
     """Find the class with the largest sum of scores over all cells: (n,)."""
-    places, scores = (torch.from_numpy(array.reshape(len(array), -1)) for array in (classes, scores))
-    return torch.zeros(len(scores), count).scatter_add_(1, places.long(), scores.float()).argmax(1)
+    scores, classes = (torch.from_numpy(array).flatten(1) for array in (scores, classes))
+    return torch.zeros(len(scores), count).scatter_add_(1, classes.long(), scores.float()).argmax(1)
 
 
 def chosen_classes(names: list[str] | None, count: int | None, wanted: list[str], *, source: str) -> Tensor | None:

@@ -15,7 +15,6 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 import torchvision
 from torch import Tensor, nn
 
@@ -129,10 +128,11 @@ def _torchvision_teacher(model: str, path: Path, image_size: int | None) -> Teac
     if name not in known:
         raise UserError(f"torchvision has no classifier {name!r}.{near(name, known)}")
     state, _ = read_state(path)
-    with torch.device("meta"):
-        last = [key for key, module in torchvision.models.get_model(name).named_modules() if isinstance(module, nn.Linear)]
-    classes = len(state[f"{last[-1]}.bias"]) if last and f"{last[-1]}.bias" in state else 1000
-    built = torchvision.models.get_model(name, weights=None, num_classes=classes)
+    built = torchvision.models.get_model(name, weights=None)
+    last = [key for key, module in built.named_modules() if isinstance(module, nn.Linear)][-1:]
+    classes = [len(state[f"{key}.bias"]) for key in last if f"{key}.bias" in state]
+    if classes != [1000]:
+        built = torchvision.models.get_model(name, weights=None, num_classes=classes[0] if classes else 1000)
     if getattr(getattr(built, "avgpool", None), "output_size", None) not in (1, (1, 1)):
         raise UserError(
             f"{model} does not average the cells of a feature map before it classifies (or not in its `avgpool`), so it "

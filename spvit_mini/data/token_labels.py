@@ -252,5 +252,5 @@ def _open(folder: Path, name: str) -> np.memmap:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; copy the folder again") from None
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise UserError(f"{path} is cut off or damaged ({error}); copy the folder again") from None
