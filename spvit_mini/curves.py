@@ -34,6 +34,7 @@ ENDINGS = (".png", ".pdf", ".svg")
 FREE = (*PLACES, "seed", "evaluate_every", "save_every")
 # Whose colour a model has, by the first word of its name, where it isn't that word.
 METHODS = {"deit": "vit", "lvvit": "added", "convit": "gpsa", "spvit": "spsa", "cait": "cnn"}
+SPARE = ("gpsa", "anchored", "added", "psa", "rpb", "spsa", "vit", "cnn", "window")  # for the rest: the clearest first
 X = {"epochs": "epoch", "steps": "step", "images": "images", "seconds": "seconds"}
 PANELS = (
     ("Validation accuracy", "images right (%)", "val_top1", "ema_top1"),
@@ -132,7 +133,7 @@ def colours_of(kinds: dict[str, list[Run]]) -> dict[str, str]:
         model = kind[0].recipe.model.name.split("_")[0]
         first.setdefault(METHODS.get(model, model), label)
     methods = {label: method for method, label in first.items()}
-    others = (method for method in plots.COLOURS if method not in first)
+    others = (method for method in SPARE if method not in first)
     return {label: plots.COLOURS[methods.get(label) or next(others)] for label in kinds}
 
 

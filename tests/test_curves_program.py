@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from spvit_mini import list_models, plots
-from spvit_mini.curves import by_kind, colours_of, draw, ending, main, mean_of, read_runs
+from spvit_mini.curves import SPARE, by_kind, colours_of, draw, ending, main, mean_of, read_runs
 from spvit_mini.errors import UserError, run_program
 from spvit_mini.training import get_recipe
 from spvit_mini.training.metrics import COLUMNS, write_rows
@@ -65,6 +65,7 @@ def test_every_model_has_the_colour_of_a_method(run, name):
     kinds = by_kind(read_runs((run("a", [1.0], model__name=name), run("b", [1.0], model__name=name, batch=7))))
     first, second = colours_of(kinds).values()
     assert first != second and {first, second} <= set(plots.COLOURS.values())
+    assert sorted(SPARE) == sorted(plots.COLOURS)
 
 
 def test_a_mean_is_that_of_the_steps_that_all_have(run):
