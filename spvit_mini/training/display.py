@@ -72,7 +72,8 @@ def about_batch(recipe: Recipe, processes: int) -> str:
     parts = recipe.batch // max(1, micro * processes)
     if processes == parts == 1:
         return ""
-    return f" ({processes} process{'es' if processes > 1 else ''} × {parts} micro-batch{'es' if parts > 1 else ''} of {micro})"
+    several = f"{parts} micro-batches of " if parts > 1 else ""
+    return f" ({processes} process{'es' if processes > 1 else ''} × {several}{micro})"
 
 
 def about_lr(recipe: Recipe) -> str:

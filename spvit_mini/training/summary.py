@@ -247,8 +247,9 @@ def words(value: Any) -> list[str]:
 
 def command(recipe: Recipe, run: Path, *, processes: int = 1) -> str:
     """Write the command that makes a run like this one, of a recipe that has a name."""
-    start = "python" if processes == 1 else f"torchrun --nproc-per-node {processes}"
-    line = [*start.split(), "-m", "spvit_mini.train", recipe.name]
+    # Behind the two dashes nothing is torchrun's own; without them it takes --run for the beginning of its --run-path.
+    start = "python -m" if processes == 1 else f"torchrun --nproc-per-node {processes} -m --"
+    line = [*start.split(), "spvit_mini.train", recipe.name]
     for name, (value, _) in changes(recipe).items():
         section, dot, leaf = name.replace("_", "-").rpartition(".")
         if is_flag(name):

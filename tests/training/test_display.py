@@ -42,7 +42,7 @@ def test_it_says_how_the_batch_and_the_learning_rate_come_about(tiny):
         "steps   12 of 120 images (4 processes × 3 micro-batches of 10), 1 an epoch; "
         "learning rate 0.002 × 120 / 480 = 0.0005, seed 0"
     )
-    assert "(4 processes × 1 micro-batch of 5)" in said(tiny, processes=4)[2]
+    assert "(4 processes × 5)" in said(tiny, processes=4)[2]
     assert "(1 process × 2 micro-batches of 10)" in said(tiny.but({"micro_batch": 10}))[2]
 
 

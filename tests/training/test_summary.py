@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.run import parse_args
 
 from spvit_mini.cost import multiply_adds
 from spvit_mini.errors import UserError, run_program
@@ -89,7 +90,15 @@ def test_the_command_makes_the_same_recipe_again(resumed):
     assert (python, m, module, name) == ("python", "-m", "spvit_mini.train", "spvit_mini_flowers17")
     read = parse(options, default=Arguments(run=Path("runs/x"), recipe=named), prog="", description="")
     assert read.recipe == recipe and read.run == Path("runs/a b")
-    assert command(recipe, Path("r"), processes=8).startswith("torchrun --nproc-per-node 8 -m spvit_mini.train spvit_mini_")
+
+
+def test_torchrun_reads_the_command_of_several_processes(tiny):
+    recipe = tiny.but({"seed": 3})
+    torchrun, *words = shlex.split(command(recipe, Path("runs/x"), processes=8))
+    alone = shlex.split(command(recipe, Path("runs/x")))
+    read = parse_args(words)
+    assert torchrun == "torchrun" and read.nproc_per_node == "8" and read.module
+    assert [read.training_script, *read.training_script_args] == alone[2:]
 
 
 ROW = dict.fromkeys(COLUMNS, 1.0) | {"ema_loss": None, "ema_top1": None, "mfu": None, "skipped_steps": 0}
