@@ -12,6 +12,7 @@ from ..errors import UserError
 from .lessons import ROOT, read, text_of, write
 
 CELL_SECONDS = 600  # no cell of a lesson may take longer
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def run_notebook(
@@ -60,7 +61,7 @@ def execute(path: Path, *, profile: str = "standard") -> list[str]:
 
 
 def tidy(notebook: NotebookNode) -> None:
-    """Drop what differs from machine to machine or from run to run and nobody reads: times, versions, widgets' state."""
+    """Drop what differs from machine to machine or from run to run and nobody reads: times, versions, widgets."""
     notebook.metadata = NotebookNode(
         kernelspec={"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
         language_info={"name": "python"},
@@ -68,3 +69,5 @@ def tidy(notebook: NotebookNode) -> None:
     for cell in notebook.cells:
         for key in ("execution", "collapsed", "scrolled", "lines_to_next_cell"):
             cell.metadata.pop(key, None)
+        if cell.cell_type == "code":  # a widget without its kernel is an error message in the reader's browser
+            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]

@@ -30,6 +30,7 @@ from .checks.exchange import exchange
 
 # Where `lesson.NAME` looks for public names, in reading order.
 ROOMS = ("geometry", "spatial", "attention", "vit", "zoo", "explain", "data", "data.synthetic", "training", "plots")
+ROOMS += ("course.explore",)
 
 
 @dataclass(frozen=True)
