@@ -166,8 +166,8 @@ class Varied:
     """Vary an image: which part of it is seen, mirrored or not, then how that looks.
 
     `viewed` also says where the part lies, for labels that have a place. What comes after the mirroring is not in it:
-    RandAugment may still shear, shift or turn the image (at magnitude 9 by a slope of 0.09, by 14 % of a side, by 9°), and
-    then shows in a patch what lay up to some patches away.
+    RandAugment may still shear, shift or turn the image (at magnitude 27, as in published recipes, by a slope of 0.27, by
+    41 % of a side, by 27°), and then shows in a patch what lay many patches away.
     """
 
     def __init__(self, frame: Fit | CutOut, shift: v2.RandomCrop | None, *, flip: bool, then: list[Callable]) -> None:

@@ -1,7 +1,7 @@
 """A recipe: everything that decides how a training run ends, in one dataclass that saves, reads and compares itself.
 
 Each field's docstring is what `python -m spvit_mini.train RECIPE --help` says of it. The recipes themselves, by name,
-are in recipes.py; a run folder keeps the one that was run as recipe.json.
+are in recipes/; a run folder keeps the one that was run as recipe.json.
 """
 
 import dataclasses

@@ -3,6 +3,7 @@
 import random
 import shutil
 from collections import Counter
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -106,6 +107,7 @@ def test_sizes_of_a_tree(pets):
     assert load_data(DataOptions(name="pets", root=pets.root), seed=0).val[0][0].shape == (3, 224, 224)
     assert load_data(pets, VARIED, seed=0).preprocessing.crop == 0.875
     assert load_data(pets, AugmentOptions(crop="shift"), seed=0).preprocessing.crop == 1.0
+    assert load_data(replace(pets, eval_crop=0.9), VARIED, seed=0).preprocessing.crop == 0.9
 
 
 def test_a_trained_models_preprocessing_is_kept(pets):
@@ -115,6 +117,8 @@ def test_a_trained_models_preprocessing_is_kept(pets):
     assert load_data(options, seed=0, preprocessing=own).val[0][0].shape == (3, 24, 40)
     resized = load_data(pets, seed=0, preprocessing=own).preprocessing
     assert resized == Preprocessing((32, 32), mean=(0.1, 0.2, 0.3), crop=0.7, interpolation="bilinear")
+    closer = load_data(replace(pets, eval_crop=0.5), seed=0, preprocessing=own).preprocessing
+    assert closer == replace(resized, crop=0.5)
 
 
 def test_a_tree_may_call_its_second_part_test_or_be_the_root_itself(make_tree):
@@ -123,6 +127,12 @@ def test_a_tree_may_call_its_second_part_test_or_be_the_root_itself(make_tree):
     assert len(load_data(DataOptions(name="folder", root=tree), seed=0).val) == 3
     with pytest.raises(UserError, match="If .*pets itself is the image tree, take --data.name folder"):
         load_data(DataOptions(name="pets", root=tree), seed=0)
+
+
+def test_a_loop_over_a_part_ends(pets):
+    data = load_data(pets, seed=0)
+    assert [label for _, label in islice(data.val, 20)] == data.val.labels.tolist()
+    assert len(list(islice(data.train, 20))) == 14
 
 
 def test_evaluation_needs_no_training_images(make_tree):
