@@ -30,6 +30,8 @@ class DataOptions:
         val_images: how many validation images a made set has.
         fraction: the part of each class's training images to learn from, above 0 and at most 1; at least one image a
             class.
+        holdout: the part of each class's training images that is held out and validated on, in place of the set's own
+            validation part, which is then not looked at: to choose options by. `fraction` is taken of the rest.
         on_bad_image: what to do about a file that is cut off or no image: "fatal" stops and names it, "skip" names it,
             counts it and goes on with another.
         workers: processes that prepare training images; 0 does it in the main process.
@@ -43,6 +45,7 @@ class DataOptions:
     train_images: int = 2000
     val_images: int = 1000
     fraction: float = 1.0
+    holdout: float = 0.0
     on_bad_image: Literal["fatal", "skip"] = "fatal"
     workers: int = 0
     download: bool = False

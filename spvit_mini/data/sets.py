@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -111,7 +112,7 @@ class Data:
     def skipped(self) -> list[str]:
         """List the bad image files that were found so far and left out; it grows while training images are read."""
         sources = [part.source for part in (self.train, self.val) if part is not None]
-        return [path for source in sources for path in source.skipped]
+        return list(dict.fromkeys(path for source in sources for path in source.skipped))
 
 
 def load_data(
@@ -128,8 +129,8 @@ def load_data(
     Args:
         options: which set, and how much of it.
         augment: how training images are varied; not at all if not given.
-        seed: decides the training images of made sets, which part `fraction` takes, and all augmentation. The
-            validation images of a set are the same for all seeds.
+        seed: decides the training images of made sets, which parts `fraction` and `holdout` take, and all augmentation.
+            The validation images of a set are the same for all seeds, unless they are held out of the training images.
         train: whether to load training images too. Evaluation does without them, and so with a tree that has none.
         preprocessing: how photographs are prepared, if not in the set's own way: a trained model's must be kept. An
             `image_size` or `eval_crop` in the options goes before its own. Made sets need none, and leave it aside.
@@ -141,6 +142,8 @@ def load_data(
     check_seed(seed)
     if not 0 < options.fraction <= 1:
         raise UserError(f"data.fraction must be above 0 and at most 1, not {options.fraction}")
+    if not 0 <= options.holdout < 1:
+        raise UserError(f"data.holdout must be at least 0 and below 1, not {options.holdout}")
     if options.on_bad_image not in ("fatal", "skip"):
         raise UserError(f"data.on_bad_image must be fatal or skip, not {options.on_bad_image!r}")
     if options.image_size is not None and options.image_size < 1:
@@ -155,8 +158,11 @@ def load_data(
 
     # Photographs: the two parts as they are, and how they are prepared.
     part_of, own = _cifar(options) if options.name in CIFAR else _tree(options)
-    source = part_of(train=True) if train else None
-    val = part_of(train=False)
+    source = part_of(train=True) if train or options.holdout else None
+    if options.holdout:
+        source, val = _hold_out(source, options.holdout, seed)
+    else:
+        val = part_of(train=False)
     if source is not None and source.classes != val.classes:
         raise UserError(f"{options.name} in {options.root} has other classes to train than to validate on")
     if isinstance(val, Files) and options.on_bad_image == "skip":
@@ -169,7 +175,7 @@ def load_data(
     if options.image_size is not None:
         preprocessing = replace(preprocessing, image_size=(options.image_size, options.image_size))
     train_set = None
-    if source is not None:
+    if train:
         source = _part(source, options.fraction, seed)
         seen = None if token_labels is None else _token_labels(token_labels, source)
         train_set = TrainSet(source, training_transform(augment, preprocessing), seed=seed, token_labels=seen)
@@ -208,11 +214,14 @@ def _made(options: DataOptions, augment: AugmentOptions, seed: int, train: bool)
             raise UserError(f"{wrong}; take a multiple of {PATCH} for data.image_size")
         sizes = dict.fromkeys(("rows", "cols"), options.image_size // PATCH)
     make = partial(MADE[options.name], **sizes)
-    val = make(options.val_images, seed=0, part="val")
+    source = make(options.train_images, seed=seed) if train or options.holdout else None
+    if options.holdout:
+        source, val = _hold_out(source, options.holdout, seed)
+    else:
+        val = make(options.val_images, seed=0, part="val")
     preprocessing = Preprocessing(tuple(val.images.shape[-2:]), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     train_set = None
     if train:
-        source = make(options.train_images, seed=seed)
         train_set = TrainSet(_part(source, options.fraction, seed), None, seed=seed)
     return Data(options.name, val.classes, train_set, ValSet(val, None), preprocessing)
 
@@ -235,17 +244,27 @@ def _tree(options: DataOptions) -> tuple[Callable[..., Files], Preprocessing]:
 
 
 def _part(source: Source, fraction: float, seed: int) -> Source:
-    """Keep a part of each class's images, at least one, in their order.
+    """Keep a part of each class's images, at least one, in their order."""
+    if fraction == 1:
+        return source
+    return source.take(_of_each_class(source.labels, fraction, stream("fraction", seed)).nonzero()[:, 0])
+
+
+def _hold_out(source: Source, holdout: float, seed: int) -> tuple[Source, Source]:
+    """Split off a part of each class's images, at least one: the rest, and what is held out, each in its order."""
+    held = _of_each_class(source.labels, holdout, stream("holdout", seed))
+    return source.take((~held).nonzero()[:, 0]), source.take(held.nonzero()[:, 0])
+
+
+def _of_each_class(labels: Tensor, fraction: float, random: np.random.Generator) -> Tensor:
+    """Mark a part of each class's images, (n,) bool.
 
     Each class's images are put in a random order, of which the first ones are taken; a smaller part is thus contained
     in a larger one.
     """
-    if fraction == 1:
-        return source
-    random = stream("fraction", seed)
-    kept = []
-    for label in source.labels.unique():
-        images = (source.labels == label).nonzero()[:, 0]
+    taken = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique():
+        images = (labels == label).nonzero()[:, 0]
         order = torch.from_numpy(random.permutation(len(images)))
-        kept.append(images[order[: max(1, round(fraction * len(images)))]])
-    return source.take(torch.cat(kept).sort().values)
+        taken[images[order[: max(1, round(fraction * len(images)))]]] = True
+    return taken

@@ -1,0 +1,18 @@
+"""Studies: the same question put to several recipes with several seeds, their records, and what the numbers say.
+
+    design.py      what a study is: arms, seeds, and equal tuning
+    grids.py       the studies by name
+    running.py     its runs, one after the other or side by side
+    records.py     what is kept of them in data/results/
+    statistics.py  paired differences, steps to a level
+    report.py      a table and a figure of every seed
+
+The program is `python -m spvit_mini.study`.
+"""
+
+from .design import Arm, Study
+from .grids import get_study, list_studies
+from .records import read_records
+from .statistics import paired, steps_to
+
+__all__ = ["Arm", "Study", "get_study", "list_studies", "paired", "read_records", "steps_to"]
