@@ -110,6 +110,8 @@ def build(work: Path = WORK, lessons: Sequence[Path] | None = None) -> list[Copi
     """Make or update the students' copies of all lessons in a folder. Raises UserError if it cannot be written."""
     files = list(lessons) if lessons is not None else lesson_files()
     texts = {path.name: text_of(student_copy(read(path))) for path in files}
+    # Pages that lessons link to, such as the notation, must lie beside them here too: JupyterLab serves this folder alone.
+    texts |= {page.name: page.read_text(encoding="utf-8") for page in sorted(files[0].parent.glob("*.md"))}
     report = []
     try:
         work.mkdir(parents=True, exist_ok=True)
@@ -150,8 +152,8 @@ def hand_out(work: Path, name: str, text: str, handed: HandedOut) -> Copied:
 
 def beside(name: str, count: int) -> str:
     """Name the newer copy that is put beside an edited one: 00_start_here.newer.ipynb, 00_start_here.newer-2.ipynb, …"""
-    stem = name.removesuffix(".ipynb")
-    return f"{stem}.newer.ipynb" if count == 1 else f"{stem}.newer-{count}.ipynb"
+    stem, _, suffix = name.rpartition(".")
+    return f"{stem}.newer.{suffix}" if count == 1 else f"{stem}.newer-{count}.{suffix}"
 
 
 def digest_of(content: bytes) -> str:

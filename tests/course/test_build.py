@@ -215,6 +215,17 @@ def test_a_copy_that_was_moved_away_is_made_afresh(source, tmp_path):
     assert names(work) == [source.name, "mine.ipynb"]
 
 
+def test_pages_beside_the_lessons_are_handed_out_with_them(source, tmp_path):
+    work, page = tmp_path / "work", source.with_name("notation.md")
+    page.write_text("# Notation\n\nδ\n", encoding="utf-8")
+    assert [(copied.name, copied.what) for copied in build(work, [source])] == [(source.name, "new"), (page.name, "new")]
+    assert (work / page.name).read_bytes() == page.read_bytes()
+    (work / page.name).write_text("my notes")
+    page.write_text("# Notation, longer\n")
+    assert [copied.beside for copied in build(work, [source])] == [None, "notation.newer.md"]
+    assert (work / page.name).read_text() == "my notes"
+
+
 @pytest.mark.parametrize("broken", [None, "", "{", "[]", '{"files": 3}'])
 def test_without_its_memory_every_copy_counts_as_edited(source, tmp_path, broken):
     work = tmp_path / "work"

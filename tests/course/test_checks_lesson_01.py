@@ -59,6 +59,7 @@ one_head
     keys averaged                  xxxxxxx
     given, not taken               !x!!!.x
     root of the queries            xxxxx.x
+    root of the values             x.xx...
     stops at the weights           xxxxxxx
 MHSA
     no root                        xx.xx.

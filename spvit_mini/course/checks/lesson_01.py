@@ -27,8 +27,7 @@ def one_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def by_hand() -> tuple[Tensor, Tensor, Tensor]:
     """Give q, k, v of the lesson's section *By hand*: weights ¼, ¼, ½, and (2, 5) comes out."""
-    log2 = math.log(2)
-    q = torch.tensor([[log2, log2, 0, 0]], dtype=torch.float64)
+    q = math.log(2) * torch.tensor([[1, 1, 0, 0]], dtype=torch.float64)
     k = torch.tensor([[0, 0, 1, 0], [1, -1, 0, 0], [1, 1, 0, 0]], dtype=torch.float64)
     v = torch.tensor([[4, 0], [0, 4], [2, 8]], dtype=torch.float64)
     return q, k, v
@@ -115,6 +114,7 @@ def attend(
         "1/√C": q.shape[-1] ** -0.5,
         "√queries": q.shape[-2] ** 0.5,
         "√keys": k.shape[-2] ** 0.5,
+        "√E": v.shape[-1] ** 0.5,
         "√D": (width or q.shape[-1]) ** 0.5,
     }[root]
     scores = q @ k.mT / (divisor if scaled == "scores" else 1.0)
@@ -155,10 +155,9 @@ class Layer(nn.Module):
             count = 1 if self.split == "one head" else self.heads
             pattern = "(s h c)" if self.split == "one head" else self.split
             q, k, v = rearrange(self.qkv(x), f"b n {pattern} -> s b h n c", s=3, h=count)
-        if self.meet == "heads":
-            mixed = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), width=dim, **self.options).transpose(1, 2)
-        else:
-            mixed = attend(q, k, v, width=dim, **self.options)
+        last = (1, 2) if self.meet == "heads" else (1, 1)  # an axis exchanged with itself stays where it is
+        q, k, v = (part.transpose(*last) for part in (q, k, v))
+        mixed = attend(q, k, v, width=dim, **self.options).transpose(*last)
         mixed = mixed.reshape(x.shape) if self.merge == "reshaped" else rearrange(mixed, f"b h n c -> b n {self.merge}")
         return {"projected": self.proj, "bare": lambda y: y, "with skip": lambda y: x + self.proj(y)}[self.output](mixed)
 
@@ -244,6 +243,7 @@ ONE_HEAD = Exercise(
         IN_A_HEAD
         | {
             "root of the queries": (TOKENS, {"root": "√queries"}),
+            "root of the values": ("the root is that of the width of a value. C is the width of a query.", {"root": "√E"}),
             "stops at the weights": (
                 "these are the weights, and they are right. What is asked for is the average that they make of the values.",
                 {"result": "weights"},
