@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     path = Path(argv[0])
     metadata = load_weights(weights_file(path))[1]
     trained = Recipe.from_json(metadata["recipe"], source=str(path)) if "recipe" in metadata else Recipe()
-    default = Arguments(data=trained.data, batch=trained.micro_batch or trained.batch, device=trained.device)
+    default = Arguments(data=trained.data, device=trained.device)
     arguments = parse(argv[1:], default=default, prog=f"{PROGRAM} {path}", description=f"Score {path}.")
     if "recipe" not in metadata and "--data.name" not in " ".join(argv):
         raise UserError(f"{path} does not say which data it was trained on; name them: --data.name NAME")

@@ -147,7 +147,7 @@ def test_a_bar_is_shown_on_a_terminal_alone(run, capsys, monkeypatch):
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     main([str(folder), "--device", "cpu"])
-    assert "/6 [" in capsys.readouterr().err  # 101 images by 20
+    assert "/2 [" in capsys.readouterr().err  # 101 images by 100
 
 
 def test_a_weights_file_alone_knows_its_data(run, tmp_path, capsys):
