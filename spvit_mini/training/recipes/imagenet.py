@@ -11,15 +11,18 @@ What differs from the sources in all of them, because this package's parts do:
   that gives the same ranges: turns of 27°, shears of 0.27, colour, contrast, brightness and sharpness of 1 ± 0.81,
   solarising from 10 % of white on, shifts by 40.8 % of a side (timm: 40.5 %). Posterising keeps 4 bits (timm: 1). timm
   draws the level anew each time (standard deviation 0.5); here it is fixed. timm has two operations more, inverting and
-  adding below a threshold, and torchvision one that does nothing. In both, each of the two (L: three) operations
-  happens with probability ½. The usual short cut, `randaugment=(2, 9)`, is another thing: a third of the ranges, always.
+  adding below a threshold, and torchvision one that does nothing; torchvision takes the nearest pixel, timm interpolates.
+  In both, each of the two (L: three) operations happens with probability ½. The usual short cut, `randaugment=(2, 9)`, is
+  another thing: a third of the ranges, always.
 - Colour jitter (0.4, or 0.3) stands in their scripts, but timm leaves it out where RandAugment is on; so do we.
 - MixUp and CutMix: one draw of λ for all images that a process takes at once, as in timm's "batch" mode. An image's
-  partner is its neighbour in the batch, not the one as far from the other end. So it is with MixToken's.
+  partner is its neighbour in the batch, there the one as far from the other end (with MixToken here too).
 - Images are resized with bicubic interpolation throughout; LV-ViT's and SP-ViT's scripts draw bicubic or bilinear.
 - The schedule goes by steps, not by epochs. Its cosine begins where the warm-up ends, at the full peak; timm's begins at
   epoch 0, so that after 5 of 300 epochs it is 0.07 % below the peak. The 10 epochs of cool-down that stand in all the
   scripts are run by LV-ViT's and SP-ViT's, and so here; DeiT's and ConViT's never come to them, and end after 300 epochs.
+- Weight decay leaves spatial maps alone (`model.no_decay()`); their code spares only what has one dimension, positions and
+  the class token, and so decays SP-SA's weight matrices and GPSA's v.
 - bfloat16 for their float16; the running average of the weights warms up.
 """
 
