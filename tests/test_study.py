@@ -65,7 +65,12 @@ def test_a_study_is_made_recorded_and_not_made_again(whole, capsys):
     ]
     one = read_runs("tiny", whole / "results")[3]
     assert one.recipe["optim"]["lr"] == 1e-3 and one.recipe["seed"] == 1 and one.recipe["device"] == "auto"
-    assert one.parameters == 5192 and one.device == "CPU, 1 thread" and one.ms_per_step > 0 and len(one.commit) >= 7
+    assert (
+        one.parameters == 3704 + 2 * (2 * 32 + 32 + 32 + 1)
+        and one.device == "CPU, 1 thread"
+        and one.ms_per_step > 0
+        and len(one.commit) >= 7
+    )
     assert not list(whole.glob("runs/*/*/*.pt")) and len(list(whole.glob("runs/*/*/best.safetensors"))) == 4
     before = {path: path.stat().st_mtime_ns for path in whole.glob("runs/*/*/*")}
     assert program.run(TINY, at(whole)) == 0
