@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def overview() -> str:
-    """Say how to run a recipe, and which there are: the sets of images, a line each, below the models that go with them."""
+    """Say how to run a recipe, and which there are: sets of images, a line each, below the models for them."""
     lines = [f"{PROGRAM} RECIPE [--section.option value]", "", "RECIPE is MODEL_DATA:"]
     for models, makes in FAMILIES:
         width = max(len(make.__name__) for make in makes)

@@ -81,8 +81,8 @@ class Tree:
 def find_tree(name: str, root: Path, *, known: Iterable[str] = ()) -> Tree:
     """Find the tree of a set: ROOT/NAME, or ROOT itself for the name "folder", or where the named sets are otherwise.
 
-    A part of ImageNet is taken out of ROOT/imagenet; tiny_imagenet may be called tiny-imagenet-200. `known` are names of
-    other sets, which may have been meant. Raises UserError if it is not there.
+    A part of ImageNet is taken out of ROOT/imagenet; tiny_imagenet may be called tiny-imagenet-200. `known` are names
+    of other sets, which may have been meant. Raises UserError if it is not there.
     """
     folder = root if name == "folder" else root / name
     if folder.is_dir():

@@ -45,7 +45,7 @@ def test_the_first_hundred_are_those_of_all_thousand(real_images):
 
 @pytest.fixture
 def imagenet(make_tree):
-    """Give the root of a made ImageNet: the classes of both lists and two more, an image each to train, and to validate."""
+    """Give the root of a made ImageNet: the classes of both lists and two more, an image each in each part."""
     classes = {*wnids("imagenet100"), *wnids("imagenet100_first"), "n00000001", "n99999999"}
     ones = dict.fromkeys(sorted(classes), 1)
     return make_tree("imagenet", ones | {"n01440764": 10}, val=ones, width=8, height=8).parent

@@ -1,4 +1,4 @@
-"""The recipes by name: what was published stands in them, what they say of themselves is so, and their models can be built."""
+"""Recipes by name: what was published stands in them, what they say is so, and their models can be built."""
 
 import dataclasses
 import re
@@ -263,7 +263,7 @@ def test_the_magnitude_gives_the_ranges_of_the_original():
 
 
 def test_operations_happen_as_often_as_asked(request):
-    """Each of two operations with probability ½, of 14 of which one does nothing: about (1 − 13/28)² stay as they are."""
+    """Each of two operations with probability ½, of 14 of which one does nothing: about (1 − 13/28)² stay so."""
     options = AugmentOptions(randaugment=(2, 27), randaugment_chance=0.5)
     vary = training_transform(options, Preprocessing((16, 16), mean=(0, 0, 0), std=(1, 1, 1)))
     image = torch.randint(0, 256, (3, 16, 16), dtype=torch.uint8)

@@ -1,8 +1,8 @@
 """The recipes by name, MODEL_DATA: spvit_mini_compass, vit_mini_cifar10, spvit_s_imagenet, …
 
-A recipe is a function of the model's name, called as what comes after it: `compass("spvit_mini")` is spvit_mini_compass.
-So models on one set of images differ in that name alone; but for ImageNet, where each has the recipe of its paper. The
-function's docstring says how to run it, where its numbers are from, what it costs and what to expect.
+A recipe is a function of the model's name: `compass("spvit_mini")` is spvit_mini_compass. So models on one set of images
+differ in that name alone; but for ImageNet, where each has the recipe of its paper. The function's docstring says how to
+run it, where its numbers are from, what it costs and what to expect.
 """
 
 from collections.abc import Callable

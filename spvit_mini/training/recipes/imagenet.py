@@ -1,7 +1,7 @@
 """Recipes on ImageNet and its parts: as published, as far as that is known, by DeiT's recipe or with token labels.
 
-Batches, learning rates and lengths are those of the sources; on fewer GPUs keep `batch`, and set `--micro-batch` to what
-one of them holds. With another `--batch` the learning rates are scaled in proportion.
+Batches, learning rates and lengths are those of the sources; on fewer GPUs keep `batch`, and set `--micro-batch` to
+what one of them holds. With another `--batch` the learning rates are scaled in proportion.
 
 Accuracies in these docstrings are published by others, top-1 in percent, with the source. Ours: not measured yet.
 
@@ -11,18 +11,18 @@ What differs from the sources in all of them, because this package's parts do:
   that gives the same ranges: turns of 27°, shears of 0.27, colour, contrast, brightness and sharpness of 1 ± 0.81,
   solarising from 10 % of white on, shifts by 40.8 % of a side (timm: 40.5 %). Posterising keeps 4 bits (timm: 1). timm
   draws the level anew each time (standard deviation 0.5); here it is fixed. timm has two operations more, inverting and
-  adding below a threshold, and torchvision one that does nothing; torchvision takes the nearest pixel, timm interpolates.
-  In both, each of the two (L: three) operations happens with probability ½. The usual short cut, `randaugment=(2, 9)`, is
-  another thing: a third of the ranges, always.
+  adding below a threshold, and torchvision one that does nothing; torchvision takes the nearest pixel, timm
+  interpolates. In both, each of the two (L: three) operations happens with probability ½. The usual short cut,
+  `randaugment=(2, 9)`, is another thing: a third of the ranges, always.
 - Colour jitter (0.4, or 0.3) stands in their scripts, but timm leaves it out where RandAugment is on; so do we.
 - MixUp and CutMix: one draw of λ for all images that a process takes at once, as in timm's "batch" mode. An image's
   partner is its neighbour in the batch, there the one as far from the other end (with MixToken here too).
 - Images are resized with bicubic interpolation throughout; LV-ViT's and SP-ViT's scripts draw bicubic or bilinear.
-- The schedule goes by steps, not by epochs. Its cosine begins where the warm-up ends, at the full peak; timm's begins at
-  epoch 0, so that after 5 of 300 epochs it is 0.07 % below the peak. The 10 epochs of cool-down that stand in all the
-  scripts are run by LV-ViT's and SP-ViT's, and so here; DeiT's and ConViT's never come to them, and end after 300 epochs.
-- Weight decay leaves spatial maps alone (`model.no_decay()`); their code spares only what has one dimension, positions and
-  the class token, and so decays SP-SA's weight matrices and GPSA's v.
+- The schedule goes by steps, not by epochs. Its cosine begins where the warm-up ends, at the full peak; timm's begins
+  at epoch 0, so that after 5 of 300 epochs it is 0.07 % below the peak. The 10 epochs of cool-down that stand in all
+  the scripts are run by LV-ViT's and SP-ViT's, and so here; DeiT's and ConViT's end after 300 epochs, before them.
+- Weight decay leaves spatial maps alone (`model.no_decay()`); their code spares only what has one dimension, positions
+  and the class token, and so decays SP-SA's weight matrices and GPSA's v.
 - bfloat16 for their float16; the running average of the weights warms up.
 """
 
@@ -42,7 +42,7 @@ LABELS = Path("data/imagenet_labels")  # where `python -m spvit_mini.label --out
 
 
 def photographs(name: str, model: str, *, image_size: int = 224) -> DataOptions:
-    """Choose a set, seen in validation as the model's authors did: the central 87.5 or 90 % of the frame, or the whole."""
+    """Choose a set, seen in validation as by the model's authors: the central 87.5 or 90 % of the frame, or the whole."""
     return DataOptions(name=name, image_size=image_size, eval_crop=CROPS.get(model, 1.0), workers=8)
 
 
@@ -95,7 +95,7 @@ def imagenet(model: str) -> Recipe:
     """ImageNet, a thousand classes at 224 pixels: each model by the recipe it was published with.
 
     Command: torchrun --nproc-per-node 8 -m spvit_mini.train spvit_s_imagenet --data.root FOLDER
-    LV-ViT and SP-ViT need token labels, made beforehand (python -m spvit_mini.label --help): --token-labels.folder FOLDER
+    LV-ViT and SP-ViT need token labels, made beforehand (python -m spvit_mini.label): --token-labels.folder FOLDER
     Sources: `deit` and `token_labelled`, above
     Cost, and what others reached; ours: not measured yet
 
@@ -108,8 +108,8 @@ def imagenet(model: str) -> Recipe:
     | spvit_m      |  55.97 M   |  12.67 G      | 397 M       | 84.9 (SP-ViT's README), maybe with 10 SP-SA blocks |
     | spvit_l      | 150.27 M   |  34.57 G      | 397 M       | 85.5 (SP-ViT's README); see below                |
 
-    The code released for SP-ViT-L builds no block with SP-SA at all, and M's script leaves their number at 10; ours have
-    all but the last two, so those numbers are not promises for these models.
+    The code released for SP-ViT-L builds no block with SP-SA at all, and M's script leaves their number at 10; in ours
+    all but the last two have it, so those accuracies are no promises for these models.
     """
     return deit(model) if model in ("deit_small", "convit_small") else token_labelled(model)
 
@@ -118,7 +118,7 @@ def imagenet_fsdp(model: str) -> Recipe:
     """ImageNet with each weight spread over all GPUs (FSDP), for models that are too large for one.
 
     Command: torchrun --nproc-per-node 8 -m spvit_mini.train spvit_l_imagenet_fsdp --data.root FOLDER
-    Source, cost, expected: as spvit_l_imagenet, but without its average of the weights, which FSDP would have to keep whole
+    Source, cost, expected: as spvit_l_imagenet, but without its average of the weights, which every process keeps whole
     """
     return replace(imagenet(model), sharding="fsdp", ema=None)
 
@@ -129,8 +129,8 @@ def imagenet_384(model: str) -> Recipe:
     Command: torchrun --nproc-per-node 8 -m spvit_mini.train spvit_s_imagenet_384 --start runs/spvit_s_imagenet
     Source: distributed_fine_tune.sh of SP-ViT: a constant 5e-6 after the warm-up, weight decay 1e-8, everything else as
         before; batches of 256 (S), 128 (M) and 512 (L); L alone keeps an average of the weights. The script leaves the
-        length at 300 + 10 epochs, and the paper's was not found: 30 epochs here, with which DeiT's README fine-tunes at the
-        same rates. LV-ViT-S by the same numbers
+        length at 300 + 10 epochs, and the paper's was not found: 30 epochs here, for which DeiT's README fine-tunes, at
+        the same rates. LV-ViT-S by the same numbers
     Cost, and what others reached; ours: not measured yet
 
     | model   | parameters | multiply-adds | images seen | published (source)                                         |
@@ -157,8 +157,8 @@ def imagenet100(model: str) -> Recipe:
     """ImageNet-100, the list of Tian et al. (CMC), at 224 pixels: all models by DeiT's recipe.
 
     Command: torchrun --nproc-per-node 8 -m spvit_mini.train spvit_s_imagenet100 --data.root FOLDER
-    Source: `deit`, above, for all four models and without token labels, so that they can be compared. Which hundred classes
-        SP-ViT's ablations took, for how long and how: not found
+    Source: `deit`, above, for all four models and without token labels, so that they can be compared. Which hundred
+        classes SP-ViT's ablations took, for how long and how: not found
     Cost: multiply-adds as on ImageNet, and about a tenth of its images seen, 38 M
     Expected: not measured yet; published numbers on this list with these models: not found
     """
@@ -190,8 +190,8 @@ def part_of_imagenet(model: str, percent: int) -> Recipe:
 def imagenet_5pct(model: str) -> Recipe:
     """5 % of each class of ImageNet for 6000 epochs: how far a model comes with few images.
 
-    ConViT's study of sample efficiency (d'Ascoli et al. 2021, table 2), in which the images seen stay the same; all of each
-    class is deit_small_imagenet and convit_small_imagenet.
+    ConViT's study of sample efficiency (d'Ascoli et al. 2021, table 2), in which the images seen stay the same; all of
+    each class is deit_small_imagenet and convit_small_imagenet.
 
     Command: torchrun --nproc-per-node 8 -m spvit_mini.train convit_small_imagenet_5pct --data.root FOLDER
     Source: `deit` and `part_of_imagenet`, above
@@ -205,8 +205,8 @@ def imagenet_10pct(model: str) -> Recipe:
     """10 % of each class of ImageNet for 3000 epochs, as imagenet_5pct.
 
     Command: torchrun --nproc-per-node 8 -m spvit_mini.train convit_small_imagenet_10pct --data.root FOLDER
-    Published by ConViT's authors: deit_small 48.0, convit_small 59.6 (table 2; their text says 46.5 and 59.5). Ours: not
-        measured yet
+    Published by ConViT's authors: deit_small 48.0, convit_small 59.6 (table 2; their text says 46.5 and 59.5). Ours:
+        not measured yet
     """
     return part_of_imagenet(model, 10)
 

@@ -1,4 +1,4 @@
-"""Recipes on made images: which way, how far, which texture. They need no files, and seconds to a minute of a CPU core."""
+"""Recipes on made images: which way, how far, which texture. No files, a minute of a CPU core."""
 
 from dataclasses import replace
 

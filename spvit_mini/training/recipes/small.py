@@ -35,7 +35,7 @@ def cifar100(model: str) -> Recipe:
     Command: python -m spvit_mini.train spvit_mini_cifar100 --data.root FOLDER
     Cost: 2.7 M parameters, 0.18 to 0.19 G multiply-adds, 1.5 M images; on a CPU as CIFAR-10
     Expected: not measured yet; chance is 1 %. For orientation, by others: a ViT of about 2.7 M parameters (width 192,
-        depth 9) 73.81 % after 100 epochs of a stronger recipe, and 93.58 % on CIFAR-10 (README of SPT_LSA, Lee et al. 2021)
+        depth 9) 73.81 % after 100 epochs of a stronger recipe, and 93.58 % on CIFAR-10 (SPT_LSA's README, Lee et al. 2021)
     """
     return replace(cifar10(model), data=DataOptions(name="cifar100"))
 
@@ -44,8 +44,8 @@ def tiny_imagenet(model: str) -> Recipe:
     """Tiny ImageNet: 200 classes of 64-pixel photographs, in patches of 8.
 
     Command: python -m spvit_mini.train spvit_mini_tiny_imagenet --data.root FOLDER
-    Source: learning rate, decay, batch, warm-up, length, drop path, erasing and how often images are mixed as in SPT_LSA
-        (Lee et al. 2021); it has AutoAugment and repeated augmentation too, where this has RandAugment
+    Source: learning rate, decay, batch, warm-up, length, drop path, erasing and how often images are mixed as in
+        SPT_LSA (Lee et al. 2021); it has AutoAugment and repeated augmentation too, where this has RandAugment
     Cost: 2.8 M parameters, 0.19 G multiply-adds, 10 M images
     Expected: not measured yet; chance is 0.5 %. For orientation, by others: a ViT 57.07 % (README of SPT_LSA)
     """
