@@ -224,17 +224,17 @@ def plan(study: Study, arguments: Arguments, chosen: list[Key]) -> str:
         if (arm, seed) in records and not arguments.again:
             lines.append(f"{arm}, seed {seed}: recorded, {records[arm, seed].final:.1f} %")
             continue
-        known = [record.seconds / 60 for record in records.values() if record.arm == arm]
-        begun = (run_folder(study, arm, seed, runs=arguments.runs) / "last.pt").exists()
+        begun = not arguments.again and (run_folder(study, arm, seed, runs=arguments.runs) / "last.pt").exists()
         lines.append(f"{arm}, seed {seed}: {'goes on' if begun else 'to be made'}")
-        if known:
-            minutes += sum(known) / len(known)
-            lines[-1] += f", about {sum(known) / len(known):.1f} minutes"
+        if known := [record.seconds / 60 for record in records.values() if record.arm == arm]:
+            expected = sum(known) / len(known)
+            minutes += expected
+            lines[-1] += f", about {expected:.1f} minutes"
         else:
             unknown += 1
-    lines.append(f"about {minutes:.1f} minutes in all, one after the other, as the recorded runs took on their device")
+    lines.append(f"expected: {minutes:.1f} minutes, one run after the other, by what the recorded ones took")
     if unknown:
-        lines[-1] += f"; nothing is known about {unknown} of the runs"
+        lines[-1] += f"; for {unknown} runs nothing is recorded to go by"
     return "\n".join(lines)
 
 

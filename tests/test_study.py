@@ -3,6 +3,8 @@
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -10,6 +12,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
+from filelock import FileLock
 
 from spvit_mini import study as program
 from spvit_mini.errors import UserError
@@ -120,10 +124,11 @@ def test_a_signal_saves_what_runs_and_stops(tmp_path, capsys):
     endless = replace(TINY, changes=SMALL | {"length": "1000000 steps", "save_every": "1000000 steps"})
     runs = tmp_path / "runs" / "tiny"
 
+    def lines() -> list[int]:
+        return [path.read_text().count("\n") for path in runs.glob("*/metrics.csv")]
+
     def when_both_have_begun():
-        while len(list(runs.glob("*/metrics.csv"))) < 2 or not all(
-            f.read_text()[1:].count("\n") > 1 for f in runs.glob("*/metrics.csv")
-        ):
+        while sum(count > 1 for count in lines()) < 2:
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -132,6 +137,21 @@ def test_a_signal_saves_what_runs_and_stops(tmp_path, capsys):
     assert program.run(endless, at(tmp_path, parallel=2, part="1/1")) == 128 + signal.SIGTERM
     assert sorted(path.parent.name for path in runs.glob("*/last.pt")) == ["plain-0", "prior-0"]
     assert "4 of 4 runs are not finished; the same command goes on" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_runs_whose_program_is_killed_save_and_end_by_themselves(tmp_path):
+    command = [sys.executable, "-m", "spvit_mini.study", "lesson_00", "--arm", "vit_mini", "--seed", "0"]
+    places = ["--out", str(tmp_path / "results"), "--runs", str(tmp_path), "--threads", "1"]
+    killed = subprocess.Popen([*command, *places], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run = tmp_path / "lesson_00" / "vit_mini-0"
+    while not (run / "metrics.csv").exists() or (run / "metrics.csv").read_text().count("\n") < 2:
+        assert killed.poll() is None
+        time.sleep(0.05)
+    killed.kill()
+    with FileLock(run / ".lock", timeout=60):  # the run holds it until its process ends
+        state = torch.load(run / "last.pt", weights_only=True)
+    assert 20 <= state["position"]["step"] < 240 and not (run / "record.json").exists()
 
 
 def test_no_time_left_begins_nothing(tmp_path, capsys):

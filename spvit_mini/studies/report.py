@@ -119,25 +119,21 @@ def edges(study: Study) -> list[str]:
 
 
 def figure(study: Study, records: Records) -> Figure:
-    """Draw every seed: its curve (thin; the mean of its arm thick), and its final value in a strip beside it."""
+    """Draw every seed: its curve (thin; the mean of its arm thick), and its final value in a strip that names the arms."""
     plots.style()
     arms = [arm for arm in study.arms if any(label == arm for label, _ in records)]
     colours = colours_of(study)
-    picture, (left, right) = plt.subplots(
-        1, 2, figsize=(9 + 0.3 * len(arms), 4), sharey=True, width_ratios=[2.2, 0.4 + 0.3 * len(arms)]
-    )
+    widths = [5.5, 0.8 + 0.6 * len(arms)]  # inches
+    picture, (left, right) = plt.subplots(1, 2, figsize=(sum(widths), 4), sharey=True, width_ratios=widths)
     own = {arm: [record for (label, _), record in records.items() if label == arm] for arm in arms}
     plots.curves(left, {arm: same_steps(own[arm]) for arm in arms}, colours=colours)
     for axes in (left, right):
         axes.axhline(study.level, color="#7f7f7f", linestyle="--", linewidth=1)
-    left.annotate(
-        f"{study.level:g} %", (0, study.level), xycoords=("axes fraction", "data"), va="bottom", color="#595959"
-    )
-    left.set(xlabel="training steps", ylabel="validation accuracy (%)", ylim=(0, 103))
-    left.set_title(study.question)
+    left.set(xlabel="training steps", ylabel="validation accuracy (%)", ylim=(-2, 103))
+    left.set_title(f"every seed, and the mean of each arm; dashed: {study.level:g} %")
     strip(right, {arm: [record.final for record in own[arm]] for arm in arms}, colours=colours)
     right.set_title("after the last step")
-    left.legend(loc="best")
+    picture.suptitle(study.question, x=0.01, ha="left", fontsize=10.5)
     return picture
 
 
