@@ -29,7 +29,9 @@ from .checks.engine import CheckFailed, examine
 from .checks.exchange import exchange
 
 # Where `lesson.NAME` looks for public names, in reading order.
-ROOMS = ("geometry", "spatial", "attention", "vit", "zoo", "explain", "data", "data.synthetic", "training", "plots")
+ROOMS = (
+    "geometry", "spatial", "attention", "vit", "zoo", "explain", "data", "data.synthetic", "training", "studies", "plots"
+)  # fmt: skip
 ROOMS += ("course.explore",)
 
 

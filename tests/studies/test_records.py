@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from spvit_mini.course.lesson import PROFILES, Lesson
 from spvit_mini.errors import UserError
 from spvit_mini.studies import get_study, read_records
 from spvit_mini.studies.grids import STUDIES
@@ -118,3 +119,10 @@ def test_the_records_of_every_study_are_complete_or_not_begun(name, tmp_path):
         write_runs(name, tmp_path, held)
         for end in ("csv", "jsonl"):
             assert (tmp_path / f"{name}.{end}").read_text() == (RESULTS / f"{name}.{end}").read_text()
+
+
+def test_a_lesson_reads_records_and_what_belongs_to_them_by_name():
+    lesson = Lesson("00", PROFILES["smoke"])
+    last = [row for row in lesson.read_records("lesson_00") if row["step"] == 240]
+    finals = {arm: [row["val_top1"] for row in last if row["arm"] == arm] for arm in ("vit_mini", "spvit_mini")}
+    assert round(lesson.paired(finals["spvit_mini"], finals["vit_mini"]).mean, 2) == 84.42
