@@ -7,14 +7,16 @@
     python -m spvit_mini.label --help                                        all options
 
 Any image tree and any number of classes will do. The teacher is a run or a weights file of this package, or a CNN of
-torchvision with its weights as a file; what makes a good one, teachers.py says. Each image, whole and squeezed to a
-square, is looked at once; the best classes of each cell are kept (data/token_labels.py says how). Stopped at any moment,
-the same command goes on where it was; the maps come out the same to the last bit (on the CPU). Bad images are named and
-left out, and looked at again by the next call.
+torchvision with its weights as a file. One that has a dense head, or that averages its patches or cells, knows what it sees
+in each; the head of a class token was never trained to read patches, and the program warns of it (more in teachers.py).
+
+Each image, whole and squeezed to a square, is looked at once; the best classes of each cell are kept (as said in
+data/token_labels.py). Stopped at any moment, the same command goes on where it was, and on the CPU the maps come out the
+same to the last bit. Bad images are named and left out, and looked at again by the next call.
 
 --import takes the archives of the original authors (zihangJiang/TokenLabeling): CLASS/IMAGE.pt for CLASS/IMAGE.JPEG, each
-a tensor (2, top, rows, columns) of scores and classes. Their generator shows the teacher the central square of an image
-that is not square, while their training takes the map for that of the whole image; so do we with what was imported.
+a tensor (2, top, rows, columns) of scores and classes. Of an image that is not square, their generator shows the teacher
+the central square, as timm did then; their training takes the map for that of the whole image, and so is it taken here.
 
 Training then takes --token-labels.folder OUT.
 """

@@ -143,10 +143,14 @@ def test_cells_of_torchvision_s_cnns_add_up_to_their_answer(tree, tmp_path, name
     torch.save({"model": model.state_dict()}, tmp_path / "weights.pth")
     teacher = load_teacher(f"torchvision:{name}", weights=tmp_path / "weights.pth", image_size=96)
     assert teacher.preprocessing.image_size == (96, 96) and teacher.preprocessing.mean == (0.485, 0.456, 0.406)
-    images = torch.randn(2, 3, 96, 64)
+    images, features = torch.randn(2, 3, 96, 64), []
+    model.avgpool.register_forward_pre_hook(lambda _, given: features.append(given[0]))
     with torch.no_grad():
         cells, whole = teacher.cells(images), model(images)
     assert cells.shape == (2, 3, 2, 3)
+    if name != "convnext_tiny":
+        linear = getattr(model, "fc", None) or model.head
+        torch.testing.assert_close(cells[1, 2, 0], linear(features[0][1, :, 2, 0]), atol=1e-4, rtol=1e-4)
     if name == "convnext_tiny":  # which has a norm in between: only a cell alone is exact
         images = torch.randn(2, 3, 32, 32)
         cells, whole = teacher.cells(images), model(images)
