@@ -5,6 +5,9 @@
     last.pt            the whole state: weights, optimiser, random numbers, position in the data, rows so far
     previous.pt        the state saved before that one
     best.safetensors   the weights with the best validation accuracy so far
+    history.json       each part of the run: from which step, on what machine, with what (see summary.py)
+    summary.md         the run on a page, written when it ends
+    tensorboard/       the rows again, by option
 
 Every file is written under another name, brought to the disk, and put in place by one rename: what stands under the
 names above is whole. Between the two renames of a save there may be no last.pt; then previous.pt is the state to go on

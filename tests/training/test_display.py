@@ -4,14 +4,17 @@ import math
 import re
 import sys
 from functools import partial
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 import torch
 import tqdm
 
 from spvit_mini import create_model
+from spvit_mini.cost import multiply_adds
 from spvit_mini.data import load_data
-from spvit_mini.training import display, train
+from spvit_mini.training import display, loop, train
 from spvit_mini.training.display import Display, introduce
 from spvit_mini.training.metrics import COLUMNS, Counts
 
@@ -131,3 +134,15 @@ def test_on_a_terminal_the_bar_has_the_average_too(tiny, capsys, monkeypatch):
     seen = re.search(r"val ([\d.]+) %, averaged ([\d.]+) %, [\d,]+ images/s, \d+% waiting", bars[-1])
     row = result.rows[1]  # the one before the last
     assert (float(seen[1]), float(seen[2])) == pytest.approx((row["val_top1"], row["ema_top1"]), abs=0.06)
+
+
+def test_what_the_loop_measures_by_a_clock_that_counts_its_readings(tiny, monkeypatch):
+    """A step of two micro-batches reads the clock at its start and end and around each wait: 5 ticks, 2 of them waiting."""
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=map(float, count()).__next__))
+    monkeypatch.setattr(loop, "peak_flops", lambda name, precision: 1e9)
+    result = train(tiny.but({"micro_batch": 10}), progress=False, max_steps=5)
+    (row,) = result.rows
+    assert (row["images_per_second"], row["data_seconds"]) == (5 * 20 / (5 * 5), 5 * 2)
+    assert row["mfu"] == pytest.approx(100 * 4 * 6 * multiply_adds(result.model)["total"] / 1e9)
+    monkeypatch.undo()
+    assert [row["mfu"] for row in train(tiny, progress=False, max_steps=5).rows] == [None]  # a CPU's peak is not known
