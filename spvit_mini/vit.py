@@ -23,7 +23,9 @@ from .errors import UserError
 from .geometry import Grid, patch_grid
 from .variants import build_attention
 
-Box = tuple[int, int, int, int]  # first row, first column, end of rows, end of columns, in patches
+# First row, first column, end of rows, end of columns, in patches. As a tensor (4,) it can change from step to step without
+# compiling the model anew.
+Box = tuple[int, int, int, int] | Tensor
 
 
 @dataclass(frozen=True)
@@ -283,8 +285,8 @@ def recording(model: nn.Module) -> Iterator[list[Tensor]]:
 
 def swap_box(x: Tensor, box: Box) -> Tensor:
     """Exchange a box of x (B, D, R, C) with the partner in the reversed batch. Twice gives x again, so it also un-mixes."""
-    inside = torch.zeros(x.shape[-2:], dtype=torch.bool, device=x.device)
-    inside[box[0] : box[2], box[1] : box[3]] = True
+    rows, columns = (torch.arange(side, device=x.device) for side in x.shape[-2:])
+    inside = ((rows >= box[0]) & (rows < box[2]))[:, None] & (columns >= box[1]) & (columns < box[3])
     return torch.where(inside, x.flip(0), x)
 
 

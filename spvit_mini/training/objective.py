@@ -63,8 +63,8 @@ class Objective:
             class_target = F.one_hot(labels, self.num_classes).float()
         box = None
         if options.mixtoken:
-            box = draw_box(grid, options.mixtoken, random=stream("mixtoken", *seeds))
-            class_target = mix_classes(class_target, box, grid)
+            drawn = draw_box(grid, options.mixtoken, random=stream("mixtoken", *seeds))
+            class_target, box = mix_classes(class_target, drawn, grid), torch.tensor(drawn).to(self.device)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             logits, patch_logits = model(images, dense=True, mix=box)
         weight, smoothing = options.dense_weight, self.smoothing

@@ -19,7 +19,6 @@ from torchvision.ops import roi_align
 
 from ..data.token_labels import View
 from ..geometry import Grid
-from ..vit import Box
 
 
 def targets(view: View, grid: Grid, num_classes: int) -> tuple[Tensor, Tensor]:
@@ -66,7 +65,7 @@ def dense_loss(
     return of_class + dense_weight * F.cross_entropy(*patches, label_smoothing=smoothing)
 
 
-def draw_box(grid: Grid, alpha: float, *, random: np.random.RandomState) -> Box:
+def draw_box(grid: Grid, alpha: float, *, random: np.random.RandomState) -> tuple[int, int, int, int]:
     """Draw MixToken's box, in patches, as CutMix does (Yun et al. 2019): the part kept, λ, is from Beta(α, α).
 
     Its sides are √(1 − λ) of the grid's, rounded down to an even number of patches; its centre is any patch; what leaves
@@ -81,7 +80,7 @@ def draw_box(grid: Grid, alpha: float, *, random: np.random.RandomState) -> Box:
     return top, left, bottom, right
 
 
-def mix_classes(target: Tensor, box: Box, grid: Grid) -> Tensor:
+def mix_classes(target: Tensor, box: tuple[int, int, int, int], grid: Grid) -> Tensor:
     """Mix each target, (B, classes), with that of the partner in the reversed batch, by the patches that each holds."""
     taken = (box[2] - box[0]) * (box[3] - box[1]) / (grid[0] * grid[1])
     return (1 - taken) * target + taken * target.flip(0)
