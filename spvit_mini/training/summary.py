@@ -161,7 +161,7 @@ def about(parts: list[Part]) -> dict[str, str]:
     part = parts[-1]
     size = "×".join(map(str, part.image_size))
     resumed = [f"{later.begun_at:,}" for later in parts[1:]]
-    listed = f"{', '.join(resumed[:-1])} and {resumed[-1]}" if len(resumed) > 1 else "".join(resumed)
+    listed = ", ".join(resumed if len(resumed) <= MOST_ROWS else ["…", *resumed[-MOST_ROWS:]])
     devices = " / ".join(dict.fromkeys(f"{p.processes} × {p.device}" if p.processes > 1 else p.device for p in parts))
     times = "once" if len(resumed) == 1 else f"{len(resumed)} times"
     return {

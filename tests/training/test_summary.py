@@ -129,7 +129,7 @@ def test_speed_is_that_of_the_whole_run_and_what_was_skipped_is_said(tmp_path):
     page = facts(summary(made_up(tmp_path / "run", rows, parts, get_recipe("vit_mini_compass"))))
     assert page["speed"] == "308 images/s, MFU 19.0 %, 20.0% of the training time waiting for images"
     assert page["left out"] == "3 steps (gradient not finite) and 12 bad images"
-    assert page["resumed"] == "2 times, at step 100 and 250" and page["device"] == "8 × NVIDIA H200, bfloat16"
+    assert page["resumed"] == "2 times, at step 100, 250" and page["device"] == "8 × NVIDIA H200, bfloat16"
     assert page["time"].startswith("2:03:20 ") and "5,000.0 M multiply-adds" in page["model"] and "224×192 px" in page["data"]
 
 
