@@ -21,6 +21,7 @@ the central square, as timm did then; their training takes the map for that of t
 Training then takes --token-labels.folder OUT.
 """
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -106,9 +107,11 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"either --model names a teacher, or --import a folder of labels; {PROGRAM} --help says more")
     if arguments.out is None:
         raise UserError("--out FOLDER is missing: where the labels go")
-    for name in ("top", "batch"):
-        if getattr(arguments, name) < 1:
-            raise UserError(f"--{name} is {getattr(arguments, name)}; it must be at least 1")
+    for name in ("top", "batch", "image_size"):
+        if (value := getattr(arguments, name)) is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
+    if arguments.data.workers < 0:
+        raise UserError(f"--data.workers is {arguments.data.workers}; it is a number of processes, 0 or more")
 
     tree = find_tree(arguments.data.name, arguments.data.root)
     listing = tree.listing(train=arguments.part == "train", on_bad_image="skip")
@@ -183,7 +186,13 @@ def by_teacher(arguments: Arguments, listing: Listing) -> tuple[About, MapsOf]:
             return cells(images.to(device, non_blocking=True)).float()
 
     height, width = teacher.preprocessing.image_size
-    *grid, count = look(torch.zeros(1, 3, height, width)).shape[1:]
+    try:
+        *grid, count = look(torch.zeros(1, 3, height, width)).shape[1:]
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{arguments.model} cannot look at {height}×{width} px ({reason}); try another --image-size"
+        ) from None
     names = read_names(arguments.class_names) or teacher.classes
     chosen = chosen_classes(names, count, listing.classes, source=arguments.model)
     top = min(arguments.top, len(listing.classes))
@@ -245,7 +254,7 @@ def best(logits: Tensor, top: int) -> tuple[Tensor, Tensor]:
     others = logits.shape[-1] - top
     if others:
         left_out = logits.scatter(-1, classes, -torch.inf)
-        scores = scores - (left_out.logsumexp(-1, keepdim=True) - torch.tensor(float(others)).log())
+        scores = scores - (left_out.logsumexp(-1, keepdim=True) - math.log(others))
     return scores, classes
 
 

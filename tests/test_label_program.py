@@ -312,6 +312,7 @@ def test_maps_that_are_missing_or_damaged_are_named(tree, capsys):
 # --- what is refused
 
 
+@pytest.mark.slow
 def test_mistakes(tree, weights, capsys):
     path, _ = weights()
     names = tree / "names.txt"
@@ -325,6 +326,8 @@ def test_mistakes(tree, weights, capsys):
     assert "either --model names a teacher, or --import" in said("--model", path, "--import", tree)
     assert "--out FOLDER is missing" in said("--model", path, out="")
     assert "--top is 0; it must be at least 1" in said("--model", path, "--top", 0)
+    assert "--image-size is 0; it must be at least 1" in said("--model", path, "--image-size", 0)
+    assert "--data.workers is -1; it is a number of processes" in said("--model", path, "--data.workers", -1)
     assert "no data set 'flower'" in said("--model", path, name="flower") and not (tree / "labels").exists()
     assert "there is no run folder or weights file" in said("--model", tree / "nowhere")
     assert "there is no file" in said("--model", "torchvision:resnet18", "--weights", tree / "nowhere.pth")
@@ -336,6 +339,9 @@ def test_mistakes(tree, weights, capsys):
     assert "so it has nothing to say of a cell; take a ResNet" in said(
         "--model", "torchvision:mobilenet_v2", "--weights", tree / "short.pth"
     )
+    model = torchvision.models.get_model("swin_t", num_classes=3)
+    torch.save(model.state_dict(), tree / "swin.pth")
+    assert "cannot look at 2×2 px (" in said("--model", "torchvision:swin_t", "--weights", tree / "swin.pth", "--image-size", 2)
     assert "--weights go with torchvision:NAME" in said("--model", path, "--weights", path)
     assert "tells 3 classes apart, but 2 are named" in said("--model", path, "--class-names", names)
     assert "cannot read the class names" in said("--model", path, "--class-names", tree)
