@@ -133,7 +133,10 @@ def write_runs(name: str, folder: Path, records: Iterable[Record]) -> None:
     """Write both files anew, each by one rename. A column that no run has a value for is left out."""
     records = list(records)
     columns = [column for column in KEPT if any(column in row for record in records for row in record.rows)]
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the folder {folder} cannot be made ({error.strerror}); name another with --out") from None
     with (
         replacing(folder / f"{name}.csv") as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as file,

@@ -48,7 +48,7 @@ def cells(study: Study, arm: str, records: Records) -> list[str]:
     mean, deviation = mean_and_deviation(finals)
     steps = [steps_to(record.curve, study.level) for record in own]
     reached = sum(step < math.inf for step in steps)
-    middle = median(steps) if reached > len(steps) / 2 or steps == [] else math.inf
+    middle = median(steps)
     filled = [
         " ".join("diverged" if record.diverged else f"{record.final:.1f}" for record in own),
         f"{mean:.1f} ± {deviation:.1f}",

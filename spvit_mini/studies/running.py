@@ -3,8 +3,9 @@
 A run is a run folder. One that was stopped, by a signal, a time limit or a kill, goes on from its last state; it ends
 with the same numbers as one that was not. One that fails stops no other.
 
-The processes share nothing but the device. Each lives in a session of its own, so that Ctrl-C and a cluster's signals
-reach this one alone, which passes them on once; and each saves and ends by itself if this one is gone.
+The processes share nothing but the device. Each lives in a session of its own, so that Ctrl-C reaches this one alone,
+which passes it on; and each saves and ends by itself if this one is gone. A cluster signals every process: while a run
+saves, it takes no notice of what else it is told.
 """
 
 import multiprocessing
@@ -76,7 +77,6 @@ def run_all(
     context.set_forkserver_preload([__name__])  # torch is loaded once, then each run starts at once
     waiting, running, failures = deque(todo), {}, {}
     with Stop(True) as stop:
-        told = False
         try:
             while True:
                 over = stop.signal is not None or (deadline is not None and time.monotonic() >= deadline)
@@ -87,15 +87,14 @@ def run_all(
                     process.start()
                     outcome.close()
                     running[end] = key, process
-                if over and not told:
-                    told = True
+                if over:  # said again and again, for a run that still prepares its data hears nothing
                     for _, process in running.values():
                         process.terminate()
                 if not running:
                     return failures, stop.signal
                 for end in wait(list(running), timeout=0.5):
                     key, process = running.pop(end)
-                    state, reason = _outcome(end, process, told)
+                    state, reason = _outcome(end, process, over)
                     if state == FINISHED:
                         on_finished(key)
                     elif state == FAILED:
@@ -105,7 +104,7 @@ def run_all(
                 process.kill()
 
 
-def _outcome(end: Connection, process: Any, told: bool) -> tuple[str, str]:
+def _outcome(end: Connection, process: Any, over: bool) -> tuple[str, str]:
     """Hear from a process how its run ended, or find out that it died."""
     try:
         said = end.recv()
@@ -114,13 +113,16 @@ def _outcome(end: Connection, process: Any, told: bool) -> tuple[str, str]:
     process.join()
     if said is not None:
         return said
-    return (STOPPED, "") if told else (FAILED, f"its process ended with status {process.exitcode}")
+    return (STOPPED, "") if over else (FAILED, f"its process ended with status {process.exitcode}")
 
 
 def _work(study: Study, arm: str, seed: int, run: Path, place: Place, outcome: Connection) -> None:
     """Make one run, in the process that was started for it, and send how it ended."""
     if hasattr(os, "setsid"):
         os.setsid()
+    # The loop puts its own handlers in their place until the first signal has come, and then these back.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_stop_without_parent, daemon=True).start()
     torch.set_num_threads(place.threads)
     try:
@@ -135,7 +137,9 @@ def _work(study: Study, arm: str, seed: int, run: Path, place: Place, outcome: C
 def _stop_without_parent() -> None:
     """Save and stop when the process that started this one is gone."""
     wait([multiprocessing.parent_process().sentinel])
-    os.kill(os.getpid(), signal.SIGTERM)
+    while True:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.5)
 
 
 def make_run(study: Study, arm: str, seed: int, run: Path, place: Place) -> str:

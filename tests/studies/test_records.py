@@ -103,6 +103,9 @@ def test_the_first_difference_of_two_records(tiny, made):
 def test_what_is_no_record_is_named(tiny, made, places):
     with pytest.raises(UserError, match="there are no records .*tiny.csv; python -m spvit_mini.study tiny makes them"):
         read_records("tiny", places["results"])
+    (places["results"].parent / "file").touch()
+    with pytest.raises(UserError, match="the folder .*file/results cannot be made .Not a directory.; name another"):
+        write_runs("tiny", places["results"].parent / "file" / "results", [])
     write_runs("tiny", places["results"], [made(tiny, "plain", 0, [10.0])])
     with (places["results"] / "tiny.jsonl").open("a") as file:
         file.write('{"arm": "pl')
