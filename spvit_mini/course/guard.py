@@ -173,6 +173,10 @@ def anatomy(notebook: NotebookNode) -> Iterator[str]:
     top = heading(notebook)
     if top is None:
         yield "the first cell is no title: '# 00 · Title', then '45 student minutes · 1 run minute · 4 points'"
+    if "](notation.md)" not in "".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown"):
+        yield "the page of notation is not linked: [notation](notation.md), best in the title cell"
+    outside = [cell.id for cell in notebook.cells if cell.cell_type == "markdown" and "](../" in cell.source]
+    yield from (f"{name}: a link out of the folder of lessons, which JupyterLab cannot follow" for name in outside)
     sections = sections_of(notebook)
     yield from order_problems([name for name, _ in sections])
     found = {name: [] for name, _ in sections}

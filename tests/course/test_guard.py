@@ -122,7 +122,15 @@ def without_title(lesson):
 
 
 def wrong_points(lesson):
-    cell(lesson, "title").source = "# 00 · A small lesson\n\n5 student minutes · 1 run minute · 3 points"
+    cell(lesson, "title").source = cell(lesson, "title").source.replace("2 points", "3 points")
+
+
+def without_notation(lesson):
+    cell(lesson, "title").source = cell(lesson, "title").source.replace(" · [notation](notation.md)", "")
+
+
+def link_outside(lesson):
+    cell(lesson, "idea").source += "\n\nSee [the records](../data/results/lesson_00.csv)."
 
 
 def many_goals(lesson):
@@ -212,6 +220,8 @@ BROKEN = {
     twice: "the section 'References' comes 2 times",
     without_title: "the first cell is no title",
     wrong_points: "the title says 3 points, the graded cells give 2",
+    without_notation: "the page of notation is not linked",
+    link_outside: "idea: a link out of the folder of lessons",
     many_goals: "'You will be able to' has 5 points, not 1 to 4",
     other_setup: "the first code cell is not the set-up",
     of_another_profile: "the stored outputs are not of the standard profile",

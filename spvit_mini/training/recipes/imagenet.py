@@ -94,7 +94,7 @@ def token_labelled(model: str) -> Recipe:
 def imagenet(model: str) -> Recipe:
     """ImageNet, a thousand classes at 224 pixels: each model by the recipe it was published with.
 
-    Command: torchrun --nproc-per-node 8 -m spvit_mini.train spvit_s_imagenet --data.root FOLDER
+    Command: torchrun --nproc-per-node 8 -m -- spvit_mini.train spvit_s_imagenet --data.root FOLDER
     LV-ViT and SP-ViT need token labels, made beforehand (python -m spvit_mini.label): --token-labels.folder FOLDER
     Sources: `deit` and `token_labelled`, above
     Cost, and what others reached; ours: not measured yet
@@ -117,7 +117,7 @@ def imagenet(model: str) -> Recipe:
 def imagenet_fsdp(model: str) -> Recipe:
     """ImageNet with each weight spread over all GPUs (FSDP), for models that are too large for one.
 
-    Command: torchrun --nproc-per-node 8 -m spvit_mini.train spvit_l_imagenet_fsdp --data.root FOLDER
+    Command: torchrun --nproc-per-node 8 -m -- spvit_mini.train spvit_l_imagenet_fsdp --data.root FOLDER
     Source, cost, expected: as spvit_l_imagenet, but without its average of the weights, which every process keeps whole
     """
     return replace(imagenet(model), sharding="fsdp", ema=None)
@@ -126,7 +126,7 @@ def imagenet_fsdp(model: str) -> Recipe:
 def imagenet_384(model: str) -> Recipe:
     """Fine-tuning on ImageNet at 384 pixels: name the run at 224 to go on from, --start RUN.
 
-    Command: torchrun --nproc-per-node 8 -m spvit_mini.train spvit_s_imagenet_384 --start runs/spvit_s_imagenet
+    Command: torchrun --nproc-per-node 8 -m -- spvit_mini.train spvit_s_imagenet_384 --start runs/spvit_s_imagenet
     Source: distributed_fine_tune.sh of SP-ViT: a constant 5e-6 after the warm-up, weight decay 1e-8, everything else as
         before; batches of 256 (S), 128 (M) and 512 (L); L alone keeps an average of the weights. The script leaves the
         length at 300 + 10 epochs, and the paper's was not found: 30 epochs here, for which DeiT's README fine-tunes, at
@@ -156,7 +156,7 @@ def imagenet_384(model: str) -> Recipe:
 def imagenet100(model: str) -> Recipe:
     """ImageNet-100, the list of Tian et al. (CMC), at 224 pixels: all models by DeiT's recipe.
 
-    Command: torchrun --nproc-per-node 8 -m spvit_mini.train spvit_s_imagenet100 --data.root FOLDER
+    Command: torchrun --nproc-per-node 8 -m -- spvit_mini.train spvit_s_imagenet100 --data.root FOLDER
     Source: `deit`, above, for all four models and without token labels, so that they can be compared. Which hundred
         classes SP-ViT's ablations took, for how long and how: not found
     Cost: multiply-adds as on ImageNet, and about a tenth of its images seen, 38 M
@@ -168,7 +168,7 @@ def imagenet100(model: str) -> Recipe:
 def imagenet100_first(model: str) -> Recipe:
     """ImageNet-100, the first hundred classes, as in ConViT's ablations: otherwise as imagenet100.
 
-    Command: torchrun --nproc-per-node 8 -m spvit_mini.train spvit_s_imagenet100_first --data.root FOLDER
+    Command: torchrun --nproc-per-node 8 -m -- spvit_mini.train spvit_s_imagenet100_first --data.root FOLDER
     Source: the classes of ConViT's study of its hyperparameters (d'Ascoli et al. 2021); the rest as imagenet100
     Cost: as imagenet100; the two sets share 8 classes, and their accuracies cannot be compared
     Expected: not measured yet
@@ -193,7 +193,7 @@ def imagenet_5pct(model: str) -> Recipe:
     ConViT's study of sample efficiency (d'Ascoli et al. 2021, table 2), in which the images seen stay the same; all of
     each class is deit_small_imagenet and convit_small_imagenet.
 
-    Command: torchrun --nproc-per-node 8 -m spvit_mini.train convit_small_imagenet_5pct --data.root FOLDER
+    Command: torchrun --nproc-per-node 8 -m -- spvit_mini.train convit_small_imagenet_5pct --data.root FOLDER
     Source: `deit` and `part_of_imagenet`, above
     Cost: as imagenet, 384 M images
     Published by them: deit_small 34.8, convit_small 47.8. Ours: not measured yet
@@ -204,7 +204,7 @@ def imagenet_5pct(model: str) -> Recipe:
 def imagenet_10pct(model: str) -> Recipe:
     """10 % of each class of ImageNet for 3000 epochs, as imagenet_5pct.
 
-    Command: torchrun --nproc-per-node 8 -m spvit_mini.train convit_small_imagenet_10pct --data.root FOLDER
+    Command: torchrun --nproc-per-node 8 -m -- spvit_mini.train convit_small_imagenet_10pct --data.root FOLDER
     Published by ConViT's authors: deit_small 48.0, convit_small 59.6 (table 2; their text says 46.5 and 59.5). Ours:
         not measured yet
     """
@@ -214,7 +214,7 @@ def imagenet_10pct(model: str) -> Recipe:
 def imagenet_30pct(model: str) -> Recipe:
     """30 % of each class of ImageNet for 1000 epochs, as imagenet_5pct.
 
-    Command: torchrun --nproc-per-node 8 -m spvit_mini.train convit_small_imagenet_30pct --data.root FOLDER
+    Command: torchrun --nproc-per-node 8 -m -- spvit_mini.train convit_small_imagenet_30pct --data.root FOLDER
     Published by ConViT's authors: deit_small 66.1, convit_small 73.7 (table 2). Ours: not measured yet
     """
     return part_of_imagenet(model, 30)
@@ -223,7 +223,7 @@ def imagenet_30pct(model: str) -> Recipe:
 def imagenet_50pct(model: str) -> Recipe:
     """50 % of each class of ImageNet for 600 epochs, as imagenet_5pct.
 
-    Command: torchrun --nproc-per-node 8 -m spvit_mini.train convit_small_imagenet_50pct --data.root FOLDER
+    Command: torchrun --nproc-per-node 8 -m -- spvit_mini.train convit_small_imagenet_50pct --data.root FOLDER
     Published by ConViT's authors: deit_small 74.6, convit_small 78.2 (table 2). Ours: not measured yet
     """
     return part_of_imagenet(model, 50)
