@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,14 +132,19 @@ def test_a_signal_saves_what_runs_and_stops(tmp_path, capsys):
     def when_both_have_begun():
         while sum(count > 1 for count in lines()) < 2:
             time.sleep(0.05)
-        # As a cluster does: to each. What this process then passes on to them comes second.
-        for process in [*multiprocessing.active_children(), multiprocessing.current_process()]:
-            os.kill(process.pid, signal.SIGTERM)
+        # A cluster signals every process, and this one passes on what it is told: a run hears it more than once.
+        children = multiprocessing.active_children()
+        for _ in range(5):
+            for child in children:
+                with suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGTERM)
+            time.sleep(0.003)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=when_both_have_begun, daemon=True).start()
     # A table of nothing is an error of its own; a part makes none.
     assert program.run(endless, at(tmp_path, parallel=2, part="1/1")) == 128 + signal.SIGTERM
-    assert sorted(path.parent.name for path in runs.glob("*/last.pt")) == ["plain-0", "prior-0"]
+    assert {path.parent.name for path in runs.glob("*/last.pt")} >= {"plain-0", "prior-0"}
     assert "4 of 4 runs are not finished; the same command goes on" in capsys.readouterr().out
 
 
