@@ -5,7 +5,7 @@
     python -m spvit_mini.evaluate runs/deit --weights averaged                 the newest weights, averaged or raw
     python -m spvit_mini.evaluate runs/deit --data.image-size 384              at another resolution
     python -m spvit_mini.evaluate runs/deit --worst 10 --per-class deit.csv    class by class
-    torchrun --nproc-per-node 8 -m spvit_mini.evaluate runs/deit               on several devices, to the same numbers
+    torchrun --nproc-per-node 8 -m -- spvit_mini.evaluate runs/deit             on several devices, to the same numbers
 
 Model, preprocessing and data come from the file's own metadata; options change the data.
 """

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from spvit_mini import create_model
 from spvit_mini.errors import UserError
 from spvit_mini.training import get_recipe, list_recipes
 from spvit_mini.training.lengths import steps_in
@@ -131,3 +132,14 @@ def test_numbers_out_of_range_are_refused(make):
 def test_an_unknown_recipe_names_the_near_ones():
     with pytest.raises(UserError, match="no recipe is called 'spvit_mini_compas'. Did you mean spvit_mini_compass"):
         get_recipe("spvit_mini_compas")
+
+
+def test_a_recipe_can_ask_for_any_attention_and_for_what_sp_vit_adds():
+    options = {
+        "model.attention": "quadratic/added", "model.sharing": "block", "model.peg": True,
+        "model.pool": "class", "model.dense_head": True,
+    }  # fmt: skip
+    recipe = get_recipe("vit_mini_compass6").but(options)
+    config = create_model(recipe.model.name, **recipe.model.overrides()).config
+    assert (config.attention, config.sharing, config.peg, config.dense_head) == ("quadratic/added", "block", True, True)
+    assert Recipe.from_json(recipe.to_json()) == recipe

@@ -81,7 +81,7 @@ def test_every_function_of_a_recipe_is_there_under_its_name():
 @pytest.mark.parametrize("make", dict.fromkeys(make for make, _ in RECIPES.values()))
 def test_every_recipe_says_how_to_run_it_and_what_to_expect(make):
     text = make.__doc__
-    command = re.search(r"Command: (torchrun --nproc-per-node 8|python) -m spvit_mini\.train (\w+)", text)
+    command = re.search(r"Command: (torchrun --nproc-per-node 8 -m --|python -m) spvit_mini\.train (\w+)", text)
     assert command and RECIPES[command[2]][0] is make
     assert text.splitlines()[0].endswith(".")
     assert "not measured yet" in " ".join(text.split()) or "Measured" in text or make is imagenet.imagenet_fsdp
