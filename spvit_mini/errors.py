@@ -49,9 +49,9 @@ def run_program(main: Callable[[], int | None]) -> None:
         sys.stdout.flush()
         line = str(error)
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-            from .training.news import News  # not above: torch is not needed to fail
+            from .training import news  # not above: to fail, torch is not needed
 
-            line = News().line(line)
+            line = news.line(line)
         if line is not None:
             print(f"error: {line}", file=sys.stderr, flush=True)
         sys.exit(2)

@@ -11,7 +11,7 @@ run is a team of one, and every method here does nothing. So the loop has one pa
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
 from ..errors import UserError
-from .news import News
+from . import news
 
 T = TypeVar("T")
 
@@ -91,20 +91,24 @@ def joined(device: torch.device) -> Iterator[Team]:
     mine, in_order = not dist.is_initialized(), False
     if mine:
         backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, device_id=device if device.type == "cuda" else None)
+        device_id = device if device.type == "cuda" else None
+        store = news.of_this_attempt() if team.world > 1 else dist.HashStore()
+        dist.init_process_group(backend, store=store, rank=team.rank, world_size=team.world, device_id=device_id)
     try:
         yield team
         in_order = True
     except UserError as error:
-        News().post(str(error))
+        if mine:
+            with suppress(dist.DistError):  # gone with the first process
+                store.set("reason", news.of_this_process(str(error)))
         raise
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
-        reason = News().posted() or (
-            f"process {team.rank} lost touch with the others, of which one has died or was killed; torchrun says which, and "
-            f"--resume goes on from the last saved state ({error})"
-        )
+        reason = "it lost touch with the others, of which one has died or was killed: torchrun says which"
+        reason = f"{reason}. --resume goes on from the last saved state"
+        with suppress(dist.DistError):
+            reason = store.get("reason").decode() if mine and store.check(["reason"]) else reason
         raise UserError(reason) from error
     finally:
         # With gloo, to leave breaks the others' wait. With NCCL it may mean to wait for them, who wait for this process.
@@ -117,9 +121,9 @@ def speaks() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
-def restarted() -> bool:
-    """Say whether torchrun has started this process anew, after one of its team had died."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+def restarts() -> int:
+    """Count how often torchrun has started this process anew, after one of its host's had died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
 
 
 def spread_out(model: nn.Module, team: Team, device: torch.device, *, sharding: str) -> nn.Module:
@@ -130,8 +134,7 @@ def spread_out(model: nn.Module, team: Team, device: torch.device, *, sharding: 
         for block in model.blocks:
             fully_shard(block)
         return fully_shard(model)
-    device_ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=False)
+    return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
 
 
 def synchronised_norms(model: nn.Module, team: Team, device: torch.device) -> nn.Module:

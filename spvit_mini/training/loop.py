@@ -37,7 +37,7 @@ from .distributed import (
     average_norms,
     gradients_kept,
     joined,
-    restarted,
+    restarts,
     spread_out,
     synchronised_norms,
     whole,
@@ -45,7 +45,7 @@ from .distributed import (
 from .lengths import steps_in
 from .metrics import Counts, evaluate, write_rows
 from .objective import Objective
-from .optim import average, lr_at, make_optimiser
+from .optim import average, freeze, lr_at, make_optimiser
 from .recipe import Recipe
 from .signals import Stop, leave_signals_to_the_parent
 from .state import Position, restore, state_of
@@ -102,9 +102,10 @@ def train(
     if max_steps is not None and max_steps < 1:
         raise UserError(f"max_steps is {max_steps}; it must be at least 1")
     device, precision = choose_device(recipe)
-    run, resume = run and Path(run), resume or restarted()
+    run = run and Path(run)
     with ExitStack() as until_done:
         team = until_done.enter_context(joined(device))
+        resume = resume or bool(team.largest(restarts(), device))  # each host's torchrun counts for itself
         board = until_done.enter_context(Board(run)) if tensorboard else None
         if run is not None:
             team.agree(lambda: checkpoint.check_run(run, recipe, resume=resume))
@@ -122,7 +123,9 @@ def train(
         )
         last = total if max_steps is None else min(total, max_steps)
         scale = batch / (recipe.optim.lr_batch or batch)
-        start_lr, peak_lr, final_lr = (scale * lr for lr in (recipe.optim.warmup_lr, recipe.optim.lr, recipe.optim.final_lr))
+        start_lr, peak_lr, final_lr = (
+            scale * lr for lr in (recipe.optim.warmup_lr, recipe.optim.lr, recipe.optim.final_lr)
+        )
 
         # The model, the same in every process, and what it begins with: a state of this run, other weights, or chance.
         found = checkpoint.load_state(run) if run is not None and resume else None
@@ -138,6 +141,7 @@ def train(
         begins = "no state to resume from yet: starting at step 0" if resume and not found else None
         if recipe.start is not None and not found:
             begins = f"begins with {start_from(model, recipe.start, classes=data.classes)}"
+        freeze(model, recipe.optim.frozen)
         averaged = None
         if recipe.ema is not None:
             averaged = AveragedModel(model, multi_avg_fn=average(recipe.ema), use_buffers=True)
@@ -245,7 +249,9 @@ def train(
                 micro_batch = next(batches)
                 waited += time.perf_counter() - waiting
                 with gradients_kept(learner, last=i == micro_batches - 1):
-                    loss, logits, labels = objective(learner, micro_batch, seeds=(recipe.seed, at.step, team.rank, i, 0))
+                    loss, logits, labels = objective(
+                        learner, micro_batch, seeds=(recipe.seed, at.step, team.rank, i, 0)
+                    )
                     (loss / micro_batches).backward()
                 counts.add(logits, labels, loss * len(labels))
             average_norms(model, team)

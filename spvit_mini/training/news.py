@@ -1,57 +1,66 @@
-"""What processes that train together tell one another when one of them fails, so that the user hears it once.
+"""Where processes that torchrun has started find one another, and leave word when one of them fails.
 
-A process that fails can't say so by the usual way: the others are in the middle of a step, and wait for its gradients.
-But torchrun keeps a store of texts that all can read and write at any time. There the process that fails leaves its
-reason before it ends. That breaks the others' wait; they look for a reason there, and end by it. The first process
-prints it for all. A later one speaks for itself only if the first doesn't, which may hang where it can't be reached.
+torchrun keeps a store of texts that all its processes can read and write at any time. It keeps them when it starts the
+processes anew, too: who then looks there for the others may find the addresses of the dead (pytorch issues 135712 and
+167288). So each attempt gets a store of its own, which ends with its first process.
+
+A process that fails can't tell the others in the usual way: they are in the middle of a step, and wait for its gradients.
+It leaves its reason in the attempt's store and goes, which breaks their wait; then they find the reason there, and end by
+it. In torchrun's store stands what the user has been told, so that each line comes once.
 """
 
 import os
 import socket
-from contextlib import suppress
+import time
 from datetime import timedelta
 
-from torch.distributed import DistError, PrefixStore, TCPStore
+from torch.distributed import DistError, TCPStore
 
-PATIENCE = timedelta(seconds=10)  # how long the first process is waited for
+from ..errors import UserError
+
+PATIENCE = 10  # seconds that the first process is waited for, to speak for all
 
 
-class News:
-    """The texts that the processes of one attempt of torchrun share."""
+def of_torchrun() -> TCPStore:
+    """Reach torchrun's store."""
+    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return TCPStore(*address, is_master=False, timeout=timedelta(seconds=60))
 
-    def __init__(self) -> None:
-        self.rank, self.world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        self.attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
 
-    def _store(self) -> PrefixStore:
-        address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        return PrefixStore(f"spvit_mini/{self.attempt}", TCPStore(*address, is_master=False, timeout=PATIENCE))
-
-    def of_this_process(self, reason: str) -> str:
-        """Say which process a reason is of."""
-        return f"process {self.rank} of {self.world}, on {socket.gethostname()}: {reason}"
-
-    def post(self, reason: str) -> None:
-        """Leave the reason why this process ends, unless another was first."""
-        with suppress(DistError):  # the store is gone, and so are those who could have read it
-            self._store().compare_set("reason", "", self.of_this_process(reason))
-
-    def posted(self) -> str | None:
-        """Read the reason why the first that failed has ended; None if it left none."""
+def of_this_attempt() -> TCPStore:
+    """Open a store that lives as long as the first process does; only the number of its port stands in torchrun's."""
+    common, host = of_torchrun(), os.environ["MASTER_ADDR"]
+    if int(os.environ["RANK"]) == 0:
+        store = TCPStore(host, 0, is_master=True, wait_for_workers=False)
+        common.set("spvit_mini/port", str(store.port))
+        return store
+    until = time.monotonic() + 300
+    while time.monotonic() < until:
+        port = int(common.get("spvit_mini/port"))
         try:
-            store = self._store()
-            return store.get("reason").decode() if store.check(["reason"]) else None
-        except DistError:
-            return None
+            with socket.create_connection((host, port), timeout=5):
+                return TCPStore(host, port, is_master=False)
+        except OSError:
+            time.sleep(0.1)  # the port of an attempt before
+    raise UserError(f"the first process can't be reached at {host}:{port}; a firewall may stand between the hosts")
 
-    def line(self, reason: str) -> str | None:
-        """Word the line that this process shall print before it ends: None if the first process has printed one."""
-        try:
-            store = self._store()
-            if self.rank == 0:
-                store.set("told", "")
-                return reason
-            store.wait(["told"], PATIENCE)
-            return None
-        except DistError:
-            return reason if self.rank == 0 else self.of_this_process(reason)
+
+def of_this_process(reason: str) -> str:
+    """Say which process a reason is of."""
+    return f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']}, on {socket.gethostname()}: {reason}"
+
+
+def line(reason: str) -> str | None:
+    """Word the line that this process shall print before it ends by a reason; None if another has printed it."""
+    own = of_this_process(reason)
+    try:
+        store, until = of_torchrun(), time.monotonic() + PATIENCE
+        if int(os.environ["RANK"]) > 0:
+            while time.monotonic() < until:
+                if store.check([f"told/{reason}"]) or store.check([f"told/{own}"]):
+                    return None
+                time.sleep(0.05)
+            reason = own
+        return reason if store.add(f"told/{reason}", 1) == 1 else None
+    except DistError:
+        return own  # torchrun is gone, and each speaks for itself

@@ -1,8 +1,8 @@
 """Several processes that train together, for tests: torchrun starts this file, and each process does a list of jobs.
 
 A job is a dictionary: `recipe`, `out` (the file for what comes out, a process each: OUT.RANK), and what `train` takes
-(`run`, `resume`, `max_steps`). `double` computes in float64. `dies` is a list of (attempt, rank, step): in that attempt
-of torchrun, that process kills itself before that step.
+(`run`, `resume`, `max_steps`). `double` computes in float64; of a job that is to be `refused`, the error comes out. `dies`
+is a list of (attempt, rank, step): in that attempt of torchrun, that process kills itself before that step.
 """
 
 import os
@@ -10,12 +10,12 @@ import pickle
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 
-from spvit_mini.errors import UserError
+from spvit_mini.errors import UserError, run_program
 from spvit_mini.training import loop, train
 from spvit_mini.training.distributed import joined, whole
 
@@ -45,12 +45,11 @@ def do(job: dict) -> dict:
     """Train as a job says: rows, weights and averaged weights come out, or the error."""
     options = {name: job[name] for name in ("run", "resume", "max_steps") if name in job}
     try:
-        if not job.get("double"):
+        with in_float64() if job.get("double") else nullcontext():
             result = train(job["recipe"], progress=False, **options)
-        else:
-            with in_float64():
-                result = train(job["recipe"], progress=False, **options)
     except UserError as error:
+        if not job.get("refused"):
+            raise
         return {"error": str(error)}
     weights = {name: value.clone() for name, value in whole(result.model.state_dict()).items()}
     return {"rows": result.rows, "weights": weights, "ema": result.ema and result.ema.state_dict()}
@@ -89,7 +88,7 @@ def die(moments: list[tuple[int, int, int]]) -> None:
     loop.lr_at = lr_at
 
 
-if __name__ == "__main__":
+def main() -> None:
     torch.set_num_threads(1)
     with joined(torch.device("cpu")) as team:
         for job in pickle.loads(Path(sys.argv[1]).read_bytes()):
@@ -97,3 +96,7 @@ if __name__ == "__main__":
                 die(job["dies"])
             result = do(job)
             torch.save(result, f"{job['out']}.{team.rank}")
+
+
+if __name__ == "__main__":
+    run_program(main)

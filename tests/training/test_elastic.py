@@ -1,0 +1,78 @@
+"""Processes that die, that are told to stop, that meet an error: torchrun goes on or ends, and the user hears it once."""
+
+import os
+import shutil
+import signal
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from spvit_mini.data import TrainBatches, load_data
+from spvit_mini.training import Recipe, get_recipe, train
+from spvit_mini.training.checkpoint import read_state
+
+from .conftest import assert_same_run
+from .teams import together, torchrun
+
+pytestmark = pytest.mark.slow
+
+
+def test_processes_that_are_killed_start_again_and_end_as_if_nothing_had_been(tiny_tree, tmp_path):
+    """With all that a state must hold: averaged weights, mixing, copies, accumulation. Two die, one after the other."""
+    mixed = {"augment.mixup": 0.2, "augment.cutmix": 1.0, "augment.repeats": 2, "ema": 0.9}
+    recipe = tiny_tree.but({**mixed, "batch": 8, "micro_batch": 2, "length": "12 steps"})
+    deaths = [(0, 1, 5), (1, 0, 8)]  # (attempt, rank, step)
+    job = {"recipe": recipe, "out": tmp_path / "out"}
+    together([job | {"run": tmp_path / "whole"}], tmp_path)
+    options = ("--standalone", "--max-restarts", "2")
+    together([job | {"run": tmp_path / "killed", "dies": deaths}], tmp_path, options=options)
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def command(run, *options, recipe="vit_mini_compass6"):
+    return ["-m", "--", "spvit_mini.train", recipe, "--run", str(run), "--model.dim", "16", *options]
+
+
+def test_told_to_stop_all_save_once_and_one_speaks(tmp_path):
+    options = ["--length", "100000 steps", "--evaluate-every", "20 steps", "--model.depth", "2", "--device", "cpu"]
+    with torchrun(*command(tmp_path / "run", *options), start_new_session=True) as process:
+        while not (line := process.stdout.readline()).startswith("step "):
+            assert line, process.stderr.read()
+        os.killpg(process.pid, signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+    state = read_state(tmp_path / "run" / "last.pt")
+    step = state["position"]["step"]
+    assert out.count("stopped at step") == 1 and f"stopped at step {step} of 100000" in out
+    assert err.count("saving and stopping") == 1 and "error:" not in err
+    recipe = Recipe.from_json(state["recipe"])
+    resumed = train(recipe, run=tmp_path / "run", resume=True, max_steps=step + 1, progress=False)
+    assert resumed.step == step + 1
+
+
+def fails(*arguments, **options):
+    """Run torchrun to its end, which must be an error of the user's: the lines that begin with `error:`."""
+    process = torchrun(*arguments, **options)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "[rank" not in err and err.count("Traceback") == 1, err  # torchrun's own is the only one
+    return [line for line in err.splitlines() if line.startswith("error:")]
+
+
+def test_an_error_that_all_meet_is_told_once(tmp_path):
+    [line] = fails(*command(tmp_path / "run", "--data.name", "compas"))
+    assert line.startswith("error: there is no data set 'compas'")
+
+
+def test_an_error_that_one_meets_is_told_with_its_process(tree, tmp_path):
+    """The file that the second process reads first in the third step is cut off; the first one waits for it meanwhile."""
+    shutil.copytree(tree, tmp_path / "data")
+    places = {"data.name": "tree", "data.root": tmp_path / "data", "data.image_size": 16, "batch": 4}
+    recipe = get_recipe("vit_mini_flowers17").but({**places, "data.on_bad_image": "fatal"})
+    data = load_data(recipe.data, recipe.augment, seed=recipe.seed)
+    third = next(islice(TrainBatches(len(data.train), 4, recipe.seed, rank=1, world=2), 2, None))
+    broken = Path(data.train.source.listing.path(third[0].index))
+    broken.write_bytes(broken.read_bytes()[:200])
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in places.items()]
+    [line] = fails(*command(tmp_path / "run", *options, "--device", "cpu", recipe="vit_mini_flowers17"))
+    assert line.startswith("error: process 1 of 2, on ") and f"{broken} is cut off" in line
