@@ -260,7 +260,12 @@ class GPSA(Gated):
         self.start_local()
 
     def start_local(self):
-        """Let v start as the patches themselves (ConViT, §3: W_V = I), so that the heads start as a convolution's taps."""
+        """Let v start as the patches themselves (ConViT, §3: W_V = I), so that the heads start as a convolution's taps.
+
+        Of strength 0 the map has no centres: then that is no convolution, and v keeps the start it was drawn with.
+        """
+        if isinstance(self.spatial, Quadratic) and not self.spatial.strength:
+            return
         dim = self.proj.in_features
         with torch.no_grad():
             self.qkv.weight[2 * dim :].copy_(torch.eye(dim))

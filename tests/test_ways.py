@@ -281,6 +281,13 @@ def test_gpsa_starts_with_the_patches_themselves_as_values_also_inside_a_model()
         assert torch.equal(attention.qkv.weight[36:], torch.eye(18)) and attention.qkv.weight[:36].std() < 0.03
 
 
+def test_gpsa_without_a_local_start_looks_everywhere_by_position_and_draws_its_values():
+    options = {"attention": "gpsa", "attention_options": {"strength": 0}, "dim": 18, "heads": 9, "depth": 1}
+    (attention,) = ViT(ViTConfig(**options, init_std=0.02)).attentions()
+    torch.testing.assert_close(attention.spatial((3, 4)).softmax(-1), torch.full((9, 12, 12), 1 / 12))
+    assert 0.01 < attention.qkv.weight[36:].std() < 0.03
+
+
 def test_a_positional_head_gives_every_image_the_same_attention():
     layer, (q, k, _) = build("quadratic/alone", (3, 4)), draw(12)
     weights = layer.weights(q, k, (3, 4))

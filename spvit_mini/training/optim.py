@@ -39,6 +39,8 @@ class OptimOptions:
     """Added to the root of AdamW's running mean of the square."""
     clip: float | None = 1.0
     """Largest norm of all gradients together: longer ones are scaled down to it. None: no limit."""
+    frozen: tuple[str, ...] = ()
+    """What keeps its start: every parameter whose name has one of these parts, e.g. `attention.gate`."""
 
     def __post_init__(self):
         for name in ("lr", "final_lr", "warmup_lr", "weight_decay"):
@@ -101,6 +103,17 @@ def layer_of(name: str, model: nn.Module) -> int:
     if kind in ("blocks", "class_blocks"):
         return 1 + int(rest.partition(".")[0]) + (trunk if kind == "class_blocks" else 0)
     return 0 if kind in ("embed", "positions", "class_token") else 1 + trunk + last
+
+
+def freeze(model: nn.Module, parts: tuple[str, ...]) -> None:
+    """Let the parameters whose names have one of these parts keep their start. Raises UserError for a part in no name."""
+    for part in parts:
+        found = [parameter for name, parameter in model.named_parameters() if part in name]
+        if not found:
+            kinds = sorted({name.split(".", 2)[-1] for name, _ in model.named_parameters()})
+            raise UserError(f"optim.frozen has {part!r}, which is part of no parameter's name; there are {', '.join(kinds)}")
+        for parameter in found:
+            parameter.requires_grad_(False)
 
 
 def make_optimiser(model: nn.Module, options: OptimOptions) -> torch.optim.AdamW:

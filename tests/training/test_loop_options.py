@@ -59,6 +59,14 @@ def test_learning_rates_follow_the_batch(tiny):
     assert [row["lr"] for row in plain.rows][-2:] == [1e-5, 1e-5]
 
 
+def test_a_frozen_gate_keeps_its_start_and_all_else_is_trained(tiny):
+    recipe = tiny.but({"model.name": "convit_mini", "model.attention_options": {}, "optim.frozen": ("attention.gate",)})
+    start = dict(train(recipe.but({"optim.lr": 0.0, "optim.final_lr": 0.0}), progress=False).model.named_parameters())
+    for name, parameter in train(recipe, progress=False).model.named_parameters():
+        assert torch.equal(parameter, start[name]) == name.endswith("attention.gate"), name
+    assert (start["blocks.0.attention.gate"] == 1).all()
+
+
 @pytest.mark.parametrize(("micro", "pool"), [(10, "mean"), (5, "mean"), (4, "class")])
 def test_accumulated_gradients_are_those_of_the_whole_batch(tiny, micro, pool):
     """Stochastic depth off, which draws anew for each micro-batch."""

@@ -7,7 +7,8 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 
 from spvit_mini import create_model
-from spvit_mini.training.optim import OptimOptions, average, lr_at, make_optimiser, parameter_groups
+from spvit_mini.errors import UserError
+from spvit_mini.training.optim import OptimOptions, average, freeze, lr_at, make_optimiser, parameter_groups
 
 
 def test_learning_rates_by_hand():
@@ -50,6 +51,15 @@ def test_frozen_parameters_are_left_out():
     decayed, spared = parameter_groups(model, 0.05)
     frozen = {id(p) for p in model.embed.parameters()}
     assert not frozen & {id(p) for group in (decayed, spared) for p in group["params"]}
+
+
+def test_parameters_are_frozen_by_a_part_of_their_names():
+    model = create_model("convit_mini", depth=2, dim=16, heads=4)
+    freeze(model, ("attention.gate", "blocks.1.attention.spatial"))
+    still = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert still == {"blocks.0.attention.gate", "blocks.1.attention.gate", "blocks.1.attention.spatial.v"}
+    with pytest.raises(UserError, match=r"optim.frozen has 'gates', which is part of no parameter's name; there are .*gate"):
+        freeze(model, ("gates",))
 
 
 @pytest.mark.parametrize("seed", [0, 1])
