@@ -40,11 +40,14 @@ def text(stdout: str):
     return new_output("stream", name="stdout", text=stdout)
 
 
+COUNTS = "5 student minutes · 1 run minute · 2 points"
+
+
 @pytest.fixture
 def lesson() -> nbformat.NotebookNode:
     """A lesson that the guard has nothing to say about. Its outputs were written by hand."""
     cells = [
-        new_markdown_cell("# 00 · A small lesson\n\n5 student minutes · 1 run minute · 2 points · [notation](notation.md)", id="title"),
+        new_markdown_cell(f"# 00 · A small lesson\n\n{COUNTS} · [notation](notation.md)", id="title"),
         new_markdown_cell("## You will be able to\n\n- cut an image", id="goals"),
         new_code_cell(SETUP, id="setup", outputs=[text("Lesson 00, profile standard, on cpu\n")]),
         new_markdown_cell("## The question\n\nWhere does a pixel go?", id="question"),
