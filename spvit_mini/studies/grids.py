@@ -16,6 +16,19 @@ STUDIES = (
         baseline="vit_mini",
     ),
     Study(
+        name="lesson_06",
+        question="What does a ViT learn of Textures-6 by positions alone, by PEG alone, by both, by neither?",
+        arms={
+            "neither": Arm("vit_mini_textures6", {"model.positions": False}, colour="vit"),
+            "positions": Arm("vit_mini_textures6", colour="added"),
+            "peg": Arm("vit_mini_textures6", {"model.positions": False, "model.peg": True}, colour="psa"),
+            "both": Arm("vit_mini_textures6", {"model.peg": True}, colour="anchored"),
+        },
+        seeds=(0, 1, 2, 3, 4),
+        changes={"optim.lr": 4e-3, "evaluate_every": "20 steps"},
+        baseline="neither",
+    ),
+    Study(
         name="demo",
         question="The same with four blocks on Compass, as `make demo` shows it.",
         arms={
