@@ -56,10 +56,14 @@ def do(job: dict) -> dict:
 
 
 def torchrun(
-    *command: str, processes: int = 2, options: tuple[str, ...] = ("--standalone",), **more
+    *command: str,
+    processes: int = 2,
+    options: tuple[str, ...] = ("--standalone",),
+    within: tuple[str, ...] = (),
+    **more,
 ) -> subprocess.Popen:
-    """Start torchrun with a command of so many processes; what it prints can be read from the Popen."""
-    launch = [*TORCHRUN, *options, "--nproc-per-node", str(processes), *command]
+    """Start torchrun, `within` another program or not, with a command of so many processes; its output is piped."""
+    launch = [*within, *TORCHRUN, *options, "--nproc-per-node", str(processes), *command]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **more.pop("env", {})}
     piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(launch, **{**piped, "env": environment, **more})
@@ -69,10 +73,15 @@ def together(
     jobs: list[dict], folder: Path, *, processes: int = 2, options: tuple[str, ...] = ("--standalone",)
 ) -> None:
     """Let so many processes do a list of jobs."""
-    (folder / "jobs").write_bytes(pickle.dumps(jobs))
-    process = torchrun(__file__, str(folder / "jobs"), processes=processes, options=options)
+    process = torchrun(*written(jobs, folder), processes=processes, options=options)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, out + err
+
+
+def written(jobs: list[dict], folder: Path) -> tuple[str, str]:
+    """Write a list of jobs, and give the command that does them."""
+    (folder / "jobs").write_bytes(pickle.dumps(jobs))
+    return __file__, str(folder / "jobs")
 
 
 def die(moments: list[tuple[int, int, int]]) -> None:
