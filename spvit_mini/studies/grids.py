@@ -29,6 +29,47 @@ STUDIES = (
         baseline="neither",
     ),
     Study(
+        name="lesson_04",
+        question="Which relative positions find a ship one patch away, north or south, with no absolute ones to help?",
+        arms={
+            # Swin's start, 0.02, and a wider one: what a table begins with decides whether it is found in these steps.
+            "table": Arm("rpb_mini_compass6", {"model.attention_options": {"std": 0.5}}, colour="rpb"),
+            "table_0.02": Arm("rpb_mini_compass6"),
+            "log_cpb": Arm("vit_mini_compass6", {"model.attention": "log_cpb/added"}),
+            "shaw1d": Arm("vit_mini_compass6", {"model.attention": "shaw1d/contextual"}),
+            "shaw2d": Arm("vit_mini_compass6", {"model.attention": "shaw2d/contextual"}),
+        },
+        seeds=(0, 1, 2, 3, 4),
+        changes={
+            "data.name": "compass_easy",
+            "data.val_images": 500,
+            "model.positions": False,
+            "batch": 50,
+            "evaluate_every": "40 steps",
+        },
+        baseline="table",
+        tuning={"optim.lr": (4e-3, 8e-3, 1.6e-2)},
+        tuning_seeds=(100,),
+    ),
+    Study(
+        name="lesson_07",
+        question="What does ConViT's attention owe to its gate, to its local start, and how many images does it need?",
+        arms={
+            "vit": Arm("vit_mini_textures6", colour="vit"),
+            "psa": Arm("psa_mini_textures6", colour="psa"),
+            "convit": Arm("convit_mini_textures6", colour="gpsa"),
+            "convit-frozen-gate": Arm("convit_mini_textures6", {"optim.frozen": ("attention.gate",)}),
+            "convit-no-local-start": Arm("convit_mini_textures6", {"model.attention_options": {"strength": 0.0}}),
+            "psa-25pct": Arm("psa_mini_textures6", {"data.fraction": 0.25}),
+            "convit-25pct": Arm("convit_mini_textures6", {"data.fraction": 0.25}),
+            "psa-5pct": Arm("psa_mini_textures6", {"data.fraction": 0.05}),
+            "convit-5pct": Arm("convit_mini_textures6", {"data.fraction": 0.05}),
+        },
+        seeds=(0, 1, 2, 3, 4),
+        changes={"optim.lr": 4e-3, "data.val_images": 400, "evaluate_every": "20 steps"},
+        baseline="convit",
+    ),
+    Study(
         name="demo",
         question="The same with four blocks on Compass, as `make demo` shows it.",
         arms={

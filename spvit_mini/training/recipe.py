@@ -57,6 +57,8 @@ class ModelOptions:
     """How many of the first blocks have the model's spatial attention; the rest have plain attention."""
     drop_path: float | None = None
     """Stochastic depth: the rate at which the last block is dropped; it grows from 0 with depth."""
+    attention: str | None = None
+    """Another attention in its blocks: a name or MAP/WAY, such as `log_cpb/added`; docs/variants.md has them all."""
     attention_options: dict[str, float] | None = None
     """More of the attention module, as name and value: `hidden 64 weight_std 0.02`. Replaces all the model's own."""
 
