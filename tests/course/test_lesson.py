@@ -128,6 +128,15 @@ def test_the_solutions_source_is_shown_after_the_check_passed(lesson, capsys):
     assert capsys.readouterr().out.startswith("    def weights(")
 
 
+def test_a_source_of_another_name_waits_for_the_exercise_that_it_solves(lesson, capsys):
+    lesson.source("SPSA.weights", after="patchify")
+    assert capsys.readouterr().out == "The package's SPSA.weights is shown here once your own passes its check.\n"
+    lesson.check(right, name="patchify")
+    capsys.readouterr()
+    lesson.source("SPSA.weights", after="patchify")
+    assert capsys.readouterr().out.startswith("    def weights(")
+
+
 def test_a_figure_is_shown_with_words_and_closed(lesson, monkeypatch):
     import IPython.display
 
