@@ -9,9 +9,10 @@ run is a team of one, and every method here does nothing. So the loop has one pa
     rank 0 alone writes files and shows progress
 """
 
+import io
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, suppress
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
@@ -42,6 +43,10 @@ class Team:
     def main(self) -> bool:
         """Whether this process writes and speaks for all."""
         return self.rank == 0
+
+    def shown_once(self) -> AbstractContextManager:
+        """Let the main process alone show the progress and the warnings of what all do alike."""
+        return nullcontext() if self.main else redirect_stderr(io.StringIO())
 
     def agree(self, work: Callable[[], Any]) -> None:
         """Let the main process alone do something, while the others wait; a UserError of it is raised in all."""
@@ -163,7 +168,7 @@ def gradients_kept(model: nn.Module, last: bool) -> Iterator[None]:
 def whole(value: Any) -> Any:
     """Put together all tensors that lie in parts over the team, however deep in dictionaries: a team's joint work."""
     if isinstance(value, DTensor):
-        return value.full_tensor()
+        return value.full_tensor().cpu()  # a device has no room for all of them at once
     return {key: whole(inner) for key, inner in value.items()} if isinstance(value, dict) else value
 
 

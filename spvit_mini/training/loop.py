@@ -109,7 +109,8 @@ def train(
         board = until_done.enter_context(Board(run)) if tensorboard else None
         if run is not None:
             team.agree(lambda: checkpoint.check_run(run, recipe, resume=resume))
-        data = load_data(recipe.data, recipe.augment, seed=recipe.seed, token_labels=recipe.token_labels.folder)
+        with team.shown_once():
+            data = load_data(recipe.data, recipe.augment, seed=recipe.seed, token_labels=recipe.token_labels.folder)
 
         # Lengths, in steps; images of a batch, here and at once; learning rates of this batch.
         batch = recipe.batch

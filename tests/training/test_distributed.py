@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 import pytest
 import torch
@@ -176,6 +177,13 @@ def test_shares_hold_each_image_once_and_are_of_one_length(images, world):
     assert sorted((int(image), int(label)) for image, label in pairs if label >= 0) == [
         (i, i + 7) for i in range(images)
     ]
+
+
+def test_what_all_do_alike_is_shown_once(capsys):
+    for rank in range(3):
+        with Team(rank, 3, rank).shown_once():
+            print("a warning", file=sys.stderr)
+    assert capsys.readouterr().err == "a warning\n"
 
 
 @pytest.mark.parametrize("launched", [True, False])
