@@ -5,8 +5,9 @@ run is a team of one, and every method here does nothing. So the loop has one pa
 
     each process takes its part of every batch            data/sampler.py
     their gradients are averaged while they are computed  DistributedDataParallel, or FSDP in parts
-    each scores its part of the validation images         `share`, and `total` adds up the counts, exactly
-    rank 0 alone writes files and shows progress
+    each scores its part of the validation images         `Share`, and `Team.total` adds up the counts, exactly
+    rank 0 alone writes files and shows progress          `Team.agree`
+    how they meet, and what happens if one fails          `joined`, news.py
 """
 
 import io
