@@ -328,6 +328,20 @@ def local_start(heads: int, strength: float) -> Tensor:
     return -strength * torch.cat([torch.ones(heads, 1), -2 * local_centres(heads)], dim=1)
 
 
+def conv_heads(kernel: Tensor, strength: float) -> tuple[Tensor, Tensor]:
+    """Make the heads that are a convolution (Cordonnier et al. 2020, Theorem 1): v (H, 3), w (H, in, out), H taps.
+
+    The kernel is conv2d's, (out, in, rows, columns), of odd sides. Head h looks at the offset Δ_h of its tap, ever more
+    sharply as the strength grows, and turns what it finds by w_h; the sum of the heads tends to the convolution. Beyond
+    the border a head finds the nearest patch of the border: replicate padding, not zeros.
+    """
+    high, wide = kernel.shape[2:]
+    taps = torch.cartesian_prod(torch.arange(high), torch.arange(wide)).to(kernel)
+    centres = taps - taps.new_tensor([high // 2, wide // 2])
+    v = -strength * torch.cat([torch.ones_like(centres[:, :1]), -2 * centres], dim=1)
+    return v, kernel.flatten(2).permute(2, 1, 0)
+
+
 def same_label(rows: Tensor, columns: Tensor) -> Tensor:
     """Tell which patches share a label: labels of the R rows and the C columns in, (N, N) booleans out."""
     labels = torch.cartesian_prod(rows, columns)
