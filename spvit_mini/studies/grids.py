@@ -64,6 +64,7 @@ STUDIES = (
             "convit-25pct": Arm("convit_mini_textures6", {"data.fraction": 0.25}),
             "psa-5pct": Arm("psa_mini_textures6", {"data.fraction": 0.05}),
             "convit-5pct": Arm("convit_mini_textures6", {"data.fraction": 0.05}),
+            "convit-compass": Arm("convit_mini_compass6"),
         },
         seeds=(0, 1, 2, 3, 4),
         changes={"optim.lr": 4e-3, "data.val_images": 400, "evaluate_every": "20 steps"},
