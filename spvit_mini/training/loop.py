@@ -245,6 +245,7 @@ def train(
                 group["lr"] = at.lr * group["lr_scale"]
             optimiser.zero_grad(set_to_none=True)
             counts, started, waited = Counts.zero(device), time.perf_counter(), 0.0
+            remembered = [memory.clone() for memory in model.buffers()]
             for i in range(micro_batches):
                 waiting = time.perf_counter()
                 micro_batch = next(batches)
@@ -262,6 +263,8 @@ def train(
                 at.counts.merge(counts)
                 at.skipped_in_a_row = 0
             else:
+                for memory, before in zip(model.buffers(), remembered, strict=True):
+                    memory.copy_(before)  # batch norms have seen the bad batch already
                 at.skipped, at.skipped_in_a_row = at.skipped + 1, at.skipped_in_a_row + 1
                 check_skipped(at)
 

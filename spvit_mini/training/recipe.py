@@ -149,6 +149,8 @@ class Recipe:
             raise UserError(f"ema is {self.ema}; it must be at least 0 and below 1, or None for no average")
         if self.ema is not None and self.sharding == "fsdp":
             raise UserError("an average of the weights (ema) is kept whole in each process; it needs sharding ddp")
+        if self.sharding == "fsdp" and self.model.sharing == "network":
+            raise UserError("FSDP takes the blocks apart, and so cannot keep a map that all of them share; use sharding ddp")
         if not 0 <= self.label_smoothing < 1:
             raise UserError(f"label_smoothing is {self.label_smoothing}; it must be at least 0 and below 1")
         if not 0 <= self.seed < 2**32:

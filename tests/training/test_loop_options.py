@@ -126,12 +126,37 @@ def test_a_step_without_a_finite_gradient_is_skipped_and_counted(tiny, monkeypat
     assert result.ema is not None and bool(parameters(result.ema).isfinite().all())
 
 
+def test_a_bad_image_leaves_no_trace_in_what_batch_norms_remember(tiny, monkeypatch):
+    """The forward pass has seen it before the gradient tells."""
+    from spvit_mini.training import loop
+
+    real, calls, memories = loop.Objective.__call__, 0, []
+
+    def poisoned(self, model, batch, *, seeds):
+        nonlocal calls
+        calls += 1
+        memories.append(torch.cat([m.double().flatten().clone() for m in model.buffers()]))
+        images, labels = batch
+        if calls == 3:
+            images = images.clone()
+            images[0, 0, 0, 0] = float("inf")
+        return real(self, model, [images, labels], seeds=seeds)
+
+    monkeypatch.setattr(loop.Objective, "__call__", poisoned)
+    stem = {"model.name": "lvvit_s", "model.depth": 1, "model.patch": 8, "model.drop_path": 0.0, "length": "5 steps"}
+    result = train(tiny.but(stem), progress=False)
+    assert result.rows[-1]["skipped_steps"] == 1
+    assert torch.equal(memories[2], memories[3]) and not torch.equal(memories[3], memories[4])
+    assert all(bool(m.isfinite().all()) for m in memories)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         ({"micro_batch": 7}, "micro_batch is 7; it must divide the batch, 20"),
         ({"ema": 1.0}, "ema is 1.0; it must be at least 0 and below 1"),
         ({"ema": 0.9, "sharding": "fsdp"}, "needs sharding ddp"),
+        ({"model.sharing": "network", "sharding": "fsdp"}, "cannot keep a map that all of them share"),
     ],
 )
 def test_what_a_recipe_refuses(tiny, change, says):
