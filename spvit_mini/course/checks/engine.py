@@ -59,7 +59,8 @@ class Exercise:
     """An exercise: its name, the package's solution, cases from a random generator, known mistakes, properties.
 
     `call(answer, *arguments)` makes the call and returns a tensor; an exercise on a class builds it there. `gradients`
-    says whether gradients with respect to all real tensors among the arguments are compared.
+    says whether gradients with respect to all real tensors among the arguments are compared. `stumble` is said where an
+    answer raises an error about shapes or indices that no known mistake explains.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Exercise:
     mistakes: tuple[Mistake, ...]
     properties: tuple[Property, ...] = ()
     gradients: bool = True
+    stumble: str | None = None
     call: Callable[..., Tensor] = field(default=lambda answer, *arguments: answer(*arguments))
 
 
@@ -197,9 +199,11 @@ def diagnosis(exercise: Exercise, cases: Sequence[Case], expected: Sequence[Tens
         for mistake in exercise.mistakes
         if all(same(outcome(exercise, mistake.answer, case), theirs) for case, theirs in zip(cases, found, strict=True))
     ]
-    if len(fitting) != 1:
-        return Verdict(*place)
-    return Verdict(fitting[0].hint, *place[:2], mistake=fitting[0].name)
+    if len(fitting) == 1:
+        return Verdict(fitting[0].hint, *place[:2], mistake=fitting[0].name)
+    if exercise.stumble and any(isinstance(theirs, (IndexError, RuntimeError, ValueError)) for theirs in found):
+        return Verdict(exercise.stumble, *place)
+    return Verdict(*place)
 
 
 def outcome(exercise: Exercise, answer: Callable, case: Case) -> Tensor | BaseException:
@@ -220,13 +224,17 @@ def first_difference(cases: Sequence[Case], expected: Sequence[Tensor], found: S
         return (f"{describe_error(theirs)}", f"That was for {case.label}.")
     if theirs.shape != ours.shape:
         shapes = f"{tuple(ours.shape)} expected, {tuple(theirs.shape)} returned"
-        split = theirs.ndim > ours.ndim and theirs.numel() == ours.numel()
-        return (f"the shape differs for {case.label}: {shapes}.", *["Axes are still split: a last reshape is missing."] * split)
+        advice = []
+        if theirs.shape == (*ours.shape, 1):
+            advice = ["The last axis is left over, with length 1. Was the sum told to keep it?"]
+        elif theirs.ndim > ours.ndim and theirs.numel() == ours.numel():
+            advice = ["Axes are still split: a last reshape is missing."]
+        return (f"the shape differs for {case.label}: {shapes}.", *advice)
     if theirs.dtype != ours.dtype:
         return (f"it returns {theirs.dtype} for an input of {ours.dtype}: keep the type of the input.",)
     differs = ~torch.isclose(theirs, ours, rtol=CLOSE, atol=CLOSE, equal_nan=True)
     index = tuple(differs.nonzero()[0].tolist())
-    values = f"{number(ours[index])} expected, {number(theirs[index])} returned"
+    values = "{} expected, {} returned".format(*told_apart(ours[index], theirs[index]))
     share = f"{int(differs.sum())} of {differs.numel()} values differ"
     return (f"different from the expected values for {case.label}: {share}.", f"First at {list(index)}: {values}.")
 
@@ -286,5 +294,10 @@ def article(value) -> str:
     return f"an {name}" if name[0].lower() in "aeiou" else f"a {name}"
 
 
-def number(value: Tensor) -> str:
-    return f"{value.item():.4g}"
+def told_apart(*values: Tensor) -> list[str]:
+    """Write numbers with four digits, or with as many as it takes to tell them apart."""
+    for digits in range(4, 18):
+        written = [f"{value.item():.{digits}g}" for value in values]
+        if len(set(written)) == len(values):
+            break
+    return written

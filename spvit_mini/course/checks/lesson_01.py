@@ -1,6 +1,7 @@
 """Lesson 01: one head, all heads at once, and how widely a query spreads its weight.
 
-A mistake is the right computation with one part changed, so pairs of mistakes can be made by changing two.
+A mistake is the right computation with one part changed, so pairs of mistakes can be made by changing two: the
+computations stand in lesson_01_answers.py.
 """
 
 import math
@@ -8,13 +9,13 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...attention import MHSA
 from ...explain import entropy
 from .engine import Case, Exercise, Mistake, Property
 from .exchange import compare_states
+from .lesson_01_answers import Layer, attend, spread_of
 
 
 def one_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -52,10 +53,11 @@ def heads(generator: torch.Generator) -> list[Case]:
 def layers(generator: torch.Generator) -> list[Case]:
     """Draw weights and tokens of layers: several heads, as many as tokens, one; heads of width 1; one token.
 
-    Widths of heads and of tokens are powers of 4, for the same reason.
+    Widths of heads and of tokens are powers of 4, for the same reason. Once images, heads, tokens and the width of a
+    head are all 4: there a product fits whichever axes were turned, and tells how.
     """
     tokens = int(torch.randint(5, 8, (), generator=generator))
-    sizes = [(2, tokens, 4, 4), (1, tokens, 4, 16), (2, tokens, 16, 1), (3, tokens, 1, 16), (2, 4, 4, 4), (2, 1, 4, 4)]
+    sizes = [(2, tokens, 4, 4), (1, tokens, 4, 16), (2, tokens, 16, 1), (3, tokens, 1, 16), (4, 4, 4, 4), (2, 1, 4, 4)]
     cases = []
     for batch, tokens, count, width in sizes:
         dim = count * width
@@ -75,7 +77,7 @@ def run_layer(made, count: int, qkv: Tensor, proj: Tensor, bias: Tensor, x: Tens
 
 
 def distributions(generator: torch.Generator) -> list[Case]:
-    """Draw attention weights: square and not, with whole rows at one key and without, with no, one and two more axes."""
+    """Draw attention weights: square and not, with no, one and two more axes; whole rows at one key, tiny weights."""
     keys = int(torch.randint(6, 10, (), generator=generator))
     cases = []
     for shape in [(keys,), (4, keys), (2, 3, keys), (2, 2, keys, keys)]:
@@ -85,100 +87,9 @@ def distributions(generator: torch.Generator) -> list[Case]:
     cases.append(Case("rows at one key each, (3, 4)", (one,)))
     cases.append(Case("a row at two keys, and one at all four", (few,)))
     cases.append(Case("one key, (5, 1)", (torch.ones(5, 1, dtype=torch.float64),)))
+    falling = 10.0 ** -torch.arange(10, dtype=torch.float64)
+    cases.append(Case("a row of weights as 1 : 0.1 : … : 1e-9", (falling[None] / falling.sum(),)))
     return cases
-
-
-# The right computations, with options that make them wrong ---------------------------------------------------------------
-
-
-def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    root: str = "√C",
-    roles: str = "query, key, value",
-    axis: str = "keys",
-    share: str = "softmax",
-    scaled: str = "scores",
-    result: str = "average",
-    width: int | None = None,
-) -> Tensor:
-    """Compute softmax(q kᵀ / √C) v, right as it stands; each changed option is one mistake. `width` is D for "√D"."""
-    given = {"query": q, "key": k, "value": v}
-    q, k, v = (given[role] for role in roles.split(", "))
-    divisor = {
-        "√C": q.shape[-1] ** 0.5,
-        "none": 1.0,
-        "C": q.shape[-1],
-        "1/√C": q.shape[-1] ** -0.5,
-        "√queries": q.shape[-2] ** 0.5,
-        "√keys": k.shape[-2] ** 0.5,
-        "√E": v.shape[-1] ** 0.5,
-        "√D": (width or q.shape[-1]) ** 0.5,
-    }[root]
-    scores = q @ k.mT / (divisor if scaled == "scores" else 1.0)
-    if axis == "all":
-        weights = scores.flatten(-2).softmax(-1).view_as(scores)
-    else:
-        dim = {"keys": -1, "queries": -2, "heads": 1}[axis]
-        weights = {"softmax": scores.softmax, "exp": lambda dim: scores.exp(), "scores": lambda dim: scores}[share](dim)
-    weights = weights / (divisor if scaled == "weights" else 1.0)
-    return {"average": lambda: weights @ v, "weights": lambda: weights, "given": lambda: weights.mT @ v}[result]()
-
-
-class Layer(nn.Module):
-    """Multi-head attention, right as it stands; each changed option is one mistake. Those of `attend` too."""
-
-    def __init__(
-        self,
-        dim: int,
-        heads: int,
-        *,
-        split: str = "(s h c)",
-        meet: str = "tokens",
-        merge: str = "(h c)",
-        output: str = "projected",
-        **options,
-    ):
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.proj = nn.Linear(dim, dim)
-        self.split, self.meet, self.merge, self.output, self.options = split, meet, merge, output, options
-
-    def forward(self, x: Tensor, grid) -> Tensor:
-        batch, _, dim = x.shape
-        if self.split == "reshaped":
-            q, k, v = (part.reshape(batch, self.heads, -1, dim // self.heads) for part in self.qkv(x).chunk(3, dim=-1))
-        else:
-            count = 1 if self.split == "one head" else self.heads
-            pattern = "(s h c)" if self.split == "one head" else self.split
-            q, k, v = rearrange(self.qkv(x), f"b n {pattern} -> s b h n c", s=3, h=count)
-        last = (1, 2) if self.meet == "heads" else (1, 1)  # an axis exchanged with itself stays where it is
-        q, k, v = (part.transpose(*last) for part in (q, k, v))
-        mixed = attend(q, k, v, width=dim, **self.options).transpose(*last)
-        mixed = mixed.reshape(x.shape) if self.merge == "reshaped" else rearrange(mixed, f"b h n c -> b n {self.merge}")
-        return {"projected": self.proj, "bare": lambda y: y, "with skip": lambda y: x + self.proj(y)}[self.output](mixed)
-
-
-def spread_of(
-    w: Tensor, *, base: float = math.e, axis: int = -1, sign: int = -1, inner: str = "w log w", zero: str = "0", total="sum"
-) -> Tensor:
-    """Compute −Σ w log w, right as it stands; each changed option is one mistake."""
-    way, _, small = zero.partition(" ")
-    if way == "clamped":
-        w = w.clamp(min=float(small))
-    if inner == "w²":
-        terms = w * w
-    else:
-        inside = w + float(small) if way == "plus" else torch.where(w > 0, w, 1.0) if way == "0" else w
-        terms = w * inside.log() / math.log(base)
-    if total == "one number":
-        return sign * terms.sum(axis).mean()
-    result = sign * (terms.mean(axis) if total == "mean" else terms.sum(axis))
-    after = {"effective": result.exp, "normalised": lambda: result / math.log(w.shape[-1]), "one minus": lambda: 1 + result}
-    return after.get(total, lambda: result)()
 
 
 # Exercises ----------------------------------------------------------------------------------------------------------------
@@ -209,7 +120,10 @@ IN_A_HEAD = {
     "root of the keys": (TOKENS, {"root": "√keys"}),
     "over queries": (f"the softmax runs over the queries. {ONE_WHOLE}", {"axis": "queries"}),
     "over all pairs": (f"the softmax runs over all pairs at once. {ONE_WHOLE}", {"axis": "all"}),
-    "no softmax": ("the scores themselves are used as weights. Weights are positive and sum to 1.", {"share": "scores"}),
+    "no softmax": (
+        "the scores themselves are used as weights. Weights are positive and sum to 1.",
+        {"share": "scores"},
+    ),
     "exp without the sum": (
         "exp is taken, but not divided by its sum: the weights of a query sum to something else than 1.",
         {"share": "exp"},
@@ -225,6 +139,14 @@ IN_A_HEAD = {
     "keys averaged": (
         "it is the keys that are averaged. Keys decide who is listened to; what is taken are the values.",
         {"roles": "query, key, key"},
+    ),
+    "k not turned": (
+        "q meets k as it is. Each query is to meet each key: k must be transposed, so that its last axis comes first.",
+        {"turned": "not"},
+    ),
+    "k turned by reshape": (
+        "a reshape is not a transpose: the shape is right, but the numbers of several keys run into one column.",
+        {"turned": "by reshape"},
     ),
     "given, not taken": (
         "the weights act the wrong way round: row i of the result is what query i takes from all keys, by the weights of "
@@ -243,7 +165,10 @@ ONE_HEAD = Exercise(
         IN_A_HEAD
         | {
             "root of the queries": (TOKENS, {"root": "√queries"}),
-            "root of the values": ("the root is that of the width of a value. C is the width of a query.", {"root": "√E"}),
+            "root of the values": (
+                "the root is that of the width of a value. C is the width of a query.",
+                {"root": "√E"},
+            ),
             "stops at the weights": (
                 "these are the weights, and they are right. What is asked for is the average that they make of the values.",
                 {"result": "weights"},
@@ -254,6 +179,12 @@ ONE_HEAD = Exercise(
 
 MIXED = "heads and tokens are mixed: a reshape alone lets the numbers of one token run into several heads."
 APART = "Split the last axis first, then move the axis of the heads."
+AT_ONCE = (
+    "q, k and v are mixed: one reshape lets the 3·D numbers of a token run into all three. It may split the last axis and "
+    "nothing else; then move axes."
+)
+THIRDS = "The 3·D numbers of a token are its query, then its key, then its value."
+JOINED = "The same happens where the heads are put together again."
 
 ALL_HEADS = Exercise(
     name="MHSA",
@@ -283,6 +214,15 @@ ALL_HEADS = Exercise(
                 f"{MIXED} It happens where the heads are split, and again where they are put together. {APART}",
                 {"split": "reshaped", "merge": "reshaped"},
             ),
+            "heads look at heads, then moved": (
+                "the heads were not moved before the product, so inside each token heads are compared with heads; then they "
+                "are moved before they are joined, which mixes tokens. Move them once before, and back after.",
+                {"meet": "heads", "merge": "reshaped"},
+            ),
+            "all axes turned": (
+                "k.T turns round all four axes. Only the last two are to be exchanged: k.mT, or k.transpose(-2, -1).",
+                {"turned": "all axes"},
+            ),
             "heads look at heads": (
                 "inside each token, heads are compared with heads. Tokens are to be compared with tokens, in each head "
                 "apart: the last two axes of q and k must be tokens and C.",
@@ -307,7 +247,7 @@ ALL_HEADS = Exercise(
                 {"split": "one head"},
             ),
             "keys and values exchanged": (
-                "keys and values are exchanged: the 3·D numbers of a token are its query, its key, its value.",
+                f"keys and values are exchanged. {THIRDS}",
                 {"roles": "query, value, key"},
             ),
             "no output projection": (
@@ -319,6 +259,19 @@ ALL_HEADS = Exercise(
                 "gives.",
                 {"output": "with skip"},
             ),
+        }
+        | {
+            f"one reshape, {first} first{also}": (hint, {"split": f"reshaped, {first} first"} | merge)
+            for first in ("three", "images")
+            for also, hint, merge in (("", AT_ONCE, {}), (", and merged", f"{AT_ONCE} {JOINED}", {"merge": "reshaped"}))
+        }
+        | {
+            f"thirds read as {order}": (f"{THIRDS} Here they are read as {order}.", {"roles": roles})
+            for order, roles in (
+                ("k, v, q", "value, query, key"),
+                ("v, q, k", "key, value, query"),
+                ("v, k, q", "value, key, query"),
+            )
         },
     ),
 )
@@ -334,6 +287,7 @@ def gradients_flow(answer) -> bool:
 
 ADDED = "nearly: a small number was added to save the logarithm of 0, and it shifts every row a little."
 RAISED = "nearly: weights of 0 were raised to a small number, and it is counted."
+INSIDE = "nearly: inside the logarithm small weights were raised to a small number, so theirs is not their own."
 COUNTS_AS_0 = "0 · log 0 counts as 0: treat those places alone, and leave the others exact."
 
 ENTROPY = Exercise(
@@ -344,7 +298,7 @@ ENTROPY = Exercise(
     properties=(
         stays_float32(lambda answer: answer(torch.eye(3))),
         Property(
-            "gradients",
+            "gradients away from 0",
             "the values are right, but the gradients differ, at weights without zeros. Was a tensor detached, or taken out "
             "of torch?",
             gradients_flow,
@@ -380,6 +334,15 @@ ENTROPY = Exercise(
                 "all rows are put together in one number. Each query has an entropy of its own.",
                 {"total": "one number"},
             ),
+            "one sum": (
+                "all rows are summed into one number: was the sum given no axis, or did w[w > 0] forget the rows? A mask as "
+                "an index leaves one long list. Each query has an entropy of its own.",
+                {"total": "one sum"},
+            ),
+            "softmax again": (
+                "softmax is taken of w. But w are weights already: each row sums to 1.",
+                {"given": "scores"},
+            ),
             "effective number": (
                 "this is e to the power of the entropy, the effective number of keys. Asked for is the entropy itself.",
                 {"total": "effective"},
@@ -390,9 +353,13 @@ ENTROPY = Exercise(
             ),
         }
         | {
-            f"{way} {small:g}": (f"{hint} {COUNTS_AS_0}", {"zero": f"{way} {small:g}"})
-            for way, hint in (("plus", ADDED), ("clamped", RAISED))
-            for small in (1e-9, 1e-8, 1e-7, 1e-6, 1e-5)
+            f"{way} 1e-{power:02}": (f"{hint} {COUNTS_AS_0}", {"zero": f"{way} 1e-{power}"})
+            for way, hint, powers in (
+                ("plus", ADDED, range(9, 4, -1)),
+                ("clamped", RAISED, range(10, 4, -1)),
+                ("log-clamped", INSIDE, range(8, 3, -1)),
+            )
+            for power in powers
         },
     ),
 )
