@@ -2,6 +2,7 @@
 
 import itertools
 from functools import partial
+from math import isqrt
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from spvit_mini.course.checks.engine import examine, outcome, same
 from spvit_mini.course.checks.lesson_03 import EXERCISES, OFFSETS, PAD_PREFIX, SPREAD
 from spvit_mini.course.checks.lesson_03_answers import framed, lay, ruler
+from spvit_mini.geometry import pair_offsets
 
 SEEDS = range(4)
 each_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.name)
@@ -30,7 +32,8 @@ def each_mistake():
 
 # The cases of grids, in order: wide, tall, square, one row, one column, wider, one patch; those of maps: two prefix
 # tokens, one with neutral 0, one with neutral 1, three, none, one beside one patch.
-# "x": another result than the right one, "!": an error, ".": the right result, so nothing to be learned from the case.
+# "x": another result than the right one, "!": an error, ".": the right result, so nothing to be learned from the case;
+# "*": one or another of these, with the sizes that are drawn.
 TOLD_APART = """
 offsets
     components swapped                   xxxxxx.
@@ -63,11 +66,19 @@ spread
     columns not shifted                  xxxx.x.
     square assumed: rows                 x!.x!x.
     square assumed: columns              !x.!x!.
-    square assumed: tokens               !!.!!!.
+    half the rows, half the columns      xxxxxx.
+    R and C swapped                      !!.!!!.
+    square assumed: √N                   xx.!!!.
+    square assumed: √N for all tokens    !x.!!!.
     column by column                     xxx..x.
     wrong stride: 2R−1                   x!..!x.
     wrong stride: C                      xxx..x.
     rows with rows                       xxx..x.
+    axes in front forgotten              !.!!!!x
+    one axis in front                    .!..!..
+    δ as one index                       x!xx!xx
+    δ as one index, not shifted          x*xx!xx
+    row and column on the first axis     !!x!!!!
 pad_prefix
     placed last                          xxxx.x
     rows last                            xxxx.x
@@ -84,22 +95,23 @@ pad_prefix
     always 1                             xx.x.x
     patches written over                 xxxx.x
     patches left out                     xxxxxx
+    axes in front forgotten              !.!!x!
 """
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_the_table_of_what_each_case_tells(seed):
+def marks(exercise, answer, seed):
+    pairs = zip(outcomes(exercise, exercise.solution, seed), outcomes(exercise, answer, seed), strict=True)
+    return ["!" if isinstance(wrong, Exception) else "." if same(right, wrong) else "x" for right, wrong in pairs]
+
+
+def test_the_table_of_what_each_case_tells():
     lines = [""]
     for exercise in EXERCISES:
         lines.append(exercise.name)
-        right = outcomes(exercise, exercise.solution, seed)
         for mistake in exercise.mistakes:
-            wrong = outcomes(exercise, mistake.answer, seed)
-            marks = [
-                "!" if isinstance(b, Exception) else "." if same(a, b) else "x"
-                for a, b in zip(right, wrong, strict=True)
-            ]
-            lines.append(f"    {mistake.name:<37}{''.join(marks)}")
+            cases = zip(*(marks(exercise, mistake.answer, seed) for seed in SEEDS), strict=True)
+            told = "".join(mark if {mark} == set(others) else "*" for mark, *others in cases)
+            lines.append(f"    {mistake.name:<37}{told}")
     assert "\n".join([*lines, ""]) == TOLD_APART
 
 
@@ -140,7 +152,7 @@ def test_pairs_of_mistakes_are_refused_and_never_taken_for_another(exercise):
             continue
         assert result.status == "NOT YET", (one.name, other.name)
         refused += 1
-        if result.mistake:
+        if result.mistake not in (None, one.name, other.name):  # of two mistakes, the hint on either is true
             named = next(m for m in exercise.mistakes if m.name == result.mistake)
             assert agree(exercise, pair, named.answer), (one.name, other.name, result.mistake)
     assert refused > 40
@@ -153,7 +165,8 @@ SAME_NUMBERS = [
     (SPREAD, "sign of the rows", lambda table, grid: lay(table.flip(-2), grid)),
     (SPREAD, "sign of the columns", lambda table, grid: lay(table.flip(-2), grid).mT),
     (SPREAD, "sum for difference", lambda table, grid: windows(table, grid)),
-    (SPREAD, "square assumed: tokens", lambda table, grid: lay(table, grid[::-1])),
+    (SPREAD, "R and C swapped", lambda table, grid: lay(table, grid[::-1])),
+    (SPREAD, "R and C swapped", partial(lay, shift="C−1, R−1")),
     (SPREAD, None, lambda table, grid: lay(table.flip(-2, -1), grid).mT),
     (OFFSETS, "sign", lambda rows, columns: ruler(rows, columns).flip(0, 1)),
     (OFFSETS, "sign of the rows", lambda rows, columns: ruler(rows, columns).flip(0)),
@@ -175,6 +188,59 @@ def windows(table, grid):
 def test_other_ways_to_the_same_numbers_get_the_same_hint(exercise, name, answer):
     result = examine(exercise, answer)
     assert (result.passed, result.mistake) == (name is None, name), str(result)
+
+
+def shifted_too_far(table, grid):
+    delta = pair_offsets(*grid)
+    return table[..., delta[..., 0] + grid[0], delta[..., 1] + grid[1]]
+
+
+def looked_up_one_by_one(table, grid):
+    rows, columns = grid
+    result = table.new_zeros(rows * columns, rows * columns)
+    for i, j in itertools.product(range(rows * columns), repeat=2):
+        down, right = j // columns - i // columns, j % columns - i % columns
+        result[i, j] = table[down + rows - 1, right + columns - 1]
+    return result
+
+
+def side_guessed(table, grid):
+    n, side = torch.arange(grid[0] * grid[1]), isqrt(grid[0] * grid[1])
+    down, right = (place[None, :] - place[:, None] for place in (n // side, n % side))
+    return table[..., down + grid[0] - 1, right + grid[1] - 1]
+
+
+def stacked_without_axes_in_front(spatial, prefix, neutral):
+    below = torch.cat([torch.full((len(spatial), prefix), neutral), spatial], dim=1)
+    return torch.cat([torch.full((prefix, prefix + len(spatial)), neutral), below])
+
+
+def filled_without_axes_in_front(spatial, prefix, neutral):
+    result = torch.full([prefix + spatial.shape[-1]] * 2, neutral)
+    result[prefix:, prefix:] = spatial
+    return result
+
+
+STUMBLING = [
+    (SPREAD, shifted_too_far),
+    (SPREAD, looked_up_one_by_one),
+    (SPREAD, side_guessed),
+    (PAD_PREFIX, stacked_without_axes_in_front),
+    (PAD_PREFIX, filled_without_axes_in_front),
+]
+
+
+@pytest.mark.parametrize(("exercise", "answer"), STUMBLING, ids=[answer.__name__ for _, answer in STUMBLING])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_error_about_shapes_or_indices_comes_with_a_hint(exercise, answer, seed):
+    result = examine(exercise, answer, seed=seed)
+    assert (result.status, result.mistake, result.lines[0]) == ("NOT YET", None, exercise.stumble)
+    assert "Error: " in result.lines[1] and len(str(result).splitlines()) == 3
+
+
+def test_other_errors_stand_for_themselves():
+    result = examine(SPREAD, lambda table, grid: tabel)  # noqa: F821
+    assert "NameError" in result.lines[0]
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -4,6 +4,8 @@
 tests put two of them together.
 """
 
+from math import isqrt
+
 import torch
 from torch import Tensor
 
@@ -67,11 +69,14 @@ def lay(
     shift: str = "R−1, C−1",
     axes: str = "rows, columns",
     stride: str | None = None,
+    sides: str = "rows, columns",
+    index: str = "[..., a, b]",
     pairs: str = "query, key",
 ) -> Tensor:
     """Spread a table over the pairs of patches; `stride` makes it by one index into the flattened table."""
-    rows, columns = grid
-    n = torch.arange(rows * columns)
+    tokens_in_all = grid[0] * grid[1]
+    rows, columns = grid if sides == "rows, columns" else (isqrt(tokens_in_all), isqrt(tokens_in_all))
+    n = torch.arange(rows * columns if sides == "√N" else tokens_in_all)
     line, place = {
         "row by row": (n // columns, n % columns),
         "column by column": (n % rows, n // rows),
@@ -85,18 +90,26 @@ def lay(
         "R−1, 0": (rows - 1, 0),
         "R−1, R−1": (rows - 1, rows - 1),
         "C−1, C−1": (columns - 1, columns - 1),
+        "C−1, R−1": (columns - 1, rows - 1),
+        "R//2, C//2": (rows // 2, columns // 2),
     }[shift]
+    steps = [STEPS[how](at[None, :], at[:, None]) for how, at in zip((down, right), (line, place), strict=True)]
+    if index == "δ[0] and δ[1]":
+        steps = torch.stack(steps, dim=-1)[:2]
     first, second = (
-        STEPS[how](places[None, :], places[:, None]) + (0 if how == "key + query" else start)
-        for how, places, start in zip((down, right), (line, place), shifts, strict=True)
+        step + (0 if how == "key + query" else start)
+        for how, step, start in zip((down, right), steps, shifts, strict=True)
     )
     if axes == "columns, rows":
         table = table.transpose(-2, -1)
     if stride:
         width = {"2C−1": 2 * columns - 1, "2R−1": 2 * rows - 1, "C": columns}[stride]
         result = table.flatten(-2)[..., first * width + second]
+    elif index == "[..., δ]":
+        result = table[..., torch.stack([first, second], dim=-1)]
     else:
-        result = table[..., first, second]
+        before = {"[a, b]": (), "[:, a, b]": (slice(None),)}.get(index, (...,))
+        result = table[(*before, first, second)]
     if pairs == "rows, columns":  # (query row, key row, query column, key column), then the right shape by force
         split = result.unflatten(-1, grid).unflatten(-3, grid)
         result = split.transpose(-3, -2).reshape(result.shape)
@@ -114,6 +127,7 @@ def framed(
     other: str = "neutral",
     count: str = "prefix",
     patches: str = "kept",
+    leading: str = "kept",
 ) -> Tensor:
     """Frame a map of the patches with rows and columns of a neutral value."""
     if patches == "written over":
@@ -126,7 +140,8 @@ def framed(
     above, below = (tokens * end for end in ends[rows])
     left, right = (tokens * end for end in ends[columns])
     n = spatial.shape[-1]
-    shape = (*spatial.shape[:-2], above + n + below, left + n + right)
+    in_front = spatial.shape[:-2] if leading == "kept" else ()
+    shape = (*in_front, above + n + below, left + n + right)
     result = spatial.new_full(shape, {"neutral": neutral, "0": 0.0, "1": 1.0}[value])
     if other == "columns 0":
         result[..., above : above + n, :] = 0
