@@ -5,10 +5,10 @@ import inspect
 
 import pytest
 
-from spvit_mini import geometry
+from spvit_mini import geometry, spatial
 from spvit_mini.course.lessons import lesson_files, read
 
-SAME = {"03": (geometry.pair_offsets, geometry.offsets, geometry.pad_prefix)}
+SAME = {"03": (geometry.pair_offsets, geometry.offsets, geometry.pad_prefix), "06": (spatial.conv_heads,)}
 
 
 def code_of(function: ast.FunctionDef) -> str:
