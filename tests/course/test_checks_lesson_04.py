@@ -14,6 +14,7 @@ from spvit_mini.course.checks.lesson_04 import EXERCISES, LOG_OFFSETS, RELATIVE_
 from spvit_mini.course.checks.lesson_04_answers import Biased, logged, meet
 from spvit_mini.geometry import offsets, pair_offsets, spread
 from spvit_mini.spatial import LogCPB, Shaw2D
+from spvit_mini.studies import read_records
 
 SEEDS = range(4)
 AS_IT_STANDS = {RELATIVE_BIAS.name: Biased, SHAW2D.name: meet, LOG_OFFSETS.name: logged}
@@ -315,6 +316,25 @@ RIGHT = [
 def test_unusual_right_answers_pass(exercise, answer, seed):
     result = examine(exercise, with_weights(answer) if exercise is RELATIVE_BIAS else answer, seed=seed)
     assert result.passed, str(result)
+
+
+def test_what_the_lesson_says_of_its_records():
+    runs = {}
+    for row in read_records("lesson_04"):
+        runs.setdefault((row["arm"], row["seed"]), []).append(row["val_top1"])
+    arms = ("table", "table_0.02", "log_cpb", "shaw1d", "shaw2d")
+    assert {arm: sum(runs[arm, seed][-1] > 90 for seed in range(5)) for arm in arms} == dict(
+        zip(arms, (2, 1, 5, 4, 2), strict=True)
+    )
+    between = {key: curve[-1] for key, curve in runs.items() if 60 < curve[-1] < 90}
+    assert list(between) == [("table_0.02", 1)]  # "and nearly by another"
+    blind = {"table_0.02", "shaw2d"}
+    tuning = {}
+    for row in read_records("lesson_04-tuning"):
+        arm = row["arm"].partition("@")[0]
+        tuning[arm] = max(tuning.get(arm, 0), row["val_top1"] if row["step"] == 240 else 0)
+    assert {arm for arm, best in tuning.items() if best < 55} == blind
+    assert all(best > 99 for arm, best in tuning.items() if arm not in blind)
 
 
 def test_there_are_enough_of_each():
