@@ -227,7 +227,7 @@ def test_a_study_is_tuned_first_and_then_made_with_what_was_found(tmp_path, caps
 @pytest.mark.parametrize(
     "command, said",
     [
-        (["lesson_0"], "no study is called 'lesson_0'. Did you mean lesson_00"),
+        (["demoo"], "no study is called 'demoo'. Did you mean demo"),
         (["--arm", "x"], "the study comes first"),
         (["lesson_00", "--arm", "vit_min"], "study lesson_00 has no arm 'vit_min'. Did you mean vit_mini"),
         (["lesson_00", "--seed", "9"], "study lesson_00 has no seed 9; its seeds: 0, 1, 2, 3, 4"),

@@ -53,8 +53,8 @@ def test_what_makes_no_study_is_refused(tiny):
         replace(tiny, baseline="plian")
     with pytest.raises(UserError, match="an arm is called 'a/b'"):
         Study("bad", "?", {"a/b": Arm("vit_mini_compass6")}, (0,))
-    with pytest.raises(UserError, match="no study is called 'lesson_0'. Did you mean lesson_00"):
-        get_study("lesson_0")
+    with pytest.raises(UserError, match="no study is called 'demoo'. Did you mean demo"):
+        get_study("demoo")
 
 
 @pytest.mark.parametrize("name", list_studies())
