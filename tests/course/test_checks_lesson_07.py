@@ -13,6 +13,7 @@ from spvit_mini.course.checks.lesson_07 import EXERCISES, FAR, GATED, LATE, by_h
 from spvit_mini.course.checks.lesson_07_answers import far, gated, joined
 from spvit_mini.explain import nonlocality
 from spvit_mini.geometry import pair_offsets
+from spvit_mini.studies import paired, read_records
 from spvit_mini.vit import ViT, ViTConfig
 
 SEEDS = range(4)
@@ -302,3 +303,46 @@ def test_the_package_s_own_and_detached_answers_are_refused():
     assert "calls the package's own solution" in str(examine(FAR, nonlocality))
     assert "calls the package's own solution" in str(examine(LATE, late_token))
     assert "no gradient comes back" in str(examine(GATED, lambda *given: gated(*given).detach()))
+
+
+# What the lesson says of its records ------------------------------------------------------------------------------------
+
+
+def last(arm, step=160):
+    return [row["val_top1"] for row in read_records("lesson_07") if (row["arm"], row["step"]) == (arm, step)]
+
+
+def test_the_records_say_that_the_start_decides_and_the_gate_does_not():
+    for arm in ("vit", "convit-no-local-start"):
+        assert len(last(arm)) == 5 and max(last(arm)) < 30
+    for arm in ("convit", "convit-frozen-gate", "psa"):
+        assert len(last(arm)) == 5 and min(last(arm)) > 85
+    assert 89 < min(last("convit")) and max(last("convit")) < 97
+    for other in ("convit-frozen-gate", "psa"):
+        gain = paired(last("convit"), last(other))
+        assert gain.low < 0 < gain.high
+
+
+def test_the_records_say_what_fewer_images_and_farther_ships_cost():
+    for arm in ("convit", "psa"):
+        assert 80 < min(last(f"{arm}-25pct")) and max(last(f"{arm}-25pct")) < 95
+        assert 45 < min(last(f"{arm}-5pct")) and max(last(f"{arm}-5pct")) < 60
+        for share in ("-25pct", "-5pct"):
+            gain = paired(last("convit" + share), last("psa" + share))
+            assert gain.low < 0 < gain.high
+    assert len(last("convit-compass", 240)) == 5
+    assert 73 < min(last("convit-compass", 240)) and max(last("convit-compass", 240)) < 90
+
+
+def test_the_records_say_which_heads_escape():
+    rows = [row for row in read_records("lesson_07_heads") if row["step"] == 400]
+    assert len(rows) == 2 * 5 * 3 * 4
+    for row in rows:
+        if row["arm"] == "vit":
+            assert row["val_top1"] < 30 and 2.9 < row["nonlocality"] < 3.3
+        else:
+            assert row["val_top1"] > 99 and abs(row["gate"] - 0.731) < 0.1
+            if row["layer"] == 0:
+                assert row["gate"] > 0.731 and row["nonlocality"] < 1.49
+            if row["layer"] == 2:
+                assert row["gate"] < 0.7 and row["nonlocality"] > 1.75
