@@ -234,7 +234,7 @@ def test_a_study_is_tuned_first_and_then_made_with_what_was_found(tmp_path, caps
         (["lesson_00", "--part", "9/8"], "part is '9/8'; it must be like 2/8"),
         (["lesson_00", "--parallel", "0"], "numbers of at least 1"),
         (["lesson_00", "--part", "1/2", "--again"], "choose runs by --arm and --seed"),
-        (["lesson_00", "--report", "--out", "/nowhere"], "no runs of lesson_00 are recorded in /nowhere"),
+        (["lesson_00", "--report", "--out", "/nowhere", "--runs", "/nowhere"], "no runs of lesson_00 are recorded in /nowhere"),
     ],
 )
 def test_mistakes_are_one_clear_line(command, said):
