@@ -56,6 +56,7 @@ psa_map
     divided by √3                        xxxxxx.
     divided by √C                        xxxx.x.
     softmax taken                        xxxxxx.
+    not spread                           xxxxxx.
     heads last                           xxxxxx.
 conv_heads
     flipped                              xxxxxxx.
@@ -64,6 +65,7 @@ conv_heads
     axes                                 xxxxxxx.
     head order                           xxx..xx.
     origin not shifted                   xxxxxxx.
+    middle of 3 × 3                      ...xxx.x
     sign of α                            xxxxxxxx
     no 2                                 xxxxxxx.
     α on the square alone                xxxxxxx.

@@ -161,6 +161,11 @@ PSA_MAP = Exercise(
             partial(quadratic, after="softmax"),
         ),
         Mistake(
+            "not spread",
+            "this is the table over the distinct offsets. A map has a number for each pair of patches (lesson 03).",
+            partial(quadratic, layout="table"),
+        ),
+        Mistake(
             "heads last",
             "the heads stand last. A map is (H, N, N), heads first.",
             partial(quadratic, after="heads last"),
@@ -244,6 +249,11 @@ CONV_HEADS = Exercise(
             "the centres begin at (0, 0). The middle of the kernel lies on the query, so its first "
             "tap lies above and to the left.",
             partial(tap_heads, origin="corner"),
+        ),
+        Mistake(
+            "middle of 3 × 3",
+            "the middle of each kernel is taken to be its tap [1, 1], as in a 3 × 3 one. Other sizes have another middle.",
+            partial(tap_heads, origin="(1, 1)"),
         ),
         Mistake(
             "sign of α",

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from ...geometry import Grid
+from ...geometry import Grid, offsets
 from .lesson_03_answers import STEPS
 
 SQUARES = {
@@ -42,6 +42,7 @@ def quadratic(
     right: str = "key − query",
     tokens: str = "row by row",
     reading: str = "numbers of a sum",
+    layout: str = "pairs",
     after: str = "nothing",
 ) -> Tensor:
     """Make PSA's map of heads v, (H, 3), on a grid: (H, N, N)."""
@@ -55,6 +56,8 @@ def quadratic(
     below, beside = (
         STEPS[how](places[None, :], places[:, None]).to(v) for how, places in ((down, line), (right, place))
     )
+    if layout == "table":
+        below, beside = offsets(*grid).to(v).unbind(-1)
     names = order.split(", ")
     if reading == "strength and centre":
         distance = (below - v[:, 1, None, None]).square() + (beside - v[:, 2, None, None]).square()
@@ -95,7 +98,7 @@ def tap_heads(
 
     if order == "column by column":
         taps = [(a, b) for b in range(wide) for a in range(high)]
-    middle = (high // 2, wide // 2) if origin == "middle" else (0, 0)
+    middle = {"middle": (high // 2, wide // 2), "corner": (0, 0), "(1, 1)": (1, 1)}[origin]
     centres = torch.tensor([(down * (a - middle[0]), right * (b - middle[1])) for a, b in taps]).to(kernel)
     if axes == "column, row":
         centres = centres.flip(1)
