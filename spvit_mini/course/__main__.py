@@ -32,6 +32,9 @@ def arguments() -> argparse.ArgumentParser:
     command("list", "list the lessons with their minutes and points")
     execute = command("execute", "run lessons again, store their outputs, and say what the guard finds wrong")
     execute.add_argument("notebooks", type=Path, nargs="*", help="default: all lessons")
+    badges = command("badges", "put links to Colab and Binder into the lessons, for a public copy of the repository")
+    badges.add_argument("repository", metavar="OWNER/NAME", help="the repository's name on GitHub")
+    badges.add_argument("--branch", default="main", help="default: main")
     return parser
 
 
@@ -90,7 +93,15 @@ def run_execute(options: argparse.Namespace, rest: list[str]) -> int:
     return 1 if wrong else 0
 
 
-COMMANDS = {"lab": run_lab, "build": run_build, "list": run_list, "execute": run_execute}
+def run_badges(options: argparse.Namespace, rest: list[str]) -> int:
+    from .badges import set_badges
+
+    for path in set_badges(options.repository, branch=options.branch):
+        print(path)
+    return 0
+
+
+COMMANDS = {"lab": run_lab, "build": run_build, "list": run_list, "execute": run_execute, "badges": run_badges}
 
 if __name__ == "__main__":
     sys.exit(run_program(main))

@@ -86,7 +86,20 @@ def gradients_of_an_empty_row(answer) -> bool:
     return not weights.requires_grad or bool(torch.autograd.grad(weights[..., 0].sum(), scores)[0].isfinite().all())
 
 
+def levels_alike(answer, inside: float, outside: float) -> bool:
+    """Tell whether, in float32, keys that are seen share the whole where all scores inside are alike, and all outside."""
+    mask = torch.tensor([[True, True, False], [False, False, False], [False, True, True]])
+    scores = torch.full((1, 1, 3, 3), outside).masked_fill(mask, inside)
+    return torch.allclose(answer(scores, mask), mask / 2, atol=1e-5)
+
+
 # Exercises --------------------------------------------------------------------------------------------------------------
+
+COLLIDE = (
+    "several windows have the same number: between one row of windows and the next too few numbers are kept free. Where the "
+    "border cuts windows off there are more pieces than whole windows. Comparing rows and columns one by one needs no count."
+)
+FILLS = "`masked_fill` fills where its mask is True; ours is True for what is seen."
 
 WINDOW_MASK = Exercise(
     name="window_mask",
@@ -173,6 +186,9 @@ WINDOW_MASK = Exercise(
                 "the two one by one.",
                 {"both": "sum of the numbers"},
             ),
+            "numbers for whole windows": (COLLIDE, {"both": "whole windows"}),
+            "numbers for whole windows and one": (COLLIDE, {"both": "and one more"}),
+            "numbers for windows not shifted": (COLLIDE, {"both": "rounded up"}),
             "inverted": ("in and out have changed places: True is for those that see each other.", {"says": "outside"}),
         },
     ),
@@ -182,12 +198,27 @@ MASKED_WEIGHTS = Exercise(
     name="masked_weights",
     solution=masked_weights,
     cases=scores_and_masks,
+    stumble="shapes do not fit together. Scores are (B, H, P+N, P+N); a mask (N, N) or (H, N, N) lies along their last axes as "
+    "it is, without a new one. For P prefix tokens it lacks P rows and columns, in front.",
     properties=(
         stays_float32(lambda answer: answer(torch.zeros(1, 1, 3, 3), torch.eye(3, dtype=torch.bool))),
         Property(
+            "large scores",
+            "right for small scores. But in float32 exp(89) is infinite and exp(−104) is 0. softmax subtracts the largest score "
+            "first, so it can bear both; exp on its own cannot.",
+            lambda answer: levels_alike(answer, 120, 120) and levels_alike(answer, -120, -120),
+        ),
+        Property(
+            "scores far apart",
+            "right while scores are near each other. Where the outside's scores are 20,000 above the inside's, the inside loses "
+            "its weight: after an exponential it is too late to mask, and a finite number in place of −∞ is not low enough.",
+            lambda answer: levels_alike(answer, -20_000, 0) and levels_alike(answer, 0, 20_000),
+        ),
+        Property(
             "no NaN on the way back",
-            "the weights are right, but a query that sees nothing makes NaN of gradients. Replace the outside's scores, as "
-            "masked_fill does; what is only added to them passes the NaN on.",
+            "the weights are right, but a query that sees nothing makes NaN of gradients: to replace NaN in the weights is not "
+            "enough, it comes back from −∞ that was added to scores, and from 0/0. Scores that are *replaced*, as by "
+            "masked_fill, get no gradient; and before you divide, see that no sum is 0.",
             gradients_of_an_empty_row,
         ),
     ),
@@ -227,9 +258,30 @@ MASKED_WEIGHTS = Exercise(
                 {"way": "after"},
             ),
             "inverted": (
-                "the inside is masked, the outside seen. `masked_fill` fills where its mask is True; ours is True for what is "
-                "seen.",
+                f"the inside is masked, the outside seen. {FILLS}",
                 {"says": "outside"},
+            ),
+            "inverted, prefix as well": (
+                f"the inside is masked, the outside seen, and prefix tokens see nobody. {FILLS}",
+                {"says": "outside, and no prefix"},
+            ),
+            "inverted, prefix NaN": (
+                f"the inside is masked, the outside seen, and prefix tokens, which then see nobody, get NaN. {FILLS}",
+                {"says": "outside, and no prefix", "empty": "NaN"},
+            ),
+            "first in, then out": (
+                f"first the inside is masked, then the outside gets 0, so nothing is left. {FILLS}",
+                {"way": "in, then out"},
+            ),
+            "all 0": (
+                "all weights are 0. Was NaN replaced by 0? Then look at what was NaN before: 0 · ∞ is, so a mask that is "
+                "multiplied by −∞ is NaN where it should be 0.",
+                {"way": "all 0"},
+            ),
+            "sum clamped": (
+                "a query that matches nothing well gets no weights: all its exponentials are tiny, and their sum is clamped to "
+                "something larger. Only a query that *sees* nothing gets 0. softmax subtracts the largest score first.",
+                {"way": "exp, sum clamped"},
             ),
             "transposed": (
                 "queries and keys have changed places in the mask. A window's mask does not show it; this one need not be "

@@ -11,6 +11,13 @@ from ...geometry import Grid
 
 MOVES = {"down, right": (1, 1), "up, left": (-1, -1), "none": (0, 0), "rows only": (1, 0), "columns only": (0, 1)}
 
+TOO_FEW_NUMBERS = {  # how many are kept free for each row of windows; at a border it takes up to ⌈columns / size⌉ + 1
+    "sum of the numbers": lambda columns, size: 1,
+    "whole windows": lambda columns, size: columns // size,
+    "and one more": lambda columns, size: columns // size + 1,
+    "rounded up": lambda columns, size: -(-columns // size),
+}
+
 
 def windows(
     grid: Grid,
@@ -35,8 +42,8 @@ def windows(
     down, right = (shift * way for way in MOVES[move])
     same_rows = together(line - down, rows, size, kind, border)
     same_columns = together(place - right, columns, size, kind, border)
-    if both == "sum of the numbers":
-        numbers = (line - down) // size + (place - right) // size
+    if both in TOO_FEW_NUMBERS:
+        numbers = (line - down) // size * TOO_FEW_NUMBERS[both](columns, size) + (place - right) // size
         result = numbers[:, None] == numbers
     else:
         result = {
@@ -95,10 +102,19 @@ def masked(
     if heads == "the first's for all" and mask.ndim == 3:
         mask = mask[0]
     visible = framed(mask, prefix, frame, last=place == "last")
+    if says == "outside, and no prefix":
+        visible = ~visible
     hidden, along = ~visible, -1 if axis == "keys" else -2
     infinite = float("inf")
     if way == "after":
         return scores.softmax(along) * visible
+    if way == "all 0":
+        return scores * 0
+    if way == "in, then out":
+        return scores.masked_fill(visible, -infinite).softmax(along).masked_fill(hidden, 0)
+    if way == "exp, sum clamped":
+        kept = scores.exp() * visible
+        return kept / kept.sum(along, keepdim=True).clamp(min=1e-9)
     if way != "−∞":
         changed = {
             "× 0/1": lambda: scores * visible,
