@@ -55,6 +55,9 @@ window_mask
     rows only                       xxxxx.xxx
     columns only                    xxxx.xxxx
     numbers that collide            xxxx..xxx
+    numbers: whole windows          .xxx.xx.x
+    numbers: and one more           ......x..
+    numbers: rounded up             .x....x.x
     inverted                        xxxxxxxxx
 masked_weights
     × 0/1                           xxxxxxx
@@ -65,6 +68,11 @@ masked_weights
     0 · ∞                           xxxxxxx
     after the softmax               xxxxxxx
     inverted                        xxxxxxx
+    inverted, prefix as well        xxxxxxx
+    inverted, prefix NaN            xxxxxxx
+    first in, then out              xxxxxxx
+    all 0                           xxxxxxx
+    sum clamped                     ......x
     transposed                      xxxxxxx
     one mask for all heads          ..xx.x.
     softmax over queries            xxxxxxx
@@ -170,6 +178,9 @@ SAME_NUMBERS = [
     (MASKED_WEIGHTS, "× 0/1", lambda scores, mask: masked(scores, mask, way="× 0/1").double()),
     (MASKED_WEIGHTS, "0/1 added", lambda scores, mask: (scores - (~room(scores, mask)).double()).softmax(-1)),
     (MASKED_WEIGHTS, "inverted", lambda scores, mask: masked(scores, ~mask)),
+    (MASKED_WEIGHTS, "inverted, prefix as well", lambda scores, mask: by_fill(scores, room(scores, mask)).nan_to_num()),
+    (MASKED_WEIGHTS, "inverted, prefix NaN", lambda scores, mask: by_fill(scores, room(scores, mask))),
+    (MASKED_WEIGHTS, "all 0", lambda scores, mask: (scores + (~room(scores, mask)) * -torch.inf).softmax(-1).nan_to_num()),
     (MASKED_WEIGHTS, "NaN in an empty row", lambda scores, mask: renormalised(scores, mask, 0.0)),
     (MASKED_WEIGHTS, None, lambda scores, mask: masked(scores, ~mask, says="outside")),
 ]
@@ -180,9 +191,15 @@ def room(scores, mask):
     return F.pad(mask, (prefix, 0, prefix, 0), value=True)
 
 
+def by_fill(scores, hidden):
+    return scores.masked_fill(hidden, -torch.inf).softmax(-1)
+
+
 def renormalised(scores, mask, guard=1.0):
-    """Take the outside's weights away and let the inside share the whole: that is masking as well."""
-    kept = (scores - scores.amax(-1, keepdim=True)).exp() * room(scores, mask)
+    """Take the outside's exponentials away and let the inside share the whole: that is masking as well."""
+    visible = room(scores, mask)
+    top = scores.masked_fill(~visible, -1e30).amax(-1, keepdim=True)
+    kept = (scores - top).where(visible, -torch.inf).exp()
     total = kept.sum(-1, keepdim=True)
     return kept / (total + guard * (total == 0))
 
@@ -210,12 +227,62 @@ def test_numbers_are_not_taken_for_a_mask():
     assert "they are numbers" in str(examine(WINDOW_MASK, lambda *arguments: windows(*arguments).float()))
 
 
-def test_a_mask_that_is_added_leaves_nan_on_the_way_back():
-    def added(scores, mask):
-        bias = torch.zeros(()).where(room(scores, mask), -torch.inf).to(scores)
-        return (scores + bias).softmax(-1).nan_to_num()
+def bare_exp(scores, mask):
+    kept = scores.exp() * room(scores, mask)
+    total = kept.sum(-1, keepdim=True)
+    return kept / torch.where(total == 0, 1, total)
 
-    assert "makes NaN of gradients" in str(examine(MASKED_WEIGHTS, added))
+
+def softmax_shared_anew(scores, mask):
+    kept = scores.softmax(-1) * room(scores, mask)
+    total = kept.sum(-1, keepdim=True)
+    return kept / torch.where(total == 0, 1, total)
+
+
+def filled_with_too_little(scores, mask):
+    visible = room(scores, mask)
+    return scores.masked_fill(~visible, -1e4).softmax(-1) * visible
+
+
+def penalised_too_little(scores, mask):
+    visible = room(scores, mask)
+    return (scores - 1e4 * ~visible).softmax(-1) * visible
+
+
+def mask_added(scores, mask):
+    bias = torch.zeros(()).where(room(scores, mask), -torch.inf).to(scores)
+    return (scores + bias).softmax(-1).nan_to_num()
+
+
+def nan_replaced_after_dividing(scores, mask):
+    visible = room(scores, mask)
+    kept = (scores - 1e30 * ~visible).softmax(-1) * visible
+    return (kept / kept.sum(-1, keepdim=True)).nan_to_num()
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (bare_exp, "exp on its own cannot"),
+        (softmax_shared_anew, "too late to mask"),
+        (filled_with_too_little, "not low enough"),
+        (penalised_too_little, "not low enough"),
+        (mask_added, "makes NaN of gradients"),
+        (nan_replaced_after_dividing, "makes NaN of gradients"),
+    ],
+)
+def test_what_only_extreme_scores_and_gradients_show_is_told(answer, words):
+    result = examine(MASKED_WEIGHTS, answer)
+    assert result.status == "NOT YET" and words in str(result), str(result)
+
+
+def test_an_axis_too_many_is_told():
+    def one_axis_more(scores, mask):
+        visible = room(scores, mask)
+        return scores.masked_fill(~(visible[:, None] if mask.ndim == 3 else visible), -torch.inf).softmax(-1)
+
+    result = examine(MASKED_WEIGHTS, one_axis_more)
+    assert (result.status, result.mistake, result.lines[0]) == ("NOT YET", None, MASKED_WEIGHTS.stumble)
 
 
 def test_the_packages_window_is_out_of_reach():

@@ -186,9 +186,9 @@ WINDOW_MASK = Exercise(
                 "the two one by one.",
                 {"both": "sum of the numbers"},
             ),
-            "numbers for whole windows": (COLLIDE, {"both": "whole windows"}),
-            "numbers for whole windows and one": (COLLIDE, {"both": "and one more"}),
-            "numbers for windows not shifted": (COLLIDE, {"both": "rounded up"}),
+            "numbers: whole windows": (COLLIDE, {"both": "whole windows"}),
+            "numbers: and one more": (COLLIDE, {"both": "and one more"}),
+            "numbers: rounded up": (COLLIDE, {"both": "rounded up"}),
             "inverted": ("in and out have changed places: True is for those that see each other.", {"says": "outside"}),
         },
     ),
@@ -206,13 +206,13 @@ MASKED_WEIGHTS = Exercise(
             "large scores",
             "right for small scores. But in float32 exp(89) is infinite and exp(−104) is 0. softmax subtracts the largest score "
             "first, so it can bear both; exp on its own cannot.",
-            lambda answer: levels_alike(answer, 120, 120) and levels_alike(answer, -120, -120),
+            lambda answer: levels_alike(answer, 120.0, 120.0) and levels_alike(answer, -120.0, -120.0),
         ),
         Property(
             "scores far apart",
             "right while scores are near each other. Where the outside's scores are 20,000 above the inside's, the inside loses "
             "its weight: after an exponential it is too late to mask, and a finite number in place of −∞ is not low enough.",
-            lambda answer: levels_alike(answer, -20_000, 0) and levels_alike(answer, 0, 20_000),
+            lambda answer: levels_alike(answer, -20_000.0, 0.0) and levels_alike(answer, 0.0, 20_000.0),
         ),
         Property(
             "no NaN on the way back",
