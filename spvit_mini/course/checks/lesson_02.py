@@ -52,15 +52,17 @@ def models(generator: torch.Generator) -> list[Case]:
     """Draw weights and images of models.
 
     A rectangle, read by its mean and by a class token; as many patches as a token is wide, so that the wrong axis fits;
-    an attention that looks at the grid, so that its order shows; a single patch.
+    an attention that looks at the grid, so that its order shows; a single patch; a class token beside such an attention,
+    so that its place shows, for one image, so that it fits as it is.
     """
     batch = int(torch.randint(2, 4, (), generator=generator))
     kinds = [
-        (batch, (2, 3), 6, "mean", "mhsa"),
+        (batch, (2, 3), 8, "mean", "mhsa"),
         (2, (3, 2), 4, "class", "mhsa"),
         (2, (2, 4), 8, "mean", "mhsa"),
         (1, (2, 3), 4, "mean", "psa"),
         (2, (1, 1), 4, "class", "mhsa"),
+        (1, (2, 3), 4, "class", "spsa"),
     ]
     cases = []
     for images, grid, dim, pool, attention in kinds:
@@ -227,6 +229,10 @@ MODEL = Exercise(
                 "difference, but with one that looks at the grid.",
                 {"order": "column by column"},
             ),
+            "not transposed": (
+                "the axes are in the wrong order: the flattened grid is (B, D, N), but blocks take (B, N, D).",
+                {"order": "not transposed"},
+            ),
             "grid exchanged": (
                 "the grid that the blocks get is (columns, rows). It is (rows, columns): plain attention does not look at "
                 "it, others do.",
@@ -243,6 +249,16 @@ MODEL = Exercise(
             "class token first, last read": (
                 "the class token is put first, but the last token is read, which is a patch.",
                 {"pool": "last of a class token"},
+            ),
+            "class token last": (
+                "the class token is put last and read there. Plain attention does not mind, but one that looks at the grid "
+                "takes the patches to be the last tokens: put the class token in front.",
+                {"token": "last", "pool": "last of a class token"},
+            ),
+            "class token for one image": (
+                "with pool='class' it works for a single image only. The class token is (1, 1, D), and torch.cat repeats "
+                "nothing: it must grow to B first.",
+                {"token": "for one image"},
             ),
             "class token averaged in": (
                 "with pool='class' the mean of all tokens is read. The class token alone should be.",
@@ -267,8 +283,16 @@ MODEL = Exercise(
                 {"norm": "pooled"},
             ),
             "pools the width": (f"the mean runs over the numbers of each token. {NOT_ON_THE_WIDTH}", {"pool": "width"}),
+            "pools the batch": (
+                f"the mean runs over the images, so each answer mixes all of them. {NOT_ON_THE_WIDTH}",
+                {"pool": "batch"},
+            ),
             "sum for mean": ("the patches are summed up. Their mean is asked for.", {"pool": "sum"}),
             "max for mean": ("the largest value over the patches is taken. Their mean is asked for.", {"pool": "max"}),
+            "no head": (
+                "the pooled token comes out as it is, of D numbers. The head makes one number for each class of it.",
+                {"output": "pooled"},
+            ),
             "softmax on logits": (
                 "the result sums to 1: it went through a softmax. A model returns logits; the loss takes the softmax itself.",
                 {"output": "softmax"},
@@ -282,6 +306,9 @@ MODEL = Exercise(
     properties=(
         Property("float32 stays float32", "images in float32 give another type: keep the type.", model_stays_float32),
     ),
+    stumble="shapes do not fit together. Four things to look at: are positions, (1, D, R, C), added while the patches are "
+    "laid out like them? Are tokens (B, N, D), width last? Is there a class token for each image? Does the mean run over "
+    "tokens?",
 )
 
 EXERCISES = (BLOCK, MODEL)

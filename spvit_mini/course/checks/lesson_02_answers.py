@@ -92,12 +92,15 @@ class Whole(nn.Module):
         x = self.as_tokens(x + self.positions if self.place == "before" else x)
         prefix = 0
         if self.class_token is not None and self.token != "missing":
-            alone = self.class_token.expand(len(x), -1, -1)
-            x, prefix = torch.cat([alone, x] if self.token == "first" else [x, alone], dim=1), 1
-        x = self.through(x, tuple(grid), prefix if self.token == "first" else 0)
+            alone = self.class_token if self.token == "for one image" else self.class_token.expand(len(x), -1, -1)
+            prefix = int(self.token != "last")
+            x = torch.cat([alone, x] if prefix else [x, alone], dim=1)
+        x = self.through(x, tuple(grid), prefix)
         x = self.norm(x) if self.normed == "tokens" else x
         x = self.pooled(x)
         x = self.norm(x) if self.normed == "pooled" else x
+        if self.output == "pooled":
+            return x
         logits = self.head(x)
         return {"logits": logits, "softmax": logits.softmax(-1), "log": logits.log_softmax(-1)}[self.output]
 
@@ -105,7 +108,8 @@ class Whole(nn.Module):
         """Turn a picture of tokens, (B, D, R, C), into a row of them, (B, R·C, D)."""
         if self.order == "reshaped":
             return x.reshape(len(x), -1, x.shape[1])
-        return (x.mT if self.order == "column by column" else x).flatten(2).mT
+        x = (x.mT if self.order == "column by column" else x).flatten(2)
+        return x if self.order == "not transposed" else x.mT
 
     def through(self, x: Tensor, grid, prefix: int) -> Tensor:
         """Pass the tokens through the blocks, and add positions on the way if they come late."""
@@ -126,7 +130,8 @@ class Whole(nn.Module):
         told = (lambda y: y[:, 0]) if has_token else (lambda y: y.mean(1))
         return {
             "as told": told,
-            "width": lambda y: y.mean(-1),
+            "width": told if has_token else lambda y: y.mean(-1),
+            "batch": told if has_token else lambda y: y.mean(0),
             "all": lambda y: y.mean(1),
             "patches": lambda y: y[:, int(has_token) :].mean(1),
             "first": lambda y: y[:, 0],
