@@ -172,6 +172,10 @@ SAME_NUMBERS = [
     (PSA_MAP, "sign of the rows", lambda v, grid: quadratic(v * torch.tensor([1.0, -1, 1]), grid)),
     (PSA_MAP, "axes swapped", lambda v, grid: quadratic(v[:, [0, 2, 1]], grid)),
     (PSA_MAP, "square last", lambda v, grid: quadratic(v[:, [2, 0, 1]], grid)),
+    (PSA_MAP, "norm for square", lambda v, grid: by_length(v, pair_offsets(*grid).to(v))),
+    (PSA_MAP, "norm for square", lambda v, grid: by_length(v, pair_offsets(*grid).float())),
+    (PSA_MAP, "norm for square", lambda v, grid: by_length(v.float(), pair_offsets(*grid).float())),
+    (PSA_MAP, "norm for square", lambda v, grid: by_root(v, pair_offsets(*grid))),
     (PSA_MAP, "linear part left out", lambda v, grid: quadratic(v * torch.tensor([1.0, 0, 0]), grid)),
     (
         PSA_MAP,
@@ -180,12 +184,22 @@ SAME_NUMBERS = [
     ),
     (CONV_HEADS, "flipped", lambda kernel, alpha: tap_heads(kernel.flip(2, 3), alpha)),
     (CONV_HEADS, "flipped", lambda kernel, alpha: scaled(tap_heads(kernel, alpha), (1, -1, -1))),
+    (CONV_HEADS, "flipped", lambda kernel, alpha: tap_heads(kernel, alpha, linear=-2)),
     (CONV_HEADS, "flipped", lambda kernel, alpha: reversed_taps(*tap_heads(kernel, alpha))),
     (CONV_HEADS, None, lambda kernel, alpha: tap_heads(kernel.flip(2, 3), alpha, down=-1, right=-1)),
     (CONV_HEADS, "sign of α", lambda kernel, alpha: tap_heads(kernel, -alpha)),
     (CONV_HEADS, "no centre", lambda kernel, alpha: scaled(tap_heads(kernel, alpha), (1, 0, 0))),
     (CONV_HEADS, "averaged", lambda kernel, alpha: tap_heads(kernel / kernel[0, 0].numel(), alpha)),
 ]
+
+
+def by_length(v, delta):
+    return torch.cat([delta.norm(dim=-1, keepdim=True), delta], -1).to(v).matmul(v.T).permute(2, 0, 1)
+
+
+def by_root(v, delta):
+    length = delta.square().sum(-1).sqrt()  # of whole numbers: in single precision
+    return sum(v[:, k, None, None] * feature for k, feature in enumerate([length, delta[..., 0], delta[..., 1]]))
 
 
 def scaled(heads, factors):
@@ -223,12 +237,19 @@ def test_random_wrong_answers_get_no_diagnosis(seed):
         (PSA_MAP, lambda v, grid: None, "Is the `return` missing?"),
         (PSA_MAP, lambda v, grid: Quadratic(len(v))(grid), "the package's own solution"),
         (PSA_MAP, lambda v, grid: quadratic(v.double(), grid), "float32 gives a map of another type"),
+        (PSA_MAP, lambda v, grid: (pair_offsets(*grid) @ v[0, 1:])[None], "cast the features to the type of v"),
+        (PSA_MAP, lambda v, grid: (pair_offsets(*grid).float() @ v[0, 1:])[None], "cast the features to the type of v"),
         (PSA_MAP, lambda v, grid: quadratic(v.detach(), grid), "no gradient comes back"),
         (CONV_HEADS, lambda kernel, alpha: conv_heads(kernel, alpha), "the package's own solution"),
         (CONV_HEADS, lambda kernel, alpha: None, "Is the `return` missing?"),
         (CONV_HEADS, lambda kernel, alpha: kernel, "not two tensors, v and w"),
         (CONV_HEADS, lambda kernel, alpha: (*tap_heads(kernel, alpha), 0), "it returns 3 parts"),
-        (CONV_HEADS, lambda kernel, alpha: tap_heads(kernel, alpha)[::-1], "not (heads, 3) and (heads, 2, 3)"),
+        (CONV_HEADS, lambda kernel, alpha: tap_heads(kernel, alpha)[::-1], "v and w are swapped"),
+        (
+            CONV_HEADS,
+            lambda kernel, alpha: (tap_heads(kernel, alpha)[0].T, tap_heads(kernel, alpha)[1]),
+            "not (heads, 3) and (heads, 2, 3)",
+        ),
         (CONV_HEADS, lambda kernel, alpha: tuple(x.float() for x in tap_heads(kernel, alpha)), "keep its type"),
         (CONV_HEADS, lambda kernel, alpha: tap_heads(kernel.detach(), alpha), "Was a part detached?"),
     ],

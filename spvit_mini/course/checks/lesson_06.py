@@ -11,9 +11,11 @@ from torch import Tensor
 
 from ...geometry import Grid
 from ...spatial import Quadratic, conv_heads
-from .engine import Case, Exercise, Mistake, Property, Verdict, article
+from .engine import Case, Exercise, Mistake, Property, Verdict, article, same
 from .lesson_03 import drawer
 from .lesson_06_answers import attend_by_place, quadratic, tap_heads
+
+LENGTH = "the first number of v multiplies the length ‖δ‖. It belongs to its square."
 
 
 def maps(generator: torch.Generator) -> list[Case]:
@@ -32,7 +34,23 @@ def by_place(answer, v: Tensor, grid: Grid) -> Tensor:
         scores = torch.func.functional_call(Quadratic(len(v), strength=0.0), {"v": v}, (grid,))
     else:
         scores = answer(v, grid)
-    return scores.softmax(-1) if isinstance(scores, Tensor) and scores.is_floating_point() else scores
+    if not isinstance(scores, Tensor) or not scores.is_floating_point():
+        return scores
+    weights = scores.softmax(-1)
+    if is_length_rounded(weights, quadratic(v, grid, square="norm").softmax(-1)):
+        raise Verdict(LENGTH, mistake="norm for square")
+    return weights
+
+
+def is_length_rounded(weights: Tensor, lengths: Tensor) -> bool:
+    """Tell whether ‖δ‖ was taken for its square, with a root in single precision: whole numbers have no other in torch.
+
+    Such a root may be off by one in its last digit, differently on each machine, so no known mistake has its numbers.
+    """
+    if weights.shape != lengths.shape:
+        return False
+    weights = weights.to(lengths)
+    return torch.allclose(weights, lengths, rtol=1e-5, atol=1e-7) and not same(weights, lengths)
 
 
 def keeps_the_type(answer) -> bool:
@@ -52,6 +70,8 @@ PSA_MAP = Exercise(
             keeps_the_type,
         ),
     ),
+    stumble="types or shapes do not fit together. The offsets are whole numbers: cast the features to the type of v "
+    "(not to float32) before you multiply. The last axis of v, and of the features, has three numbers.",
     mistakes=(
         Mistake(
             "no square",
@@ -60,7 +80,7 @@ PSA_MAP = Exercise(
         ),
         Mistake(
             "norm for square",
-            "the first number of v multiplies the length ‖δ‖. It belongs to its square.",
+            LENGTH,
             partial(quadratic, square="norm"),
         ),
         Mistake(
@@ -203,6 +223,8 @@ def apply_heads(answer, kernel: Tensor, strength: float, tokens: Tensor, grid: G
         forgotten = " Is the `return` missing?" if heads is None else ""
         raise Verdict(f"it returns {what}, not two tensors, v and w.{forgotten}")
     v, w = heads
+    if v.ndim == 3 and w.ndim == 2:
+        raise Verdict("v and w are swapped. Return the three numbers v first, then the matrices w.")
     out, inside = kernel.shape[:2]
     if v.ndim != 2 or w.ndim != 3 or v.shape != (len(w), 3) or w.shape[1:] != (inside, out):
         shapes = f"{tuple(v.shape)} and {tuple(w.shape)}, not (heads, 3) and (heads, {inside}, {out})"
@@ -221,7 +243,8 @@ CONV_HEADS = Exercise(
         Mistake(
             "flipped",
             "the kernel is turned by half a circle: each head looks to the opposite side of its tap. conv2d doesn't flip "
-            "(it is a cross-correlation): the tap [.., 0, 0] of a 3 × 3 kernel belongs to the patch above and to the left.",
+            "(it is a cross-correlation): the tap [.., 0, 0] of a 3 × 3 kernel belongs to the patch above and to the left. "
+            "If your centres say so already, look at the sign before 2Δ in v.",
             partial(tap_heads, down=-1, right=-1),
         ),
         Mistake(
