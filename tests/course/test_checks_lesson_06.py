@@ -237,8 +237,6 @@ def test_random_wrong_answers_get_no_diagnosis(seed):
         (PSA_MAP, lambda v, grid: None, "Is the `return` missing?"),
         (PSA_MAP, lambda v, grid: Quadratic(len(v))(grid), "the package's own solution"),
         (PSA_MAP, lambda v, grid: quadratic(v.double(), grid), "float32 gives a map of another type"),
-        (PSA_MAP, lambda v, grid: (pair_offsets(*grid) @ v[0, 1:])[None], "cast the features to the type of v"),
-        (PSA_MAP, lambda v, grid: (pair_offsets(*grid).float() @ v[0, 1:])[None], "cast the features to the type of v"),
         (PSA_MAP, lambda v, grid: quadratic(v.detach(), grid), "no gradient comes back"),
         (CONV_HEADS, lambda kernel, alpha: conv_heads(kernel, alpha), "the package's own solution"),
         (CONV_HEADS, lambda kernel, alpha: None, "Is the `return` missing?"),
@@ -257,6 +255,13 @@ def test_random_wrong_answers_get_no_diagnosis(seed):
 def test_what_is_no_answer_is_told_so(exercise, answer, words):
     result = examine(exercise, answer)
     assert words in str(result) and result.status == "NOT YET"
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32])
+def test_features_of_another_type_than_v_get_a_word_about_types(dtype):
+    result = examine(PSA_MAP, lambda v, grid: torch.einsum("ijk,hk->hij", pair_offsets(*grid).to(dtype), v[:, 1:]))
+    assert (result.status, result.mistake, result.lines[0]) == ("NOT YET", None, PSA_MAP.stumble)
+    assert "cast the features to the type of v" in PSA_MAP.stumble
 
 
 # Right answers that nobody would have thought of ----------------------------------------------------------------------
