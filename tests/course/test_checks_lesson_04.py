@@ -67,9 +67,13 @@ RelativeBias
     no softmax                     xxxxxxx
     no root                        xxxx.x.
     root of the bias               xxxx.x.
+    root twice                     xxxx.x.
+    root twice, of the bias too    xxxx.x.
 shaw2d
     no clip                        .!!!!!.
     clips the norm                 .xxx...
+    clipped above only             .xxxxx.
+    all negative ones as −clip     xxxxxxx
     0 beyond                       .xxxxx.
     key for query                  xxxxxx.
     unscaled                       xxxxx.x
@@ -92,7 +96,13 @@ shaw2d
 log_offsets
     no sign                        xxxxxx
     no absolute value              xxxxxx
+    sign outside only              xxxxxx
     no + 1                         xxxxxx
+    rounded down                   .xxx.x
+    rounded down, then times 8     xxxxxx
+    clamped                        ..x..x
+    by the input                   ..xx.x
+    by the input, both axes        .xxxxx
     natural logarithm              xxxxxx
     base 10                        xxxxxx
     not divided                    xxxxxx
@@ -190,6 +200,10 @@ def with_weights(weights):
     return type("RelativeBias", (Biased,), own)
 
 
+def edge(delta, window):
+    return delta.new_tensor(window) - 1
+
+
 # Other ways to the numbers of a known mistake: they get its hint. Two of them together may be right.
 SAME_NUMBERS = [
     (RELATIVE_BIAS, "sign", lambda self, q, k, grid: (self.scores(q, k) + self.spatial(grid).mT).softmax(-1)),
@@ -200,10 +214,17 @@ SAME_NUMBERS = [
         "left out",
         lambda self, q, k, grid: (self.scores(q, k) + self.spatial.values.mean((1, 2))[:, None, None]).softmax(-1),
     ),
+    (RELATIVE_BIAS, "root twice", lambda self, q, k, grid: (q @ k.mT / q.shape[-1] + self.spatial(grid)).softmax(-1)),
     (SHAW2D, "transposed", lambda q, tables, grid, clip: meet(q, tables, grid, clip).mT),
     (SHAW2D, "sign", lambda q, tables, grid, clip: meet(q, tables.flip(1), grid, clip)),
     (SHAW2D, "axes swapped", lambda q, tables, grid, clip: meet(q, tables.flip(0), grid, clip)),
     (SHAW2D, None, lambda q, tables, grid, clip: meet(q, tables.flip(1), grid, clip, down="query − key", right="query − key")),
+    (
+        LOG_OFFSETS,
+        "clamped",
+        lambda delta, window: logged(torch.maximum(torch.minimum(delta, edge(delta, window)), -edge(delta, window)), window),
+    ),
+    (LOG_OFFSETS, "no absolute value", lambda delta, window: (1 + 8 * delta / edge(delta, window)).log2() / 3),
     (LOG_OFFSETS, "no sign", lambda delta, window: logged(delta.abs(), window)),
     (LOG_OFFSETS, "axes swapped", lambda delta, window: logged(delta, window[::-1])),
     (LOG_OFFSETS, None, lambda delta, window: logged(delta, window, log="ln", divided=math.log(8))),
@@ -214,6 +235,18 @@ SAME_NUMBERS = [
 def test_other_ways_to_the_same_numbers_get_the_same_hint(exercise, name, answer):
     result = examine(exercise, with_weights(answer) if exercise is RELATIVE_BIAS else answer)
     assert (result.passed, result.mistake) == (name is None, name), str(result)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_error_about_shapes_comes_with_a_hint(seed):
+    def taken_for_a_batch(q, tables, grid, clip):
+        index = pair_offsets(*grid).clamp(-clip, clip) + clip
+        embeddings = tables[0][index[..., 0]] + tables[1][index[..., 1]]  # (N, N, D/H)
+        return q @ embeddings.mT / q.shape[-1] ** 0.5
+
+    result = examine(SHAW2D, taken_for_a_batch, seed=seed)
+    assert (result.status, result.mistake, result.lines[0]) == ("NOT YET", None, SHAW2D.stumble)
+    assert "Error: " in result.lines[1] and len(str(result).splitlines()) == 3
 
 
 @pytest.mark.parametrize("seed", range(12))

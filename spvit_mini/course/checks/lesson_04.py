@@ -114,6 +114,9 @@ def deltas(generator: torch.Generator) -> list[Case]:
 
 SIDES = "right for square grids only: each axis has a middle of its own."
 SILENT = "A negative index counts from the end without a word."
+TWICE = "by √(D/H) twice, since `self.scores` has divided them already."
+FLOORED = "a division rounds down to whole numbers: `//` is not `/`."
+OF_INPUT = "offsets are divided by the farthest of the input. It is the window of training that counts, whatever is asked"
 
 RELATIVE_BIAS = Exercise(
     name="RelativeBias",
@@ -212,11 +215,13 @@ RELATIVE_BIAS = Exercise(
                 "these are scores with the bias. What is asked for are weights, each row of which sums to 1.",
                 {"axis": "none"},
             ),
-            "no root": ("the scores are not divided by √C. `self.scores` does it for you.", {"root": "none"}),
+            "no root": ("the scores are not divided by √(D/H). `self.scores` does it for you.", {"root": "none"}),
             "root of the bias": (
-                "the bias is divided by √C as well. Only the product of query and key is; the bias is added to that.",
+                "the bias is divided by √(D/H) as well. Only the product of query and key is; the bias is added to that.",
                 {"root": "bias too"},
             ),
+            "root twice": (f"the scores are divided {TWICE}", {"root": "twice"}),
+            "root twice, of the bias too": (f"the sum is divided: the scores {TWICE}", {"root": "twice, bias too"}),
         },
     ),
 )
@@ -225,6 +230,8 @@ SHAW2D = Exercise(
     name="shaw2d",
     solution=shaw2d,
     cases=queries,
+    stumble="shapes or indices do not fit together. Is each index between 0 and 2·clip? And each pair has an embedding of its "
+    "own, (N, N, D/H) in all: in `q @ e.mT` their first axis would be a batch. Name axes (einsum), or multiply and sum.",
     properties=(stays_float32(lambda answer: answer(torch.ones(1, 6, 4), torch.ones(2, 3, 4), (2, 3), 1)),),
     mistakes=slips(
         meet,
@@ -238,6 +245,12 @@ SHAW2D = Exercise(
                 "the offset is shortened as an arrow, so a far row moves its column too. Clip its two numbers apart.",
                 {"limit": "norm"},
             ),
+            "clipped above only": (f"offsets are clipped at clip, but not at −clip. {SILENT}", {"limit": "above"}),
+            "all negative ones as −clip": (
+                "offsets are clipped to 0 … 2·clip before they are shifted, so all that lies above, or to the left, is alike. "
+                "In which order do clipping and shifting belong?",
+                {"limit": "from 0", "shift": "0"},
+            ),
             "0 beyond": (
                 "pairs beyond the clip get 0. They share the embedding of the clip itself: far away is not nowhere.",
                 {"limit": "0 outside"},
@@ -246,9 +259,9 @@ SHAW2D = Exercise(
                 "it is the patch that is looked at which meets the embedding: row i of the result must depend on query i only.",
                 {"asks": "key"},
             ),
-            "unscaled": ("the products are not divided by √C, as the scores beside them are.", {"root": "none"}),
-            "C for its root": ("the products are divided by C, not by its square root.", {"root": "C"}),
-            "times the root": ("the products are multiplied by √C. They are to be divided by it.", {"root": "1/√C"}),
+            "unscaled": ("the products are not divided by √(D/H), as the scores beside them are.", {"root": "none"}),
+            "C for its root": ("the products are divided by D/H, not by its square root.", {"root": "C"}),
+            "times the root": ("the products are multiplied by √(D/H). They are to be divided by it.", {"root": "1/√C"}),
             "flattened": (
                 "j − i of the token numbers is used for an offset. Take rows and columns apart: δ has two numbers.",
                 {"ruler": "j − i"},
@@ -321,7 +334,19 @@ LOG_OFFSETS = Exercise(
                 "size's, and give it the sign.",
                 {"sign": "inside"},
             ),
-            "no + 1": ("the 1 is missing under the logarithm: then near offsets go to −∞, and 0 to nothing.", {"one": 0.0}),
+            "sign outside only": (
+                "the logarithm is taken of 1 + δ′ with its sign, and multiplied by the sign. Take the size's: 1 + |δ′|.",
+                {"sign": "inside and out"},
+            ),
+            "no + 1": (
+                "the 1 is missing under the logarithm: |δ′| = 1 becomes 0, what is nearer gets the wrong sign, and 0 is nan.",
+                {"one": 0.0},
+            ),
+            "rounded down": (FLOORED, {"division": "floor"}),
+            "rounded down, then times 8": (FLOORED, {"division": "floor first"}),
+            "clamped": ("δ′ is clamped to −8 … 8. Beyond the window it may be larger: that is the point.", {"bound": 8.0}),
+            "by the input": (f"{OF_INPUT}.", {"sides": "input, each axis"}),
+            "by the input, both axes": (f"{OF_INPUT}, and each axis has its own.", {"sides": "input"}),
             "natural logarithm": (
                 "the logarithm is the natural one, but divided by log2 8 = 3. Both must have one base.",
                 {"log": "ln"},

@@ -39,9 +39,9 @@ class Biased(MHSA):
         table = self.spatial.values
         table = {"one each": table, "the first": table[:1], "the mean": table.mean(0, keepdim=True)}[self.tables]
         f = lay(table, grid, **self.spread)
-        roots = {"√C": 1.0, "none": q.shape[-1] ** 0.5, "bias too": 1.0}
-        scores = self.scores(q, k) * roots[self.root]
-        f = f * (q.shape[-1] ** -0.5 if self.root == "bias too" else 1.0)
+        width = q.shape[-1]
+        scores = self.scores(q, k) * {"none": width**0.5, "twice": width**-0.5, "twice, bias too": width**-0.5}.get(self.root, 1)
+        f = f * (width**-0.5 if self.root.endswith("bias too") else 1)
         if self.times == "before too":
             scores = self.share(scores)
         mixed = {
@@ -94,7 +94,8 @@ def meet(
         norm = torch.stack([first, second]).double().norm(dim=0)
         first, second = ((x * clip / norm.clamp(min=clip)).round().long() for x in (first, second))
     elif limit != "none":
-        first, second = (x.clamp(-clip, clip) for x in (first, second))
+        ends = {"above": (None, clip), "from 0": (0, 2 * clip)}.get(limit, (-clip, clip))
+        first, second = (x.clamp(*ends) for x in (first, second))
     middle = clip if shift == "clip" else 0
     vectors = tables[0][first + middle], tables[1][second + middle]  # (N, N, C) each
     if order == "columns, rows":
@@ -123,6 +124,8 @@ def logged(
     sides: str = "R − 1",
     axes: str = "rows, columns",
     factor: float = 8.0,
+    division: str = "real",
+    bound: float = math.inf,
 ) -> Tensor:
     """Make Swin v2's coordinates: sign(δ') log2(1 + |δ'|) / log2 8, with δ' = 8δ / (R − 1, C − 1)."""
     rows, columns = window
@@ -133,7 +136,16 @@ def logged(
         "columns, columns": (columns, columns),
     }[axes]
     reach = {"R − 1": lambda side: side - 1, "R": lambda side: side, "2R − 1": lambda side: 2 * side - 1, "1": lambda side: 1}
-    near = factor * delta / delta.new_tensor([reach[sides](side) for side in sides_of])
+    if sides.startswith("input"):
+        farthest = delta.abs().flatten(0, -2).amax(0)
+        farthest = farthest if sides == "input, each axis" else farthest.amax()
+    else:
+        farthest = delta.new_tensor([reach[sides](side) for side in sides_of])
+    near = {
+        "real": lambda: factor * delta / farthest,
+        "floor": lambda: factor * delta // farthest,
+        "floor first": lambda: factor * (delta // farthest),
+    }[division]().clamp(-bound, bound)
     base = {"log2": 2.0, "ln": math.e, "log10": 10.0}[log]
-    size = (one + (near if sign == "inside" else near.abs())).log() / math.log(base) / divided
-    return size * near.sign() if sign == "kept" else size
+    size = (one + (near if "inside" in sign else near.abs())).log() / math.log(base) / divided
+    return size * near.sign() if sign in ("kept", "inside and out") else size
