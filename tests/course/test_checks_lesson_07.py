@@ -41,54 +41,74 @@ def each_mistake():
 # "x": another result than the right one, "!": an error, ".": the right result, so nothing to be learned from the case.
 TOLD_APART = """
 gpsa
-    scores mixed                  xxxxxxx
-    scores added, not gated       xxxxxxx
-    gate swapped                  xxxxxxx
-    no σ                          xxxxxxx
-    softmax over heads            xxxxxxx
-    shared gate, the mean         .xxx.xx
-    shared gate, the first        .xxx.xx
-    softmax twice                 xxxxxxx
-    softmax over queries          xxxxxxx
-    content ungated               xxxxxxx
-    positions ungated             xxxxxxx
-    not gated                     xxxxxxx
-    no softmax of the positions   xxxxxxx
-    prefix tokens have a place    ..xxx.x
-    prefix rows scaled down       ..xxx.x
-    prefix tokens are patches     ..xxx.x
-    prefix last                   ..xxx.x
+    scores mixed: all              xxxxxxx
+    scores mixed: patch rows       xxxxxxx
+    scores mixed: patches          xxxxxxx
+    scores mixed: −inf             xxxxxxx
+    scores mixed: all, no σ        xxxxxxx
+    scores mixed: patch rows, no σ xxxxxxx
+    scores mixed: patches, no σ    xxxxxxx
+    scores mixed: −inf, no σ       xxxxxxx
+    scores added                   xxxxxxx
+    scores added: −inf             xxxxxxx
+    gate swapped                   xxxxxxx
+    no σ                           xxxxxxx
+    softmax over heads             xxxxxxx
+    shared gate, the mean          .xxx.xx
+    shared gate, the first         .xxx.xx
+    softmax twice                  xxxxxxx
+    softmax over queries           xxxxxxx
+    content ungated                xxxxxxx
+    positions ungated              xxxxxxx
+    not gated                      xxxxxxx
+    no softmax of the positions    xxxxxxx
+    prefix tokens have a place     ..xxx.x
+    prefix rows scaled down        ..xxx.x
+    prefix tokens are patches      ..xxx.x
+    rows of −inf                   ..xxx.x
+    content among patches          ..xxx.x
+    prefix last                    ..xxx.x
+    prefix last, by −P             xxxxxxx
 nonlocality
-    squared                       xxxxxx
-    signed                        xxxxxx
-    length of the mean            xxxxxx
-    row and column                xxxx..
-    the larger                    xxxx..
-    rows only                     xxxxx.
-    columns only                  xxxx.x
-    sum over queries              xxxxxx
-    mean over pairs               xxxxxx
-    queries kept                  xxxxxx
-    heads averaged                xxxxxx
-    images averaged               xxxxxx
-    prefix counted                .xxx.x
-    rows not brought back         .xxx.x
-    prefix last                   .xxx.x
-    pixels                        xxxxxx
-    small pixels                  xxxxxx
-    sides swapped                 xx.x..
+    squared                        xxxxxx
+    signed                         xxxxxx
+    length of the mean             xxxxxx
+    row and column                 xxxx..
+    the larger                     xxxx..
+    rows only                      xxxxx.
+    columns only                   xxxx.x
+    sum over queries               xxxxxx
+    mean over pairs                xxxxxx
+    queries kept                   xxxxxx
+    heads averaged                 xxxxxx
+    images averaged                xxxxxx
+    prefix counted                 .xxx.x
+    rows not brought back          .xxx.x
+    columns brought to 1           xxxxxx
+    whole brought to 1             .xxx.x
+    whole brought to 1, and mean   xxxxxx
+    second softmax                 xxxxxx
+    divided by P+N                 .xxx.x
+    prefix last                    .xxx.x
+    pixels                         xxxxxx
+    small pixels                   xxxxxx
+    sides swapped                  xx.x..
 late_token
-    too early                     xxx.x
-    too late                      xxxxx
-    from the start                xxx.x
-    after the last                xxxxx
-    placed last                   xxxxx
-    added to the patches          xxxxx
-    reset                         xx.xx
-    one for each block            xx.xx
-    early blocks skipped          xxx.x
-    not returned                  xxxxx
-    returned alone                xxxxx
+    too early                      xxx.x
+    too early, or never            xxxxx
+    too early, or from the end     xxxxx
+    too late                       xxxxx
+    too late, or never             xxxxx
+    from the start                 xxx.x
+    after the last                 xxxxx
+    placed last                    xxxxx
+    added to the patches           xxxxx
+    reset                          xx.xx
+    one for each block             xx.xx
+    early blocks skipped           xxx.x
+    not returned                   xxxxx
+    returned alone                 xxxxx
+    its vector returned            xxxxx
 """
 
 
@@ -104,7 +124,7 @@ def test_the_table_of_what_each_case_tells(seed):
                 "!" if isinstance(b, Exception) else "." if same(a, b) else "x"
                 for a, b in zip(right, wrong, strict=True)
             ]
-            lines.append(f"    {mistake.name:<30}{''.join(marks)}")
+            lines.append(f"    {mistake.name:<31}{''.join(marks)}")
     assert "\n".join([*lines, ""]) == TOLD_APART
 
 
@@ -257,7 +277,7 @@ def nonlocality_in_complex_numbers(w, grid):
 
 
 def late_token_by_an_if(x, cls, blocks, k):
-    for i, block in enumerate(blocks):
+    for i, block in enumerate([*blocks, lambda x: x]):
         if i == k:
             x = torch.cat((cls.expand(x.shape[0], 1, -1), x), 1)
         x = block(x)
@@ -271,10 +291,11 @@ def late_token_by_recursion(x, cls, blocks, k):
 
 
 def late_token_by_padding(x, cls, blocks, k):
-    for number, block in enumerate(blocks):
+    for number in range(len(blocks) + 1):
         if number == k:
             x = F.pad(x, (0, 0, 1, 0)) + F.pad(cls, (0, 0, 0, x.shape[1]))
-        x = block(x)
+        if number < len(blocks):
+            x = blocks[number](x)
     return x
 
 
@@ -305,6 +326,31 @@ def test_the_package_s_own_and_detached_answers_are_refused():
     assert "no gradient comes back" in str(examine(GATED, lambda *given: gated(*given).detach()))
 
 
+def gpsa_by_way_of_nan(scores, positions, gate):
+    prefix, share = scores.shape[-1] - positions.shape[-1], gate.sigmoid()[:, None, None]
+    place = F.pad(positions, (prefix, 0, prefix, 0), value=float("-inf")).softmax(-1)
+    content = scores.softmax(-1)
+    patches = (1 - share) * content + share * place
+    return torch.cat([content[:, :, :prefix], patches[:, :, prefix:]], dim=2)
+
+
+def test_gradients_of_nan_have_a_hint_of_their_own():
+    assert "gradients are NaN" in str(examine(GATED, gpsa_by_way_of_nan))
+
+
+def test_a_gate_on_another_axis_stumbles():
+    def on_keys(scores, positions, gate):
+        share, prefix = gate.sigmoid(), scores.shape[-1] - positions.shape[-1]
+        return (1 - share) * scores.softmax(-1) + share * F.pad(positions.softmax(-1), (prefix, 0, prefix, 0))
+
+    assert examine(GATED, on_keys).lines[0] == GATED.stumble
+
+
+def test_a_token_that_never_joins_where_k_is_the_number_of_blocks_is_refused():
+    late = lambda x, cls, blocks, k: joined(x, cls, blocks, k)[:, k == len(blocks) :]  # noqa: E731
+    assert "with k = len(blocks)" in str(examine(LATE, late))
+
+
 # What the lesson says of its records ------------------------------------------------------------------------------------
 
 
@@ -323,15 +369,13 @@ def test_the_records_say_that_the_start_decides_and_the_gate_does_not():
         assert gain.low < 0 < gain.high
 
 
-def test_the_records_say_what_fewer_images_and_farther_ships_cost():
+def test_the_records_say_what_fewer_images_cost():
     for arm in ("convit", "psa"):
         assert min(last(f"{arm}-25pct")) > 80 and max(last(f"{arm}-25pct")) < 95
         assert min(last(f"{arm}-5pct")) > 45 and max(last(f"{arm}-5pct")) < 60
         for share in ("-25pct", "-5pct"):
             gain = paired(last("convit" + share), last("psa" + share))
             assert gain.low < 0 < gain.high
-    assert len(last("convit-compass", 240)) == 5
-    assert min(last("convit-compass", 240)) > 73 and max(last("convit-compass", 240)) < 90
 
 
 def test_the_records_say_which_heads_escape():
@@ -344,5 +388,7 @@ def test_the_records_say_which_heads_escape():
             assert row["val_top1"] > 99 and abs(row["gate"] - 0.731) < 0.1
             if row["layer"] == 0:
                 assert row["gate"] > 0.731 and row["nonlocality"] < 1.49
+            if row["layer"] == 1:
+                assert 0.69 < row["gate"] < 0.74 and 1.35 < row["nonlocality"] < 1.7
             if row["layer"] == 2:
                 assert row["gate"] < 0.7 and row["nonlocality"] > 1.75

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...explain import nonlocality
-from .engine import Case, Exercise, Mistake
+from .engine import Case, Exercise, Mistake, Property, gradients, same
 from .lesson_07_answers import far, gated, joined
 
 
@@ -99,19 +99,65 @@ def run_blocks(answer, x: Tensor, cls: Tensor, own: Tensor, others: Tensor, k: i
     return answer(x, cls, [block(w, v) for w, v in zip(own, others, strict=True)], k)
 
 
+# Properties -------------------------------------------------------------------------------------------------------------
+
+
+def gradients_are_numbers(answer) -> bool:
+    """Tell whether no NaN comes back; errors and gradients that are missing are left to the check of gradients."""
+    case = mixtures(torch.Generator().manual_seed(0))[3]  # two prefix tokens
+    try:
+        found = gradients(GATED, answer, case)
+    except Exception:
+        return True
+    return found is None or all(slope is None or bool(slope.isfinite().all()) for slope in found)
+
+
+def joins_after_the_last(answer) -> bool:
+    """Tell whether the token is there with k = len(blocks), of two blocks and of none."""
+    generator = torch.Generator().manual_seed(0)
+    for count in (2, 0):
+        shapes = (2, 3, 4), (1, 1, 4), (count, 4, 4), (count, 4, 4)
+        drawn = [torch.randn(shape, dtype=torch.float64, generator=generator) for shape in shapes]
+        if not same(run_blocks(answer, *drawn, count), run_blocks(joined, *drawn, count)):
+            return False
+    return True
+
+
+NUMBERS = Property(
+    "no NaN",
+    "the values are right, but gradients are NaN: somewhere a softmax runs over a row of nothing but −inf (padding, for "
+    "prefix tokens), and NaN comes back even from a row that is thrown away. Pad with 0, after the softmax.",
+    gradients_are_numbers,
+)
+AFTER_THE_LAST = Property(
+    "k = len(blocks)",
+    "with k = len(blocks) the class token joins after the last block: it is returned in front of the patches, though no block "
+    "has seen it.",
+    joins_after_the_last,
+)
+
 # Mistakes ---------------------------------------------------------------------------------------------------------------
 
+SCORES_MIXED = (
+    "scores are mixed, and one softmax is taken of the mixture. Then large enough scores drown the others, whatever the gate "
+    "says: mix after the softmax, weights with weights."
+)
+SCORES_ADDED = (
+    "content and positional scores are added before one softmax: that is PSA, lesson 06. Here two softmaxes are mixed, by the "
+    "gate."
+)
+FORMS = ("all", "patch rows", "patches", "−inf")  # what becomes of prefix tokens where scores are mixed
 GPSA_MISTAKES = {
-    "scores mixed": (
-        "scores are mixed, and one softmax is taken of the mixture. Then the larger scores drown the others, whatever the "
-        "gate says: mix after the softmax, weights with weights.",
-        {"mixed": "scores"},
-    ),
-    "scores added, not gated": (
-        "content and positional scores are added before one softmax: that is PSA, lesson 06. Here two softmaxes are mixed, "
-        "by the gate.",
-        {"mixed": "scores", "mixture": "added"},
-    ),
+    **{f"scores mixed: {form}": (SCORES_MIXED, {"mixed": f"scores: {form}"}) for form in FORMS},
+    **{
+        f"scores mixed: {form}, no σ": (
+            f"{SCORES_MIXED} And the share is σ(λ), not λ itself.",
+            {"mixed": f"scores: {form}", "share": "λ"},
+        )
+        for form in FORMS
+    },
+    "scores added": (SCORES_ADDED, {"mixed": "scores: all", "mixture": "added"}),
+    "scores added: −inf": (SCORES_ADDED, {"mixed": "scores: −inf", "mixture": "added"}),
     "gate swapped": (
         "the gate's two shares have changed places: σ(λ) is what the *positions* get.",
         {"share": "1 − σ(λ)"},
@@ -171,9 +217,24 @@ GPSA_MISTAKES = {
         "content alone, and by position they get nothing.",
         {"rows": "a score of 0"},
     ),
+    "rows of −inf": (
+        "the rows of the prefix tokens are NaN: a softmax over nothing but −inf divides 0 by 0. Prefix tokens need no "
+        "positional rows: they look by content alone.",
+        {"rows": "−inf"},
+    ),
+    "content among patches": (
+        "by content too, patches give prefix tokens nothing. Only by position do they get nothing: by content a prefix token is "
+        "looked at like any other.",
+        {"columns": "left out"},
+    ),
     "prefix last": (
         "the last rows and columns are taken for the prefix. Prefix tokens come first.",
         {"rows": "last"},
+    ),
+    "prefix last, by −P": (
+        "the last rows and columns are taken for the prefix, and with P = 0 all of them: [-0:] is everything. Prefix tokens "
+        "come first.",
+        {"rows": "last, as −P"},
     ),
 }
 NONLOCALITY_MISTAKES = {
@@ -231,6 +292,27 @@ NONLOCALITY_MISTAKES = {
         "local one. Divide each row by its sum.",
         {"prefix": "cut off"},
     ),
+    "columns brought to 1": (
+        "each column is brought to a sum of 1. Rows are queries: divide each row by its sum.",
+        {"prefix": "columns to 1"},
+    ),
+    "whole brought to 1": (
+        "the whole matrix is divided by its sum: then queries that look at prefix tokens count less than others. Divide each row "
+        "by its own sum, then take the mean.",
+        {"prefix": "all to 1", "queries": "their sum"},
+    ),
+    "whole brought to 1, and mean": (
+        "the whole matrix is divided by its sum, and then the mean is taken as well. Divide each row by its own sum.",
+        {"prefix": "all to 1"},
+    ),
+    "second softmax": (
+        "a softmax is taken of the weights. They are weights already: divide each row by its sum.",
+        {"prefix": "softmax again"},
+    ),
+    "divided by P+N": (
+        "it is divided by the number of all tokens, P + N. Prefix tokens are left out, so N queries are averaged.",
+        {"queries": "over all tokens"},
+    ),
     "prefix last": (
         "the last rows and columns are cut off. Prefix tokens come first.",
         {"prefix": "taken for the last"},
@@ -242,15 +324,14 @@ NONLOCALITY_MISTAKES = {
         {"sides": "columns, rows"},
     ),
 }
+EARLY = "the class token joins one block too early: blocks count from 0, and block k is the first to see it."
+TOO_LATE = "the class token joins one block too late: it is there *before* block k, which is the first to see it."
 LATE_MISTAKES = {
-    "too early": (
-        "the class token joins one block too early: blocks count from 0, and block k is the first to see it.",
-        {"before": "k − 1"},
-    ),
-    "too late": (
-        "the class token joins one block too late: it is there *before* block k, which is the first to see it.",
-        {"before": "k + 1"},
-    ),
+    "too early": (EARLY, {"before": "k − 1"}),
+    "too early, or never": (EARLY, {"before": "k − 1, or never"}),
+    "too early, or from the end": (EARLY, {"before": "k − 1, or from the end"}),
+    "too late": (TOO_LATE, {"before": "k + 1"}),
+    "too late, or never": (TOO_LATE, {"before": "k + 1, or never"}),
     "from the start": (
         "the class token is there from the start, so the blocks with a prior get to see it, a token without a place. It joins "
         "before block k.",
@@ -286,6 +367,10 @@ LATE_MISTAKES = {
         "the class token comes back alone. Return all tokens, the class token first.",
         {"returned": "the class token"},
     ),
+    "its vector returned": (
+        "the class token comes back alone, without its axis. Return all tokens, the class token first.",
+        {"returned": "its vector"},
+    ),
 }
 
 
@@ -294,9 +379,13 @@ def bank(answer: Callable, mistakes: dict[str, tuple[str, dict]]) -> tuple[Mista
     return tuple(Mistake(name, hint, partial(answer, **options)) for name, (hint, options) in mistakes.items())
 
 
+STUMBLE = (
+    "shapes don't fit. Does the gate stand on the axis of heads, (H, 1, 1)? And is P = 0 thought of: [-P:] is then everything, "
+    "[:-P] nothing."
+)
 EXERCISES = (
-    Exercise("gpsa", gpsa, mixtures, bank(gated, GPSA_MISTAKES)),
+    Exercise("gpsa", gpsa, mixtures, bank(gated, GPSA_MISTAKES), (NUMBERS,), stumble=STUMBLE),
     Exercise("nonlocality", nonlocality, looks, bank(far, NONLOCALITY_MISTAKES)),
-    Exercise("late_token", late_token, trunks, bank(joined, LATE_MISTAKES), call=run_blocks),
+    Exercise("late_token", late_token, trunks, bank(joined, LATE_MISTAKES), (AFTER_THE_LAST,), call=run_blocks),
 )
 GATED, FAR, LATE = EXERCISES

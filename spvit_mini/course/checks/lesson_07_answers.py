@@ -5,6 +5,7 @@ which changes are known, and tests put two of them together.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,25 @@ MIXTURES = {
 }
 
 
+def among_patches(scores: Tensor, prefix: int, along: int) -> Tensor:
+    """Weigh the rows of the patches by content, prefix tokens left out: (B, H, N, P+N)."""
+    return F.pad(scores[..., prefix:, prefix:].softmax(along), (prefix, 0))
+
+
+def mix_scores(scores: Tensor, positions: Tensor, form: str, mix: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Mix scores (B, H, P+N, P+N) with those of the patches, (H, N, N); the form says what becomes of prefix tokens."""
+    prefix = scores.shape[-1] - positions.shape[-1]
+    if form == "scores: all":
+        return mix(scores, F.pad(positions, (prefix, 0, prefix, 0)))
+    first, patches = scores[:, :, :prefix], scores[:, :, prefix:]
+    if form == "scores: patches":
+        patches = torch.cat([patches[..., :prefix], mix(patches[..., prefix:], positions)], dim=-1)
+    else:
+        filled = {"scores: patch rows": 0.0, "scores: −inf": float("-inf")}[form]
+        patches = mix(patches, F.pad(positions, (prefix, 0), value=filled))
+    return torch.cat([first, patches], dim=2)
+
+
 def gated(
     scores: Tensor,
     positions: Tensor,
@@ -47,13 +67,18 @@ def gated(
     if heads != "own":
         part = {"the mean": part.mean(0), "the first": part[0]}[heads]
     mix = MIXTURES[mixture]
-    if mixed == "scores":
-        result = mix(scores, F.pad(positions, (prefix, 0, prefix, 0)), part).softmax(along)
+    if mixed != "weights":
+        result = mix_scores(scores, positions, mixed, partial(mix, part=part)).softmax(along)
     elif rows == "0 by position":
         result = mix(scores.softmax(along), F.pad(positions.softmax(along), (prefix, 0, prefix, 0)), part)
     elif rows == "a score of 0":
         result = mix(scores.softmax(along), F.pad(positions, (prefix, 0, prefix, 0)).softmax(along), part)
-    elif rows == "last":
+    elif rows == "−inf":
+        padded = F.pad(positions, (prefix, 0, prefix, 0), value=float("-inf"))
+        result = mix(scores.softmax(along), padded.softmax(along), part)
+    elif rows == "last, as −P" and prefix == 0:  # [:-0] is nothing, [-0:] everything
+        result = scores.softmax(along)
+    elif rows.startswith("last"):
         n = positions.shape[-1]
         content, positional = scores.softmax(along), F.pad(positions.softmax(along), (0, prefix))
         result = torch.cat([mix(content[..., :n, :], positional, part), content[..., n:, :]], dim=-2)
@@ -62,6 +87,8 @@ def gated(
         if columns == "a score of 0":
             positional = F.pad(positions, (prefix, 0)).softmax(-1)
         else:
+            if columns == "left out":
+                content = torch.cat([content[..., :prefix, :], among_patches(scores, prefix, along)], dim=-2)
             positional = F.pad(positions if columns == "no softmax" else positions.softmax(along), (prefix, 0))
         result = torch.cat([content[..., :prefix, :], mix(content[..., prefix:, :], positional, part)], dim=-2)
     return result.softmax(-1) if after == "softmax again" else result
@@ -75,6 +102,15 @@ DISTANCES = {
     "the larger": lambda delta: delta.abs().amax(-1),
     "rows only": lambda delta: delta[..., 0].abs(),
     "columns only": lambda delta: delta[..., 1].abs(),
+}
+
+
+WHOLES = {  # what is done to the weights among patches
+    "left out": lambda patches: patches / patches.sum(-1, keepdim=True),
+    "cut off": lambda patches: patches,
+    "columns to 1": lambda patches: patches / patches.sum(-2, keepdim=True),
+    "all to 1": lambda patches: patches / patches.sum((-2, -1), keepdim=True),
+    "softmax again": lambda patches: patches.softmax(-1),
 }
 
 
@@ -99,13 +135,18 @@ def far(
         each = (w * distances).sum(-1)
     else:
         patches = w[..., :n, :n] if prefix == "taken for the last" else w[..., first:, first:]
-        if prefix != "cut off":
-            patches = patches / patches.sum(-1, keepdim=True)
+        patches = WHOLES.get(prefix, WHOLES["left out"])(patches)
         if distance == "of the mean":
             each = (patches[..., None] * delta).sum(-2).norm(dim=-1)
         else:
             each = (patches * DISTANCES[distance](delta)).sum(-1)
-    gathered = {"their mean": each.mean(-1), "their sum": each.sum(-1), "over pairs": each.mean(-1) / n, "one by one": each}
+    gathered = {
+        "their mean": each.mean(-1),
+        "their sum": each.sum(-1),
+        "over pairs": each.mean(-1) / n,
+        "over all tokens": each.sum(-1) / w.shape[-1],
+        "one by one": each,
+    }
     result = unit * gathered[queries]
     if heads == "their mean":
         result = result.mean(1)
@@ -126,7 +167,16 @@ def joined(
 ) -> Tensor:
     """Pass patches x (B, N, D) through blocks; a class token cls (1, 1, D) joins before block k."""
     count = len(blocks)
-    enters = {"k": k, "k − 1": max(0, k - 1), "k + 1": min(count, k + 1), "0": 0, "the end": count}[before]
+    enters = {
+        "k": k,
+        "k − 1": max(0, k - 1),
+        "k − 1, or never": k - 1,
+        "k − 1, or from the end": (k - 1) % max(count, 1),
+        "k + 1": min(count, k + 1),
+        "k + 1, or never": k + 1 if k + 1 < count else -1,
+        "0": 0,
+        "the end": count,
+    }[before]  # −1: never
     token = cls.expand(len(x), -1, -1)
 
     def join(x: Tensor) -> Tensor:
@@ -135,12 +185,12 @@ def joined(
         return torch.cat([token, x] if place == "first" else [x, token], dim=1)
 
     for i, block in enumerate(blocks):
-        if i == enters or (again == "each block" and i > enters):
+        if i == enters or (again == "each block" and i > enters >= 0):
             x = join(x)
-        elif again == "reset" and i > enters:
+        elif again == "reset" and i > enters >= 0:
             x = torch.cat([token, x[:, 1:]] if place == "first" else [x[:, :-1], token], dim=1)
         if i >= enters or early == "run":
             x = block(x)
     if enters == count:
         x = join(x)
-    return {"all tokens": x, "patches": x[:, 1:], "the class token": x[:, :1]}[returned]
+    return {"all tokens": x, "patches": x[:, 1:], "the class token": x[:, :1], "its vector": x[:, 0]}[returned]
