@@ -68,6 +68,8 @@ def test_labels_then_spvit_s_at_224_then_at_384(data, tmp_path):
     assert "24×24 patches" in said and f"begins with {first}" in said and "interpolated to 24×24 patches" in said
     before, after = (load_weights(folder / "best.safetensors")[0] for folder in (first, second))
     assert before["positions"].shape[-2:] == (14, 14) and after["positions"].shape[-2:] == (24, 24)
-    # One step at 5e-6 × 2 / 256 moves nothing that could be seen: these are the first run's weights.
-    for name in before.keys() - {"positions"}:
+    # One step at 5e-6 × 2 / 256 moves nothing that could be seen: these are the first run's weights. What batch norms
+    # remember does move.
+    learned = {name for name, _ in create_model("spvit_s", image_size=384).named_parameters()}
+    for name in learned - {"positions"}:
         torch.testing.assert_close(after[name], before[name], rtol=1e-3, atol=1e-3, msg=name)
