@@ -8,23 +8,12 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-from spvit_mini.course.checks.engine import examine, outcome, same
+from spvit_mini.course.checks.engine import examine, same
 from spvit_mini.course.checks.lesson_00 import EXERCISES, PATCHIFY, UNPATCHIFY, cut, join
 
+from .bank import agree, each_mistake, outcomes
+
 SEEDS = range(4)
-
-
-def outcomes(exercise, answer, seed):
-    return [outcome(exercise, answer, case) for case in exercise.cases(torch.Generator().manual_seed(seed))]
-
-
-def agree(exercise, one, other, seeds=SEEDS):
-    pairs = (zip(outcomes(exercise, one, seed), outcomes(exercise, other, seed), strict=True) for seed in seeds)
-    return all(same(a, b) for pair in pairs for a, b in pair)
-
-
-def each_mistake():
-    return [pytest.param(e, m, id=f"{e.name}: {m.name}") for e in EXERCISES for m in e.mistakes]
 
 
 # The cases, in order: wide, tall, wider, square, one row, one channel, one patch, patches of one pixel.
@@ -83,7 +72,7 @@ def test_any_two_mistakes_are_told_apart(exercise):
             assert not agree(exercise, one.answer, other.answer, [seed]), (one.name, other.name)
 
 
-@pytest.mark.parametrize(("exercise", "mistake"), each_mistake())
+@pytest.mark.parametrize(("exercise", "mistake"), each_mistake(EXERCISES))
 @pytest.mark.parametrize("seed", SEEDS)
 def test_each_mistake_is_refused_with_its_own_hint(exercise, mistake, seed):
     result = examine(exercise, mistake.answer, seed=seed)

@@ -10,25 +10,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from spvit_mini import attention
-from spvit_mini.course.checks.engine import examine, outcome, same
+from spvit_mini.course.checks.engine import examine, same
 from spvit_mini.course.checks.exchange import exchange
 from spvit_mini.course.checks.lesson_01 import ALL_HEADS, ENTROPY, EXERCISES, ONE_HEAD, by_hand
 from spvit_mini.course.checks.lesson_01_answers import Layer, attend, spread_of
 
+from .bank import agree, each_mistake, outcomes
+
 SEEDS = range(4)
-
-
-def outcomes(exercise, answer, seed):
-    return [outcome(exercise, answer, case) for case in exercise.cases(torch.Generator().manual_seed(seed))]
-
-
-def agree(exercise, one, other, seeds=SEEDS):
-    pairs = (zip(outcomes(exercise, one, seed), outcomes(exercise, other, seed), strict=True) for seed in seeds)
-    return all(same(a, b) for pair in pairs for a, b in pair)
-
-
-def each_mistake():
-    return [pytest.param(e, m, id=f"{e.name}: {m.name}") for e in EXERCISES for m in e.mistakes]
 
 
 # The cases, in order.
@@ -149,7 +138,7 @@ def test_any_two_mistakes_are_told_apart(exercise):
             assert not all(map(same, wrong[one], wrong[other])), (one, other)
 
 
-@pytest.mark.parametrize(("exercise", "mistake"), each_mistake())
+@pytest.mark.parametrize(("exercise", "mistake"), each_mistake(EXERCISES))
 @pytest.mark.parametrize("seed", SEEDS)
 def test_each_mistake_is_refused_with_its_own_hint(exercise, mistake, seed):
     result = examine(exercise, mistake.answer, seed=seed)

@@ -11,25 +11,14 @@ from torch import nn
 
 from spvit_mini import vit
 from spvit_mini.attention import MHSA
-from spvit_mini.course.checks.engine import examine, outcome, same
+from spvit_mini.course.checks.engine import examine, same
 from spvit_mini.course.checks.exchange import exchange
 from spvit_mini.course.checks.lesson_02 import BLOCK, EXERCISES, MODEL, Steps, Whole
 from spvit_mini.vit import ViTConfig
 
+from .bank import agree, each_mistake, outcomes
+
 SEEDS = range(3)
-
-
-def outcomes(exercise, answer, seed):
-    return [outcome(exercise, answer, case) for case in exercise.cases(torch.Generator().manual_seed(seed))]
-
-
-def agree(exercise, one, other, seeds=SEEDS):
-    pairs = (zip(outcomes(exercise, one, seed), outcomes(exercise, other, seed), strict=True) for seed in seeds)
-    return all(same(a, b) for pair in pairs for a, b in pair)
-
-
-def each_mistake():
-    return [pytest.param(e, m, id=f"{e.name}: {m.name}") for e in EXERCISES for m in e.mistakes]
 
 
 # The cases, in order.
@@ -113,7 +102,7 @@ def test_any_two_mistakes_are_told_apart(exercise, seed):
         assert not all(map(same, wrong[one], wrong[other])), (one, other)
 
 
-@pytest.mark.parametrize(("exercise", "mistake"), each_mistake())
+@pytest.mark.parametrize(("exercise", "mistake"), each_mistake(EXERCISES))
 @pytest.mark.parametrize("seed", SEEDS)
 def test_each_mistake_is_refused_with_its_own_hint(exercise, mistake, seed):
     result = examine(exercise, mistake.answer, seed=seed)

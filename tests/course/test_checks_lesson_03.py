@@ -8,26 +8,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spvit_mini.course.checks.engine import examine, outcome, same
+from spvit_mini.course.checks.engine import examine, same
 from spvit_mini.course.checks.lesson_03 import EXERCISES, OFFSETS, PAD_PREFIX, SPREAD
 from spvit_mini.course.checks.lesson_03_answers import framed, lay, ruler
 from spvit_mini.geometry import pair_offsets
 
+from .bank import agree, each_mistake, outcomes
+
 SEEDS = range(4)
 each_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.name)
-
-
-def outcomes(exercise, answer, seed):
-    return [outcome(exercise, answer, case) for case in exercise.cases(torch.Generator().manual_seed(seed))]
-
-
-def agree(exercise, one, other, seeds=SEEDS):
-    pairs = (zip(outcomes(exercise, one, seed), outcomes(exercise, other, seed), strict=True) for seed in seeds)
-    return all(same(a, b) for pair in pairs for a, b in pair)
-
-
-def each_mistake():
-    return [pytest.param(e, m, id=f"{e.name}: {m.name}") for e in EXERCISES for m in e.mistakes]
 
 
 # The cases of grids, in order: wide, tall, square, one row, one column, wider, one patch; those of maps: two prefix
@@ -130,7 +119,7 @@ def test_any_two_mistakes_are_told_apart(exercise):
             assert not agree(exercise, one.answer, other.answer, [seed]), (one.name, other.name)
 
 
-@pytest.mark.parametrize(("exercise", "mistake"), each_mistake())
+@pytest.mark.parametrize(("exercise", "mistake"), each_mistake(EXERCISES))
 @pytest.mark.parametrize("seed", SEEDS)
 def test_each_mistake_is_refused_with_its_own_hint(exercise, mistake, seed):
     result = examine(exercise, mistake.answer, seed=seed)

@@ -9,29 +9,18 @@ import torch
 import torch.nn.functional as F
 
 from spvit_mini.attention import MHSA, Contextual
-from spvit_mini.course.checks.engine import examine, outcome, same
+from spvit_mini.course.checks.engine import examine, same
 from spvit_mini.course.checks.lesson_04 import EXERCISES, LOG_OFFSETS, RELATIVE_BIAS, SHAW2D, log_offsets, shaw2d
 from spvit_mini.course.checks.lesson_04_answers import Biased, logged, meet
 from spvit_mini.geometry import offsets, pair_offsets, spread
 from spvit_mini.spatial import LogCPB, Shaw2D
 from spvit_mini.studies import read_records
 
+from .bank import agree, each_mistake, outcomes
+
 SEEDS = range(4)
 AS_IT_STANDS = {RELATIVE_BIAS.name: Biased, SHAW2D.name: meet, LOG_OFFSETS.name: logged}
 each_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.name)
-
-
-def outcomes(exercise, answer, seed):
-    return [outcome(exercise, answer, case) for case in exercise.cases(torch.Generator().manual_seed(seed))]
-
-
-def agree(exercise, one, other, seeds=SEEDS):
-    pairs = (zip(outcomes(exercise, one, seed), outcomes(exercise, other, seed), strict=True) for seed in seeds)
-    return all(same(a, b) for pair in pairs for a, b in pair)
-
-
-def each_mistake():
-    return [pytest.param(e, m, id=f"{e.name}: {m.name}") for e in EXERCISES for m in e.mistakes]
 
 
 # The cases of grids, in order: wide, tall, square, wider with one head, one row, one column, one patch; of Shaw's: no
@@ -162,7 +151,7 @@ def test_any_two_mistakes_are_told_apart(exercise):
             assert not all(map(same, wrong[one], wrong[other])), (one, other)
 
 
-@pytest.mark.parametrize(("exercise", "mistake"), each_mistake())
+@pytest.mark.parametrize(("exercise", "mistake"), each_mistake(EXERCISES))
 @pytest.mark.parametrize("seed", SEEDS)
 def test_each_mistake_is_refused_with_its_own_hint(exercise, mistake, seed):
     result = examine(exercise, mistake.answer, seed=seed)

@@ -8,27 +8,16 @@ import torch
 import torch.nn.functional as F
 
 from spvit_mini.attention import Masked
-from spvit_mini.course.checks.engine import examine, outcome, same
+from spvit_mini.course.checks.engine import examine, same
 from spvit_mini.course.checks.lesson_05 import EXERCISES, MASKED_WEIGHTS, WINDOW_MASK, masked_weights
 from spvit_mini.course.checks.lesson_05_answers import masked, windows
 from spvit_mini.spatial import SquareWindow
 
+from .bank import agree, each_mistake, outcomes
+
 SEEDS = range(4)
 OWN = {WINDOW_MASK: windows, MASKED_WEIGHTS: masked}
 each_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.name)
-
-
-def outcomes(exercise, answer, seed):
-    return [outcome(exercise, answer, case) for case in exercise.cases(torch.Generator().manual_seed(seed))]
-
-
-def agree(exercise, one, other, seeds=SEEDS):
-    pairs = (zip(outcomes(exercise, one, seed), outcomes(exercise, other, seed), strict=True) for seed in seeds)
-    return all(same(a, b) for pair in pairs for a, b in pair)
-
-
-def each_mistake():
-    return [pytest.param(e, m, id=f"{e.name}: {m.name}") for e in EXERCISES for m in e.mistakes]
 
 
 # The cases of windows, in order: fitting, shifted, a tall grid, a square, one row, one column, windows larger than the
@@ -132,7 +121,7 @@ def test_any_two_mistakes_are_told_apart(exercise):
             assert not all(same(a, b) for a, b in zip(first, second, strict=True)), (one, other)
 
 
-@pytest.mark.parametrize(("exercise", "mistake"), each_mistake())
+@pytest.mark.parametrize(("exercise", "mistake"), each_mistake(EXERCISES))
 @pytest.mark.parametrize("seed", SEEDS)
 def test_each_mistake_is_refused_with_its_own_hint(exercise, mistake, seed):
     result = examine(exercise, mistake.answer, seed=seed)

@@ -7,27 +7,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spvit_mini.course.checks.engine import examine, outcome, same
+from spvit_mini.course.checks.engine import examine, same
 from spvit_mini.course.checks.lesson_06 import CONV_HEADS, EXERCISES, PSA_MAP, by_place
 from spvit_mini.course.checks.lesson_06_answers import attend_by_place, quadratic, tap_heads
 from spvit_mini.geometry import offsets, pair_offsets, spread
 from spvit_mini.spatial import Quadratic, conv_heads, local_start
 
+from .bank import agree, each_mistake, outcomes
+
 SEEDS = range(4)
 each_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.name)
-
-
-def outcomes(exercise, answer, seed):
-    return [outcome(exercise, answer, case) for case in exercise.cases(torch.Generator().manual_seed(seed))]
-
-
-def agree(exercise, one, other, seeds=SEEDS):
-    pairs = (zip(outcomes(exercise, one, seed), outcomes(exercise, other, seed), strict=True) for seed in seeds)
-    return all(same(a, b) for pair in pairs for a, b in pair)
-
-
-def each_mistake():
-    return [pytest.param(e, m, id=f"{e.name}: {m.name}") for e in EXERCISES for m in e.mistakes]
 
 
 # The cases of maps, in order: wide, tall, square, one row, one column, wider, one patch; of kernels: 3 × 3 three times
@@ -135,7 +124,7 @@ def test_any_two_mistakes_are_told_apart(exercise):
             assert not all(same(a, b) for a, b in zip(found[one], found[other], strict=True)), (one, other)
 
 
-@pytest.mark.parametrize(("exercise", "mistake"), each_mistake())
+@pytest.mark.parametrize(("exercise", "mistake"), each_mistake(EXERCISES))
 @pytest.mark.parametrize("seed", SEEDS)
 def test_each_mistake_is_refused_with_its_own_hint(exercise, mistake, seed):
     result = examine(exercise, mistake.answer, seed=seed)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from spvit_mini.attention import GPSA
-from spvit_mini.course.checks.engine import examine, outcome, same
+from spvit_mini.course.checks.engine import examine, same
 from spvit_mini.course.checks.lesson_07 import EXERCISES, FAR, GATED, LATE, by_hand, gpsa, late_token
 from spvit_mini.course.checks.lesson_07_answers import far, gated, joined
 from spvit_mini.explain import nonlocality
@@ -16,22 +16,11 @@ from spvit_mini.geometry import pair_offsets
 from spvit_mini.studies import paired, read_records
 from spvit_mini.vit import ViT, ViTConfig
 
+from .bank import agree, each_mistake, outcomes
+
 SEEDS = range(4)
 ANSWERS = {"gpsa": gated, "nonlocality": far, "late_token": joined}
 each_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.name)
-
-
-def outcomes(exercise, answer, seed):
-    return [outcome(exercise, answer, case) for case in exercise.cases(torch.Generator().manual_seed(seed))]
-
-
-def agree(exercise, one, other, seeds=SEEDS):
-    pairs = (zip(outcomes(exercise, one, seed), outcomes(exercise, other, seed), strict=True) for seed in seeds)
-    return all(same(a, b) for pair in pairs for a, b in pair)
-
-
-def each_mistake():
-    return [pytest.param(e, m, id=f"{e.name}: {m.name}") for e in EXERCISES for m in e.mistakes]
 
 
 # The cases, in order.
@@ -142,7 +131,7 @@ def test_any_two_mistakes_are_told_apart(exercise):
             assert not all(same(a, b) for a, b in zip(found[one], found[other], strict=True)), (one, other)
 
 
-@pytest.mark.parametrize(("exercise", "mistake"), each_mistake())
+@pytest.mark.parametrize(("exercise", "mistake"), each_mistake(EXERCISES))
 def test_each_mistake_is_refused_with_its_own_hint(exercise, mistake):
     for seed in SEEDS:
         result = examine(exercise, mistake.answer, seed=seed)
