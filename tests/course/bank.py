@@ -23,3 +23,17 @@ def agree(exercise: Exercise, one: Callable, other: Callable, seeds: Iterable[in
 def each_mistake(exercises: Sequence[Exercise]) -> list:
     """List (exercise, mistake) as parameters of a test, each named after both."""
     return [pytest.param(e, m, id=f"{e.name}: {m.name}") for e in exercises for m in e.mistakes]
+
+
+def table(exercises: Sequence[Exercise], seed: int, *, width: int) -> str:
+    """Write what each case tells of each mistake: "x" another result, "!" an error, "." the right result."""
+    lines = [""]
+    for exercise in exercises:
+        lines.append(exercise.name)
+        right = outcomes(exercise, exercise.solution, seed)
+        for mistake in exercise.mistakes:
+            wrong = outcomes(exercise, mistake.answer, seed)
+            pairs = zip(right, wrong, strict=True)
+            marks = ("!" if isinstance(b, Exception) else "." if same(a, b) else "x" for a, b in pairs)
+            lines.append(f"    {mistake.name:<{width}}{''.join(marks)}")
+    return "\n".join([*lines, ""])

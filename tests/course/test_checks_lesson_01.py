@@ -15,7 +15,7 @@ from spvit_mini.course.checks.exchange import exchange
 from spvit_mini.course.checks.lesson_01 import ALL_HEADS, ENTROPY, EXERCISES, ONE_HEAD, by_hand
 from spvit_mini.course.checks.lesson_01_answers import Layer, attend, spread_of
 
-from .bank import agree, each_mistake, outcomes
+from .bank import agree, each_mistake, outcomes, table
 
 SEEDS = range(4)
 
@@ -116,18 +116,7 @@ entropy
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_table_of_what_each_case_tells(seed):
-    lines = [""]
-    for exercise in EXERCISES:
-        lines.append(exercise.name)
-        right = outcomes(exercise, exercise.solution, seed)
-        for mistake in exercise.mistakes:
-            wrong = outcomes(exercise, mistake.answer, seed)
-            marks = [
-                "!" if isinstance(b, Exception) else "." if same(a, b) else "x"
-                for a, b in zip(right, wrong, strict=True)
-            ]
-            lines.append(f"    {mistake.name:<35}{''.join(marks)}")
-    assert "\n".join([*lines, ""]) == TOLD_APART
+    assert table(EXERCISES, seed, width=35) == TOLD_APART
 
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.name)

@@ -16,7 +16,7 @@ from spvit_mini.course.checks.exchange import exchange
 from spvit_mini.course.checks.lesson_02 import BLOCK, EXERCISES, MODEL, Steps, Whole
 from spvit_mini.vit import ViTConfig
 
-from .bank import agree, each_mistake, outcomes
+from .bank import agree, each_mistake, outcomes, table
 
 SEEDS = range(3)
 
@@ -80,18 +80,7 @@ ViT
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_table_of_what_each_case_tells(seed):
-    lines = [""]
-    for exercise in EXERCISES:
-        lines.append(exercise.name)
-        right = outcomes(exercise, exercise.solution, seed)
-        for mistake in exercise.mistakes:
-            wrong = outcomes(exercise, mistake.answer, seed)
-            marks = [
-                "!" if isinstance(b, Exception) else "." if same(a, b) else "x"
-                for a, b in zip(right, wrong, strict=True)
-            ]
-            lines.append(f"    {mistake.name:<35}{''.join(marks)}")
-    assert "\n".join([*lines, ""]) == TOLD_APART
+    assert table(EXERCISES, seed, width=35) == TOLD_APART
 
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.name)

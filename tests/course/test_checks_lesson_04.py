@@ -16,7 +16,7 @@ from spvit_mini.geometry import offsets, pair_offsets, spread
 from spvit_mini.spatial import LogCPB, Shaw2D
 from spvit_mini.studies import read_records
 
-from .bank import agree, each_mistake, outcomes
+from .bank import agree, each_mistake, outcomes, table
 
 SEEDS = range(4)
 AS_IT_STANDS = {RELATIVE_BIAS.name: Biased, SHAW2D.name: meet, LOG_OFFSETS.name: logged}
@@ -110,18 +110,7 @@ log_offsets
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_table_of_what_each_case_tells(seed):
-    lines = [""]
-    for exercise in EXERCISES:
-        lines.append(exercise.name)
-        right = outcomes(exercise, exercise.solution, seed)
-        for mistake in exercise.mistakes:
-            wrong = outcomes(exercise, mistake.answer, seed)
-            marks = [
-                "!" if isinstance(b, Exception) else "." if same(a, b) else "x"
-                for a, b in zip(right, wrong, strict=True)
-            ]
-            lines.append(f"    {mistake.name:<31}{''.join(marks)}")
-    assert "\n".join([*lines, ""]) == TOLD_APART
+    assert table(EXERCISES, seed, width=31) == TOLD_APART
 
 
 def test_the_references_are_what_the_package_computes():

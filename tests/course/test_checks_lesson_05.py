@@ -13,7 +13,7 @@ from spvit_mini.course.checks.lesson_05 import EXERCISES, MASKED_WEIGHTS, WINDOW
 from spvit_mini.course.checks.lesson_05_answers import masked, windows
 from spvit_mini.spatial import SquareWindow
 
-from .bank import agree, each_mistake, outcomes
+from .bank import agree, each_mistake, outcomes, table
 
 SEEDS = range(4)
 OWN = {WINDOW_MASK: windows, MASKED_WEIGHTS: masked}
@@ -79,18 +79,7 @@ masked_weights
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_table_of_what_each_case_tells(seed):
-    lines = [""]
-    for exercise in EXERCISES:
-        lines.append(exercise.name)
-        right = outcomes(exercise, exercise.solution, seed)
-        for mistake in exercise.mistakes:
-            wrong = outcomes(exercise, mistake.answer, seed)
-            marks = [
-                "!" if isinstance(b, Exception) else "." if same(a, b) else "x"
-                for a, b in zip(right, wrong, strict=True)
-            ]
-            lines.append(f"    {mistake.name:<32}{''.join(marks)}")
-    assert "\n".join([*lines, ""]) == TOLD_APART
+    assert table(EXERCISES, seed, width=32) == TOLD_APART
 
 
 @each_exercise

@@ -13,7 +13,7 @@ from spvit_mini.course.checks.lesson_06_answers import attend_by_place, quadrati
 from spvit_mini.geometry import offsets, pair_offsets, spread
 from spvit_mini.spatial import Quadratic, conv_heads, local_start
 
-from .bank import agree, each_mistake, outcomes
+from .bank import agree, each_mistake, outcomes, table
 
 SEEDS = range(4)
 each_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.name)
@@ -69,18 +69,7 @@ conv_heads
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_table_of_what_each_case_tells(seed):
-    lines = [""]
-    for exercise in EXERCISES:
-        lines.append(exercise.name)
-        right = outcomes(exercise, exercise.solution, seed)
-        for mistake in exercise.mistakes:
-            wrong = outcomes(exercise, mistake.answer, seed)
-            marks = [
-                "!" if isinstance(b, Exception) else "." if same(a, b) else "x"
-                for a, b in zip(right, wrong, strict=True)
-            ]
-            lines.append(f"    {mistake.name:<37}{''.join(marks)}")
-    assert "\n".join([*lines, ""]) == TOLD_APART
+    assert table(EXERCISES, seed, width=37) == TOLD_APART
 
 
 # What is right, by other means ----------------------------------------------------------------------------------------
