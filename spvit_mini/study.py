@@ -284,7 +284,7 @@ def overview(arguments: Arguments) -> str:
             known = f"{len(recorded(study, results=arguments.out, runs=arguments.runs))} recorded"
         except UserError:
             known = "tuning to come first"
-        lines.append(f"  {name:<20}{due}, {known}. {study.question}")
+        lines.append(f"  {name:<28}{due}, {known}. {study.question}")
     return "\n".join(lines)
 
 

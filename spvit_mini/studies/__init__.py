@@ -1,7 +1,8 @@
 """Studies: the same question put to several recipes with several seeds, their records, and what the numbers say.
 
     design.py      what a study is: arms, seeds, and equal tuning
-    grids.py       the studies by name
+    grids.py       the studies by name; those of lessons
+    evidence.py    those that ask what a learned prior is worth
     running.py     its runs, one after the other or side by side
     records.py     what is kept of them in data/results/
     statistics.py  paired differences, steps to a level

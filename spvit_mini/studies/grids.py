@@ -1,9 +1,13 @@
-"""The studies by name. A new one is an entry here; its records are made by `python -m spvit_mini.study NAME`."""
+"""The studies by name. A new one is an entry here, or in evidence.py.
+
+Their records are made by `python -m spvit_mini.study NAME`.
+"""
 
 from ..errors import UserError, near
 from .design import TUNING, Arm, Study
+from .evidence import EVIDENCE
 
-STUDIES = (
+LESSONS = (
     Study(
         name="lesson_00",
         question="Which way is the ship? A plain ViT and an SP-ViT of two blocks on Compass-6.",
@@ -82,6 +86,7 @@ STUDIES = (
         baseline="vit_mini",
     ),
 )
+STUDIES = (*LESSONS, *EVIDENCE)
 
 
 def list_studies() -> dict[str, Study]:

@@ -45,8 +45,6 @@ class ModelOptions:
     """What the head reads: the mean of the patches, or a class token."""
     class_enters: int | None = None
     """The block before which the class token joins the patches."""
-    attention: str | None = None
-    """The attention: a name, or MAP/WAY, of `spvit_mini.variants.variant_names()`."""
     sharing: Literal["head", "block", "network"] | None = None
     """Who has a spatial map of its own: each head of each block, each block, or the network alone."""
     peg: bool | None = None

@@ -1,0 +1,195 @@
+"""The studies behind the results page and lessons 08 to 11: what a learned prior is worth, part by part.
+
+`variants` varies the map, the way in and the start on one skeleton; it has a study for each set of images, since each
+asks something else: Compass which way, Textures and Rings what lies beside what, CIFAR-10 and flowers what real images
+ask. There each arm's learning rate is tuned on images held out of the training part. The other studies vary one thing
+in a model whose rate is settled, and share it.
+"""
+
+from .design import Arm, Study
+
+SEEDS = (0, 1, 2, 3, 4)
+RATES = {"optim.lr": (2e-3, 4e-3, 8e-3)}
+# What every study on the small made sets has in common.
+MADE = {"data.val_images": 500, "evaluate_every": "20 steps"}
+SETTLED = MADE | {"optim.lr": 4e-3}
+
+
+def attention(name: str, recipe: str, **options: float) -> Arm:
+    """Put an attention, a name or MAP/WAY, into a recipe's plain ViT."""
+    return Arm(recipe, {"model.attention": name} | ({"model.attention_options": options} if options else {}))
+
+
+def main_arms(data: str) -> dict[str, Arm]:
+    """List the arms that every set of images is asked with: each family by its best known member."""
+    vit = f"vit_mini_{data}"
+    return {
+        "none": Arm(vit, {"model.positions": False}, colour="cnn"),
+        "vit": Arm(vit, colour="vit"),
+        "rpb": Arm(f"rpb_mini_{data}", colour="rpb"),
+        "psa": Arm(f"psa_mini_{data}", colour="psa"),
+        "convit": Arm(f"convit_mini_{data}", colour="gpsa"),
+        "mlp_added": Arm(vit, attention("mlp/added", vit).changes, colour="added"),
+        "spsa": Arm(f"spvit_mini_{data}", colour="spsa"),
+        "anchored": Arm(f"anchored_mini_{data}", colour="anchored"),
+    }
+
+
+def more_arms(data: str) -> dict[str, Arm]:
+    """List the other cells of map × way × start, for the sets on which a run takes seconds."""
+    vit = f"vit_mini_{data}"
+    return {
+        "log_cpb": attention("log_cpb/added", vit),
+        "shaw2d": attention("shaw2d/contextual", vit),
+        "irpe": attention("irpe/contextual", vit),
+        "psa_neutral": attention("quadratic/added", vit, strength=0.0),
+        "mlp_added_log": attention("mlp/added", vit, log=1),
+        "temperature": attention("constant/multiplied", vit),
+        "linear": attention("linear/multiplied", vit),
+        "table_multiplied": attention("table/multiplied", vit),
+        "quadratic_multiplied": attention("quadratic/multiplied", vit),
+        "spsa_log": attention("mlp/multiplied", vit, log=1),
+        "twin": attention("twin_mlp/multiplied_added", vit),
+    }
+
+
+def variants(data: str, question: str, arms: dict[str, Arm], **others) -> Study:
+    """Compare attentions on one set of images, each with the learning rate that suits it best."""
+    others = {"changes": MADE, "tuning": RATES} | others
+    return Study(
+        name=f"variants_{data}",
+        question=question,
+        arms=arms,
+        seeds=SEEDS,
+        baseline="psa",
+        tuning_seeds=(100,),
+        **others,
+    )
+
+
+# A smaller skeleton and a shorter recipe for photographs: a run is a minute of one CPU core.
+SMALL = {
+    "model.dim": 64,
+    "model.depth": 4,
+    "model.drop_path": 0.0,
+    "augment.randaugment": (0, 9),
+    "label_smoothing": 0.0,
+    "batch": 100,
+}
+
+
+def spsa(data: str = "compass6", **options: float) -> Arm:
+    """Give SP-SA's prior other options."""
+    return Arm(f"spvit_mini_{data}", {"model.attention_options": options})
+
+
+# The skeleton of the made sets with a class token, which enters at once or before the last of three blocks.
+CLASS = {"model.depth": 3, "model.pool": "class", "model.spatial_layers": 2}
+
+
+def part(*, spsa: bool, peg: bool, late: bool, positions: bool = True) -> Arm:
+    """Choose from the parts of which the published SP-ViT is made."""
+    recipe = f"{'spvit' if spsa else 'vit'}_mini_compass6"
+    changes = {"model.peg": peg, "model.class_enters": 2 if late else 0, "model.positions": positions}
+    return Arm(recipe, changes)
+
+
+EVIDENCE = (
+    variants(
+        "compass6",
+        "Which way is the ship? Every map, way in and start, each with its best learning rate.",
+        main_arms("compass6") | more_arms("compass6"),
+    ),
+    variants(
+        "textures6",
+        "Which texture? Every map, way in and start, each with its best learning rate.",
+        main_arms("textures6") | more_arms("textures6"),
+    ),
+    variants(
+        "rings6",
+        "How far is the ship? Each family of attentions, with its best learning rate.",
+        main_arms("rings6"),
+        level=60.0,
+    ),
+    variants(
+        "cifar10",
+        "Ten classes of 3,000 small photographs: each family of attentions, with its best learning rate.",
+        main_arms("cifar10"),
+        changes=SMALL
+        | {"data.fraction": 0.06, "length": "15 epochs", "optim.warmup": "1 epochs", "evaluate_every": "3 epochs"},
+        tuning={"optim.lr": (1e-3, 3e-3)},
+        level=45.0,
+    ),
+    Study(
+        name="init",
+        question="How wide should the first layer of the prior start, for a direction to be found soon?",
+        arms={
+            "0.02_released": spsa(hidden=32, weight_std=0.02, bias_std=0.0),
+            "0.02": spsa(hidden=32, weight_std=0.02),
+            "0.1": spsa(hidden=32, weight_std=0.1),
+            "0.5_bias_0": spsa(hidden=32, weight_std=0.5, bias_std=0.0),
+            "0.5": spsa(hidden=32, weight_std=0.5),
+            "2.0": spsa(hidden=32, weight_std=2.0),
+        },
+        seeds=SEEDS,
+        changes=SETTLED,
+        baseline="0.5",
+    ),
+    Study(
+        name="hidden",
+        question="How wide should the prior's hidden layer be?",
+        arms={f"hidden_{width}": spsa(hidden=width, weight_std=0.5) for width in (4, 8, 16, 32, 64)},
+        seeds=SEEDS,
+        changes=SETTLED,
+        baseline="hidden_32",
+    ),
+    Study(
+        name="sharing",
+        question="Who should have a prior of its own: each head, each block, or the network alone?",
+        arms={who: Arm("spvit_mini_compass6", {"model.sharing": who}) for who in ("head", "block", "network")},
+        seeds=SEEDS,
+        changes=SETTLED | {"model.depth": 3},
+        baseline="head",
+    ),
+    Study(
+        name="depth",
+        question="How many of four blocks should have a prior?",
+        arms={f"{n}_of_4": Arm("spvit_mini_compass6", {"model.spatial_layers": n}) for n in range(5)},
+        seeds=SEEDS,
+        changes=SETTLED | {"model.depth": 4},
+        baseline="4_of_4",
+    ),
+    Study(
+        name="parts",
+        question="What is SP-ViT made of? SP-SA, PEG and the late class token, with and without each other.",
+        arms={
+            "nothing": part(spsa=False, peg=False, late=False),
+            "late": part(spsa=False, peg=False, late=True),
+            "peg": part(spsa=False, peg=True, late=False),
+            "peg+late": part(spsa=False, peg=True, late=True),
+            "spsa": part(spsa=True, peg=False, late=False),
+            "spsa+late": part(spsa=True, peg=False, late=True),
+            "spsa+peg": part(spsa=True, peg=True, late=False),
+            "all": part(spsa=True, peg=True, late=True),
+            "nothing-positions": part(spsa=False, peg=False, late=False, positions=False),
+            "peg-positions": part(spsa=False, peg=True, late=False, positions=False),
+            "spsa-positions": part(spsa=True, peg=False, late=False, positions=False),
+            "all-positions": part(spsa=True, peg=True, late=True, positions=False),
+        },
+        seeds=SEEDS,
+        changes=SETTLED | CLASS,
+        baseline="nothing",
+    ),
+    Study(
+        name="low_data",
+        question="How many images does each attention need to find a direction?",
+        arms={
+            f"{name}-{100 * fraction:.0f}pct": Arm(f"{name}_compass6", {"data.fraction": fraction})
+            for name in ("psa_mini", "spvit_mini", "anchored_mini")
+            for fraction in (0.1, 0.25, 0.5, 1.0)
+        },
+        seeds=SEEDS,
+        changes=SETTLED,
+        baseline="psa_mini-100pct",
+    ),
+)
