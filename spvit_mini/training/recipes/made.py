@@ -31,7 +31,7 @@ def compass6(model: str) -> Recipe:
 
     Command: python -m spvit_mini.train spvit_mini_compass6
     Cost: about 15 seconds of one CPU core
-    Measured, seeds 0 to 4 (data/results/lesson_00.csv): spvit_mini 99.8, 91.4, 99.2, 95.5, 98.2 % (with --optim.lr 4e-3
+    Measured, seeds 0 to 4 (data/results/lesson_00.csv): spvit_mini 99.8, 91.3, 99.2, 96.0, 98.0 % (with --optim.lr 4e-3
         99.5, 98.5, 100, 99.8, 99.6 %); vit_mini 11.7 to 13.6 %; chance is 12.5 %
     """
     return replace(
