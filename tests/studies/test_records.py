@@ -7,8 +7,7 @@ import pytest
 
 from spvit_mini.course.lesson import PROFILES, Lesson
 from spvit_mini.errors import UserError
-from spvit_mini.studies import get_study, read_records
-from spvit_mini.studies.grids import STUDIES
+from spvit_mini.studies import get_study, list_studies, read_records
 from spvit_mini.studies.records import (
     collect,
     first_difference,
@@ -19,6 +18,7 @@ from spvit_mini.studies.records import (
     write_record,
     write_runs,
 )
+from spvit_mini.study import Arguments, settled
 
 RESULTS = Path(__file__).parents[2] / "data" / "results"
 
@@ -113,9 +113,11 @@ def test_what_is_no_record_is_named(tiny, made, places):
         read_runs("tiny", places["results"])
 
 
-@pytest.mark.parametrize("name", [study.name for study in STUDIES if not study.tuning])
+@pytest.mark.parametrize("name", list_studies())
 def test_the_records_of_every_study_are_complete_or_not_begun(name, tmp_path):
     study, held = get_study(name), read_runs(name, RESULTS)
+    if held:
+        study = settled(study, Arguments(runs=tmp_path, out=RESULTS))  # its tuning is recorded, and is what it was run with
     assert len(held) == len(recorded(study, results=RESULTS, runs=tmp_path)), "some were made by another recipe"
     assert len(held) in (0, len(study.runs()))
     if held:
@@ -128,4 +130,4 @@ def test_a_lesson_reads_records_and_what_belongs_to_them_by_name():
     lesson = Lesson("00", PROFILES["smoke"])
     last = [row for row in lesson.read_records("lesson_00") if row["step"] == 240]
     finals = {arm: [row["val_top1"] for row in last if row["arm"] == arm] for arm in ("vit_mini", "spvit_mini")}
-    assert round(lesson.paired(finals["spvit_mini"], finals["vit_mini"]).mean, 2) == 84.42
+    assert round(lesson.paired(finals["spvit_mini"], finals["vit_mini"]).mean, 2) == 84.46
