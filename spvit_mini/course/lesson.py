@@ -30,7 +30,8 @@ from .checks.exchange import exchange
 
 # Where `lesson.NAME` looks for public names, in reading order.
 ROOMS = (
-    "geometry", "spatial", "attention", "vit", "zoo", "explain", "data", "data.synthetic", "training", "studies", "plots"
+    "geometry", "spatial", "attention", "vit", "zoo", "explain", "faithfulness", "data", "data.synthetic", "training",
+    "studies", "plots",
 )  # fmt: skip
 ROOMS += ("course.explore",)
 
