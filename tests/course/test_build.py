@@ -1,14 +1,13 @@
 """Students' copies: what nbgrader would make, and nothing of a student's work is ever lost."""
 
 import json
-import random
 import shutil
 import subprocess
 
 import nbformat
 import pytest
 
-from spvit_mini.course.build import MANIFEST, build, replace_region, student_copy
+from spvit_mini.course.build import MANIFEST, build, digest_of, replace_region, student_copy
 from spvit_mini.course.lessons import read, text_of
 from spvit_mini.errors import UserError
 
@@ -190,9 +189,11 @@ def test_an_edited_copy_stays_and_the_newer_lesson_comes_beside(source, tmp_path
 
     change(source)
     (copied,) = build(work, [source])
-    assert str(copied) == (
-        "00_small.ipynb: yours was left as it is; the lesson has changed since, its newer form is 00_small.newer.ipynb"
-    )
+    assert str(copied).splitlines() == [
+        "00_small.ipynb: yours was left as it is; the lesson has changed since, its newer form is 00_small.newer.ipynb",
+        "    changed: the text 'The question'",
+        "    as before, so that your answers can be copied over: patchify",
+    ]
     assert (work / source.name).read_bytes() == mine
     assert [copied.what for copied in build(work, [source])] == ["kept"]
 
@@ -247,24 +248,36 @@ def test_other_files_of_the_student_are_left_alone(source, tmp_path):
     assert (work / "notes.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_twenty_builds_over_edited_copies_lose_nothing(source, tmp_path, seed):
-    draw = random.Random(seed)
+def test_work_on_metadata_counts_and_a_programs_does_not():
+    def notebook(metadata):
+        return json.dumps({"cells": [{"id": "a", "source": "1", "metadata": metadata}]}).encode()
+
+    plain = digest_of(notebook({}))
+    for unasked in ({"trusted": True}, {"execution": {"a": 1}}, {"tags": []}, {"editable": True}, {"scrolled": True}):
+        assert digest_of(notebook(unasked)) == plain
+    for work in ({"tags": ["mine"]}, {"editable": False}, {"slideshow": {"slide_type": "slide"}}):
+        assert digest_of(notebook(work)) != plain
+
+
+def test_a_folder_in_a_copys_place_stays(source, tmp_path):
     work = tmp_path / "work"
-    saved = {}  # what the student saved last, by file
-    for round_number in range(20):
-        if draw.random() < 0.6:
-            change(source, f"Form {round_number}.")
-        build(work, [source])
-        for name, content in saved.items():
-            assert (work / name).read_bytes() == content, (round_number, name)
-        newest = text_of(student_copy(read(source))).encode()
-        offered = [(work / name).read_bytes() for name in names(work)]
-        assert newest in offered or any(copied.what == "kept" for copied in build(work, [source]))
-        if draw.random() < 0.5:
-            name = draw.choice(names(work))
-            saved[name] = work_on(work / name, f"answer {round_number}")
-    assert saved
+    (work / source.name).mkdir(parents=True)
+    (work / source.name / "mine.txt").write_text("mine")
+    assert [copied.beside for copied in build(work, [source])] == ["00_small.newer.ipynb"]
+    assert (work / source.name / "mine.txt").read_text() == "mine"
+
+
+def test_a_dry_build_says_the_same_and_writes_nothing(source, tmp_path):
+    work = tmp_path / "work"
+    assert [copied.what for copied in build(work, [source], dry=True)] == ["new"]
+    assert not work.exists()
+    build(work, [source])
+    work_on(work / source.name, "my answer")
+    change(source)
+    before = {path.name: path.read_bytes() for path in work.iterdir()}
+    dry = build(work, [source], dry=True)
+    assert {path.name: path.read_bytes() for path in work.iterdir()} == before
+    assert dry == build(work, [source]) and dry[0].what == "beside"
 
 
 def test_a_crash_while_writing_leaves_the_old_copy(source, tmp_path, monkeypatch):
