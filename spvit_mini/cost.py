@@ -19,14 +19,15 @@ from torch import nn
 from . import spatial as maps
 from .attention import MHSA, Alone, Contextual, Gated, Multiplied, MultipliedAdded, SpatialAttention
 from .cait import CaiT, CaiTConfig, TalkingHeads
+from .cnn import CNN, CNNConfig
 from .geometry import Grid, patch_grid
 from .vit import ViT, ViTConfig
 
-PARTS = ("embed", "qkv", "scores", "map", "values", "proj", "mlp", "peg", "head")
+PARTS = ("embed", "qkv", "scores", "map", "values", "proj", "mlp", "peg", "convolutions", "head")
 
 
 def multiply_adds(
-    model: ViT | ViTConfig | CaiTConfig, image_size: int | tuple[int, int] | None = None
+    model: ViT | CNN | ViTConfig | CaiTConfig | CNNConfig, image_size: int | tuple[int, int] | None = None
 ) -> dict[str, int]:
     """Count the multiply-adds of one image by part, and their sum as "total".
 
@@ -35,17 +36,24 @@ def multiply_adds(
         image_size: side in pixels, or (height, width); the model's own if not given.
 
     The parts: embed (stem and patches), qkv, scores (Q Kᵀ), map (making it and letting it in; talking heads too), values
-    (weights · V), proj, mlp, peg, head (the dense head too).
+    (weights · V), proj, mlp, peg, convolutions (a CNN's, behind its stem), head (the dense head too).
     """
-    if isinstance(model, (ViTConfig, CaiTConfig)):
+    if isinstance(model, (ViTConfig, CaiTConfig, CNNConfig)):
+        kind = {ViTConfig: ViT, CaiTConfig: CaiT, CNNConfig: CNN}[type(model)]
         with torch.device("meta"):
-            model = CaiT(model) if isinstance(model, CaiTConfig) else ViT(model)
+            model = kind(model)
     config = model.config
     size = (image_size, image_size) if isinstance(image_size, int) else image_size or config.image_size
+    cost = Counter(dict.fromkeys(PARTS, 0), embed=convolutions(model.embed, size), head=weights_of(model.head))
+    if isinstance(model, CNN):
+        size = resized(model.embed, size)
+        for block in model.blocks:
+            cost["convolutions"] += convolutions(block.branch, size) + convolutions(block.skip, size)
+            size = resized(block.branch, size)
+        return {**cost, "total": cost.total()}
+
     grid = patch_grid(size, config.patch)
     patches = grid[0] * grid[1]
-
-    cost = Counter(dict.fromkeys(PARTS, 0), embed=convolutions(model.embed, size))
     for i, block in enumerate(model.blocks):
         late = isinstance(model, CaiT) or model.class_token is None or i < config.class_enters
         tokens = patches if late else patches + 1
@@ -56,7 +64,7 @@ def multiply_adds(
     for block in model.class_blocks if isinstance(model, CaiT) else ():
         cost.update(attention_cost(block.attention, asking=1, seen=patches + 1, grid=grid))
         cost["mlp"] += weights_of(block.mlp)
-    cost["head"] = weights_of(model.head) + (patches * weights_of(model.dense_head) if model.dense_head else 0)
+    cost["head"] += patches * weights_of(model.dense_head) if model.dense_head else 0
     return {**cost, "total": cost.total()}
 
 
@@ -108,7 +116,14 @@ def convolutions(stem: nn.Module, size: tuple[int, int]) -> int:
     """Count convolutions one after the other on an image of (height, width)."""
     total = 0
     for conv in (m for m in stem.modules() if isinstance(m, nn.Conv2d)):
-        steps = zip(size, conv.kernel_size, conv.stride, conv.padding, strict=True)
-        size = tuple((side + 2 * padding - kernel) // stride + 1 for side, kernel, stride, padding in steps)
+        size = resized(conv, size)
         total += size[0] * size[1] * conv.weight.numel()
     return total
+
+
+def resized(stem: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
+    """Compute the height and width that convolutions one after the other leave of an image."""
+    for conv in (m for m in stem.modules() if isinstance(m, nn.Conv2d)):
+        steps = zip(size, conv.kernel_size, conv.stride, conv.padding, strict=True)
+        size = tuple((side + 2 * padding - kernel) // stride + 1 for side, kernel, stride, padding in steps)
+    return size

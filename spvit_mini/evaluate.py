@@ -23,7 +23,6 @@ from tqdm import tqdm
 
 from .data import Data, DataOptions, load_data
 from .errors import UserError, run_program
-from .geometry import patch_grid
 from .trained import Which, open_trained
 from .training.checkpoint import replacing
 from .training.commandline import parse
@@ -80,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     model, metadata = open_trained(path, weights=arguments.weights)
     data = load_data(arguments.data, seed=trained.seed, train=False, preprocessing=model.preprocessing)
     check_classes(model, data, read_metadata(metadata, "classes", source=path), source=path)
-    patch_grid(data.preprocessing.image_size, model.config.patch)
+    replace(model.config, image_size=data.preprocessing.image_size)  # raises UserError if it does not take that size
     device, precision = choose_device(replace(trained, device=arguments.device))
     model.to(device)
     confusion = Confusion(len(data.classes), device) if table or arguments.worst else None

@@ -38,8 +38,10 @@ from .vit import recording
 def attention_rollout(model: nn.Module, images: Tensor, *, residual: float = 0.5) -> Tensor:
     """Follow the attention of all layers back to the patches: images (B, channels, height, width) → (B, R, C).
 
-    The rollout of `rollout`, read where the model reads its answer (`read_out`). It is the same for every class.
+    The rollout of `rollout`, read where the model reads its answer (`read_out`). It is the same for every class. Raises
+    UserError for a model without attention.
     """
+    need_attention(model)
     with torch.no_grad(), evaluating(model):
         maps = model.attention_maps(images)
     return read_out(rollout(maps, residual=residual), grid_of(model, images))
@@ -56,8 +58,9 @@ def class_relevance(model: nn.Module, images: Tensor, *, classes: Tensor | int |
     Args:
         classes: which class each image is asked for, (B,), or one for all; by default each image's best.
 
-    Raises UserError for a class that the model does not have.
+    Raises UserError for a class that the model does not have, and for a model without attention.
     """
+    need_attention(model)
     with torch.enable_grad(), evaluating(model, gradients=True), recording(model) as maps:
         logits = model(images)
         asked = logits.argmax(-1) if classes is None else torch.as_tensor(classes, device=logits.device).expand(len(logits))
@@ -66,6 +69,14 @@ def class_relevance(model: nn.Module, images: Tensor, *, classes: Tensor | int |
         # An image's logit depends on its own maps alone, so the gradient of the sum holds each image's own.
         gradients = torch.autograd.grad(logits.gather(-1, asked[:, None]).sum(), maps)
     return read_out(relevance([weights.detach() for weights in maps], gradients), grid_of(model, images))
+
+
+def need_attention(model: nn.Module) -> None:
+    """Raise UserError for a model that has no attention to look at."""
+    if not model.attentions():
+        raise UserError(
+            f"{getattr(model, 'name', 'this model')} is a CNN: it has no attention maps and no spatial priors to explain it by"
+        )
 
 
 def rollout(maps: Sequence[Tensor], *, residual: float = 0.5) -> Tensor:

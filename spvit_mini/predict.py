@@ -28,7 +28,7 @@ from torch import Tensor
 from . import plots
 from .data.images import ENDINGS, BadImage, read_image
 from .errors import UserError, run_program
-from .explain import attention_rollout, class_relevance, gates, lay_over, priors
+from .explain import attention_rollout, class_relevance, gates, lay_over, need_attention, priors
 from .trained import Which, open_trained
 from .training.commandline import parse
 from .training.loop import choose_device
@@ -83,6 +83,7 @@ def main(argv: list[str] | None = None) -> int:
     device, _ = choose_device(Recipe(device=arguments.device, precision="float32"))
     model.to(device)
     if arguments.explain:
+        need_attention(model)
         make_folder(arguments.out)
 
     width = max(5, *(len(str(image)) for image in arguments.images))

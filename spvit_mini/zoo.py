@@ -1,6 +1,6 @@
 """Every model by its name, and its weights in a file.
 
-A name stands for a configuration, of a ViT or a CaiT; `create_model` builds it, with any field overridden. Weights are
+A name stands for a configuration, of a ViT, a CaiT or a CNN; `create_model` builds it, with any field overridden. Weights are
 safetensors files, which hold numbers and cannot run code; their metadata says which model they belong to and how its
 images were prepared. `start_from` takes them over for other classes and other image sizes, to go on learning.
 """
@@ -16,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from .cait import CaiT, CaiTConfig
+from .cnn import CNN, CNNConfig
 from .data.augment import Preprocessing, evaluation_transform
 from .errors import UserError, near
 from .spatial import Table, resize_table
@@ -88,7 +89,7 @@ LVVIT = {
     "m": lvvit(512, 20, 8, stem=64, scale=2, drop_path=0.2),
     "l": lvvit(768, 24, 12, stem=128, scale=3, drop_path=0.3),
 }
-MODELS: dict[str, ViTConfig | CaiTConfig] = {
+MODELS: dict[str, ViTConfig | CaiTConfig | CNNConfig] = {
     "vit_mini": mini("mhsa"),
     "rpb_mini": mini("rpb"),
     "window_mini": mini("window", size=4, odd={"shift": 2}),
@@ -96,6 +97,7 @@ MODELS: dict[str, ViTConfig | CaiTConfig] = {
     "convit_mini": mini("gpsa"),
     "spvit_mini": mini("spsa", hidden=32, weight_std=0.5),
     "anchored_mini": mini("anchored", hidden=32, weight_std=0.5),
+    "cnn_mini": CNNConfig(),
     "deit_tiny": deit(192, 3),
     "deit_small": deit(384, 6),
     "deit_base": deit(768, 12),
@@ -113,7 +115,7 @@ MODELS: dict[str, ViTConfig | CaiTConfig] = {
     "vit_ablation": ablation(12),
     "vit_ablation_16": ablation(16),
 }
-MODEL_OF = {ViTConfig: ViT, CaiTConfig: CaiT}
+MODEL_OF = {ViTConfig: ViT, CaiTConfig: CaiT, CNNConfig: CNN}
 # The central part of an image, by side, on which the published accuracies were measured; the whole for all others.
 CROPS = {name: 0.875 for name in MODELS if name.startswith(("deit_", "convit_")) and name != "convit_mini"}
 CROPS |= {"lvvit_s": 0.9, "spvit_s": 0.9}
@@ -131,7 +133,7 @@ def create_model(
     image_size: int | tuple[int, int] | None = None,
     weights: str | Path | None = None,
     **overrides,
-) -> ViT:
+) -> ViT | CNN:
     """Build a model by name.
 
     Args:
@@ -139,7 +141,7 @@ def create_model(
         num_classes: width of the head; the model's own if not given.
         image_size: side in pixels, or (height, width).
         weights: a safetensors file as `save_weights` writes it. Positions made for another image size are interpolated.
-        overrides: other fields of its `ViTConfig` or `CaiTConfig`, e.g. depth=4.
+        overrides: other fields of its `ViTConfig`, `CaiTConfig` or `CNNConfig`, e.g. depth=4.
 
     Raises UserError for an unknown name or field, a size that the patch does not divide, or weights of another model.
     """
@@ -149,7 +151,7 @@ def create_model(
     fields = {field.name for field in dataclasses.fields(config)}
     for field in overrides:
         if field not in fields:
-            raise UserError(f"a model has no option {field!r}.{near(field, fields)}")
+            raise UserError(unknown_option(name, field))
     if num_classes is not None:
         overrides["num_classes"] = num_classes
     if image_size is not None:
@@ -164,6 +166,18 @@ def create_model(
             saved = Preprocessing.from_json(metadata["preprocessing"])
             model.preprocessing = dataclasses.replace(saved, image_size=model.config.image_size)
     return model
+
+
+def unknown_option(name: str, option: str) -> str:
+    """Say that a model has no such option, and whether one of another kind has it."""
+    own = [field.name for field in dataclasses.fields(MODELS[name])]
+    others = [
+        kind.__name__ for config, kind in MODEL_OF.items() if option in (field.name for field in dataclasses.fields(config))
+    ]
+    if not others:
+        return f"a model has no option {option!r}.{near(option, own)}"
+    kind = MODEL_OF[type(MODELS[name])].__name__
+    return f"{name} is a {kind}, and only a {' or '.join(others)} has an option {option!r}; its own are {', '.join(own)}"
 
 
 def transforms_for(model: nn.Module) -> Callable:

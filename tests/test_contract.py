@@ -16,6 +16,7 @@ import torch
 
 import spvit_mini
 from spvit_mini.attention import SpatialAttention
+from spvit_mini.cnn import CNN, CNNConfig
 from spvit_mini.vit import recording
 from spvit_mini.zoo import MODELS, model_from_weights
 
@@ -27,6 +28,7 @@ PARAMETERS = {
     "convit_mini": 2_692_186,
     "spvit_mini": 2_696_686,
     "anchored_mini": 2_696_794,
+    "cnn_mini": 2_643_260,
     "deit_tiny": 5_717_224,
     "deit_small": 22_050_280,
     "deit_base": 86_566_888,
@@ -69,6 +71,8 @@ MORE = {
 def shrink(label):
     """Say how to build the small form of a name, or of one of `MORE`: (name, overrides)."""
     name, changes = MORE.get(label, (label, {}))
+    if isinstance(MODELS[name], CNNConfig):
+        return name, {"depth": 3, "dim": 32, "patch": 4}
     full = dataclasses.asdict(MODELS[name])
     depth = 3 if full.get("class_enters") else 2
     small = {"depth": depth, "dim": 32, "heads": 4, "patch": 4, "drop_path": 0.0}
@@ -142,6 +146,12 @@ def map_parameters(config):
 
 def closed_formula(config):
     """Count a model's parameters from its configuration alone."""
+    if isinstance(config, CNNConfig):  # three stages of equally many blocks, the stem as wide as the first
+        per_stage, first, D = config.depth // 3, config.dim // 4, config.dim
+        equal = sum(2 * 9 * w * w + 4 * w for w in (first, 2 * first, D))
+        doubling = sum(9 * w * w // 2 + 9 * w * w + w * w // 2 + 6 * w for w in (2 * first, D))
+        unchanged = equal * per_stage - sum(2 * 9 * w * w + 4 * w for w in (2 * first, D))
+        return 27 * first + 2 * first + unchanged + doubling + linear(D, config.num_classes)
     D, hidden, tokens = config.dim, int(config.dim * config.mlp_ratio), config.grid[0] * config.grid[1]
     head = linear(D, config.num_classes)
     mlp = linear(D, hidden) + linear(hidden, D)
@@ -245,6 +255,9 @@ def test_other_image_sizes_need_no_surgery(label, size, tmp_path):
 @every_name
 def test_attention_maps_are_distributions_of_the_promised_shapes(label):
     model = build(label)
+    if isinstance(model, CNN):  # there are none
+        assert model.attention_maps(draw()) == model.spatial_maps((3, 2)) == []
+        return
     config, n = model.config, model.grid[0] * model.grid[1]
     if hasattr(config, "class_depth"):
         shapes = [(n, n)] * config.depth + [(1, n + 1)] * config.class_depth

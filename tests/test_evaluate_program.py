@@ -195,6 +195,20 @@ def test_a_photograph_is_prepared_as_the_weights_say(tmp_path, capsys, image_siz
     assert f"tree: 10 validation images of {size}, the central 0.5 of the frame, 2 classes" in out
 
 
+def test_an_image_size_that_the_model_does_not_take(tmp_path, capsys):
+    """A CNN takes any, a ViT what its patch divides."""
+    for label in ("a", "b"):
+        (tmp_path / "tree" / "val" / label).mkdir(parents=True)
+        Image.new("RGB", (30, 30)).save(tmp_path / "tree" / "val" / label / "0.png")
+    for name in ("cnn_mini", "vit_mini"):
+        save_weights(create_model(name, num_classes=2, image_size=16, depth=1, dim=16), tmp_path / f"{name}.safetensors")
+    options = ["--data.name", "tree", "--data.root", str(tmp_path), "--data.image-size", "22", "--device", "cpu"]
+    assert main([str(tmp_path / "cnn_mini.safetensors"), *options]) == 0
+    assert "2 validation images of 22×22 px (made for 16×16)" in capsys.readouterr().out
+    said = fails([tmp_path / "vit_mini.safetensors", *options], capsys)
+    assert "an image of 22×22 pixels cannot be cut into patches of 4×4" in said
+
+
 def test_the_report_by_hand():
     counts = Counts(2000, torch.tensor(1000.0), torch.tensor(1500), torch.tensor(1999))
     assert report(counts, 8).splitlines() == [

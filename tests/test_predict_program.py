@@ -205,3 +205,13 @@ def test_help(capsys):
     out = capsys.readouterr().out
     assert not end.value.code
     assert all(option in out for option in ("--explain", "--out", "--top", "--device", "--seed"))
+
+
+def test_a_cnn_predicts_and_says_that_it_has_nothing_to_explain_with(folder, tmp_path, capsys):
+    save_weights(create_model("cnn_mini", image_size=30, depth=2, dim=16), tmp_path / "w.safetensors")
+    status, out, err = run([tmp_path / "w.safetensors", folder / "rgb.png", "--top", 2], capsys)
+    assert (status, len(out), err) == (0, 3, [])
+    arguments = [tmp_path / "w.safetensors", folder / "rgb.png", "--explain", "--out", tmp_path / "pictures"]
+    status, out, err = run(arguments, capsys)
+    assert (status, out, len(err)) == (2, [], 1) and "cnn_mini is a CNN: it has no attention maps" in err[0]
+    assert not (tmp_path / "pictures").exists()

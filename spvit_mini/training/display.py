@@ -44,8 +44,8 @@ def introduce(
     name = name_of(device)
     place = f"{device}, {name}" if device.type == "cuda" else name
     lines = [
-        f"model   {model.name}, {parameters:,} parameters, {model.grid[0]}×{model.grid[1]} patches of "
-        f"{model.config.patch} px{about_prior(model)}",
+        f"model   {model.name}, {parameters:,} parameters, {model.grid[0]}×{model.grid[1]} "
+        f"{'patches' if model.attentions() else 'places'} of {model.config.patch} px{about_prior(model)}",
         f"data    {data.name}, {train:,} training and {val:,} validation images of {height}×{width} px, "
         f"{len(data.classes)} classes",
         f"steps   {steps:,} of {recipe.batch} images{about_batch(recipe, processes)}, {epoch:,} an epoch; "

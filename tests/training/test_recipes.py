@@ -71,7 +71,7 @@ def test_every_function_of_a_recipe_is_there_under_its_name():
         }
         assert functions - parts <= ends and len(functions - parts) >= 4
     sets = [*FIRST, "cifar10", "cifar100", "tiny_imagenet", "flowers17"]
-    assert len(MINIS) == 7 and {f"{mini}_{data}" for mini in MINIS for data in sets} <= set(RECIPES)
+    assert len(MINIS) == 8 and {f"{mini}_{data}" for mini in MINIS for data in sets} <= set(RECIPES)
     for model in ("deit_small", "convit_small", "lvvit_s", "spvit_s"):
         assert {f"{model}_{data}" for data in ("imagenet", "imagenet100", "imagenet100_first")} <= set(RECIPES)
     more = "spvit_m_imagenet spvit_l_imagenet spvit_s_imagenet_384 spvit_m_imagenet_384 spvit_l_imagenet_384"
@@ -93,8 +93,9 @@ def test_models_on_one_set_differ_in_the_model_alone_where_they_are_compared():
     for make in set(compared) - own:
         recipes = [get_recipe(name).flat() for name, (other, _) in RECIPES.items() if other is make]
         names = {option for option, value in recipes[0].items() for other in recipes if other[option] != value}
-        # Each model is seen in validation as its authors did.
-        assert names - {"data.eval_crop"} == {"name", "model.name"}, make
+        # Each model is seen in validation as its authors did; a CNN has no heads.
+        heads = {recipe["model.heads"] for recipe in recipes if recipe["model.name"] != "cnn_mini"}
+        assert names - {"data.eval_crop", "model.heads"} == {"name", "model.name"} and len(heads) == 1, make
 
 
 # --- what lessons and recorded results rest on

@@ -6,14 +6,15 @@ run it, where its numbers are from, what it costs and what to expect.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from ...errors import UserError, near
-from ..recipe import Recipe
+from ...zoo import MODELS
+from ..recipe import ModelOptions, Recipe
 from . import imagenet as large
 from . import made, small
 
-MINIS = ("spvit_mini", "vit_mini", "rpb_mini", "window_mini", "psa_mini", "convit_mini", "anchored_mini")
+MINIS = ("spvit_mini", "vit_mini", "rpb_mini", "window_mini", "psa_mini", "convit_mini", "anchored_mini", "cnn_mini")
 PAIR = ("deit_small", "convit_small")
 SMALL = (*PAIR, "lvvit_s", "spvit_s")
 
@@ -49,7 +50,14 @@ def get_recipe(name: str) -> Recipe:
             f"no recipe is called {name!r}.{near(name, RECIPES)} python -m spvit_mini.train --list names them all"
         )
     make, model = RECIPES[name]
-    return replace(make(model), name=name)
+    recipe = make(model)
+    return replace(recipe, name=name, model=own_options(recipe.model))
+
+
+def own_options(options: ModelOptions) -> ModelOptions:
+    """Leave out of a recipe what its model does not have, such as the heads of a CNN."""
+    known = {field.name for field in fields(MODELS[options.name])}
+    return replace(options, **{name: None for name in vars(options) if name != "name" and name not in known})
 
 
 def describe(name: str) -> str:

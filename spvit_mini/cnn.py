@@ -1,0 +1,192 @@
+"""A convolutional network beside the transformers: a residual net for small images (He et al. 2016).
+
+image → stem of 3×3 convolutions → stages of [ReLU(x + BN(conv(ReLU(BN(conv(x))))))] → mean → linear
+
+What a ViT has to learn is built in here: a 3×3 convolution has the same weights for the neighbour above at every place,
+and sees nothing beyond. From stage to stage the resolution halves and the width doubles. Nothing cuts the image into
+patches; but a place of the last stage stands for `patch` pixels a side, as a patch of a ViT does, so that two models can
+be set side by side on one grid. Zeros around the image tell, here too, how far the border is.
+
+Letters: B batch, D width, (R, C) grid of the last stage, N = R·C.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.utils.checkpoint
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+from .errors import UserError
+from .geometry import Grid
+from .vit import Box
+
+MOST_STAGES = 3  # as the paper's nets for CIFAR have (§4.2)
+
+
+@dataclass(frozen=True)
+class CNNConfig:
+    """What a CNN is made of."""
+
+    image_size: tuple[int, int] = (32, 32)  # height, width in pixels
+    patch: int = 4  # side in pixels of what a place of the last stage stands for: how often the resolution halves
+    channels: int = 3
+    num_classes: int = 10
+    dim: int = 200  # width D of the last stage; each stage before it has half of the next one's
+    depth: int = 9  # residual blocks, over all stages; with fewer blocks than stages there are fewer stages
+    drop_path: float = 0.0  # stochastic depth: drop rate of the last block, growing linearly from 0 (Huang et al. 2016)
+
+    def __post_init__(self):
+        if self.depth < 1:
+            raise UserError(f"a model needs at least one block, not {self.depth}")
+        if self.patch < 1 or self.patch & (self.patch - 1):
+            raise UserError(f"a CNN halves the resolution again and again, so a patch of {self.patch} must be a power of 2")
+        if self.dim < 1 or self.dim % 2 ** (self.stages - 1):
+            raise UserError(
+                f"a CNN of {self.stages} stages doubles its width {self.stages - 1} times, so that a width of {self.dim} "
+                f"must be a multiple of {2 ** (self.stages - 1)}"
+            )
+        if min(self.image_size) < 1:
+            raise UserError(f"an image has at least 1 pixel a side, not {'×'.join(map(str, self.image_size))}")
+
+    @property
+    def halvings(self) -> int:
+        """How often the resolution is halved."""
+        return self.patch.bit_length() - 1
+
+    @property
+    def stages(self) -> int:
+        """Stages, between two of which the resolution is halved; halvings beyond them are the stem's."""
+        return min(MOST_STAGES, self.depth, self.halvings + 1)
+
+    @property
+    def widths(self) -> list[int]:
+        """Width of each block. Stages have equally many, but for one more in the last ones if it does not come out even."""
+        return [self.dim >> (following * self.stages // self.depth) for following in reversed(range(self.depth))]
+
+    @property
+    def grid(self) -> Grid:
+        """Rows and columns of the last stage."""
+        return grid_of(self.image_size, self.patch)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions beside a skip (He et al. 2016, fig. 2 and eq. 1): (B, w, r, c) → (B, width, ⌈r/s⌉, ⌈c/s⌉).
+
+    Where the shape changes, the skip is a 1×1 convolution of the same stride s (their option B).
+    """
+
+    def __init__(self, inputs: int, width: int, *, stride: int, drop_path: float):
+        super().__init__()
+        self.branch = nn.Sequential(
+            convolution(inputs, width, stride=stride), nn.BatchNorm2d(width), nn.ReLU(),
+            convolution(width, width), nn.BatchNorm2d(width),
+        )  # fmt: skip
+        self.skip = nn.Identity()
+        if (inputs, stride) != (width, 1):
+            self.skip = nn.Sequential(convolution(inputs, width, 1, stride=stride), nn.BatchNorm2d(width))
+        self.stride = stride
+        self.drop_path = StochasticDepth(drop_path, mode="row")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.skip(x) + self.drop_path(self.branch(x)))
+
+
+class CNN(nn.Module):
+    """A residual net that is used as any `ViT` of this package is, and has no attention to show.
+
+    Images are (B, channels, height, width) of any size. `attention_maps` and `spatial_maps` are empty lists.
+    """
+
+    def __init__(self, config: CNNConfig):
+        super().__init__()
+        self.config = config
+        widths = config.widths
+        # The stem keeps the resolution, unless more halvings are asked for than there are stages to make them.
+        layers, inputs = [], config.channels
+        for stride in [2] * (config.halvings - config.stages + 1) or [1]:
+            layers += [convolution(inputs, widths[0], stride=stride), nn.BatchNorm2d(widths[0]), nn.ReLU()]
+            inputs = widths[0]
+        self.embed = nn.Sequential(*layers)
+        rates = [config.drop_path * i / max(1, config.depth - 1) for i in range(config.depth)]
+        self.blocks = nn.ModuleList(
+            ResidualBlock(before, width, stride=1 if width == before else 2, drop_path=rate)
+            for before, width, rate in zip(widths[:1] + widths, widths, rates, strict=False)
+        )
+        self.head = nn.Linear(config.dim, config.num_classes)
+        self.class_token = self.dense_head = None
+        self.checkpointing = False  # True: recompute each block in the backward pass instead of keeping its activations
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        """Draw the start: convolutions before a ReLU keep the size of gradients (He et al. 2015)."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    @property
+    def grid(self) -> Grid:
+        """Rows and columns of the last stage at the image size that the model was made for."""
+        return self.config.grid
+
+    def attentions(self) -> list:
+        """List the attention of each block: there is none."""
+        return []
+
+    def forward(self, images: Tensor, *, dense: bool = False, mix: Box | None = None) -> Tensor:
+        """Classify images (B, channels, height, width): logits (B, num_classes).
+
+        Raises UserError where `dense` logits or a `mix` of patches are asked for.
+        """
+        if dense or mix is not None:
+            raise UserError("a CNN has no dense head and no patches to mix; token labels need a model such as lvvit_s")
+        return self.head(self.forward_features(images).mean(1))
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Compute what the head reads the mean of: the places of the last stage, row by row, (B, R·C, D)."""
+        x = self.embed(images)
+        for block in self.blocks:
+            if self.checkpointing and self.training:
+                x = torch.utils.checkpoint.checkpoint(
+                    block, x, use_reentrant=False, context_fn=lambda block=block: (nullcontext(), seen_before(block))
+                )
+            else:
+                x = block(x)
+        return x.flatten(2).transpose(1, 2)
+
+    def attention_maps(self, images: Tensor) -> list[Tensor]:
+        """Record the attention weights of each block: none, []."""
+        return []
+
+    def spatial_maps(self, grid: Grid | None = None) -> list[Tensor | None]:
+        """Make the spatial map of each block: none, []."""
+        return []
+
+    def no_decay(self) -> set[str]:
+        """Name the parameters that weight decay should leave alone: biases and norms."""
+        return {name for name, parameter in self.named_parameters() if parameter.ndim < 2}
+
+
+def convolution(inputs: int, outputs: int, kernel: int = 3, *, stride: int = 1) -> nn.Conv2d:
+    """Make a convolution that keeps the resolution but for its stride. The norm after it has the bias."""
+    return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
+
+
+def grid_of(image_size: tuple[int, int], patch: int) -> Grid:
+    """Count the places of the last stage: sides halve to the next whole number, so ⌈side / patch⌉."""
+    height, width = image_size
+    return -(-height // patch), -(-width // patch)
+
+
+@contextmanager
+def seen_before(block: nn.Module) -> Iterator[None]:
+    """Keep what batch norms remember as it is: a block that is computed again sees no new images."""
+    remembered = [memory.clone() for memory in block.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for memory, before in zip(block.buffers(), remembered, strict=True):
+                memory.copy_(before)
