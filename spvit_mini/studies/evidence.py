@@ -67,6 +67,21 @@ def variants(data: str, question: str, arms: dict[str, Arm], **others) -> Study:
     )
 
 
+def convergence(data: str, length: str, *finds: str) -> Study:
+    """Count the epochs to a level, a CNN beside, in twice the usual time: of the attentions those that find it, and PSA."""
+    arms = main_arms(data)
+    return Study(
+        name=f"convergence_{data}",
+        question=f"How many epochs does a ViT need on {data.capitalize()}, with and without a prior, and a CNN of its size?",
+        arms={"cnn": Arm(f"cnn_mini_{data}", colour="cnn"), **{name: arms[name] for name in ("vit", "psa", *finds)}},
+        seeds=SEEDS,
+        changes=MADE | {"length": length},
+        baseline="cnn",
+        tuning=RATES,
+        tuning_seeds=(100,),
+    )
+
+
 # A smaller skeleton and a shorter recipe for photographs: a run is a minute of one CPU core.
 SMALL = {
     "model.dim": 64,
@@ -120,6 +135,8 @@ EVIDENCE = (
         tuning={"optim.lr": (1e-3, 3e-3)},
         level=45.0,
     ),
+    convergence("compass6", "480 steps", "spsa"),
+    convergence("textures6", "320 steps", "convit"),
     Study(
         name="init",
         question="How wide should the first layer of the prior start, for a direction to be found soon?",
