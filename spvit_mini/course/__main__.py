@@ -29,6 +29,9 @@ def arguments() -> argparse.ArgumentParser:
     build = command("build", "make or update the students' copies; work that was begun is never written over")
     for parsed in (lab, build):
         parsed.add_argument("--out", type=Path, metavar="FOLDER", help="where the copies live (default: work)")
+    progress = command("progress", "show the points passed so far in your copies, as a table and a picture")
+    progress.add_argument("--figure", type=Path, metavar="FILE", help="the picture to write (default: progress.png there)")
+    progress.add_argument("--out", type=Path, metavar="FOLDER", help="where the copies live (default: work)")
     command("list", "list the lessons with their minutes and points")
     execute = command("execute", "run lessons again, store their outputs, and say what the guard finds wrong")
     execute.add_argument("notebooks", type=Path, nargs="*", help="default: all lessons")
@@ -80,6 +83,15 @@ def run_list(options: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
+def run_progress(options: argparse.Namespace, rest: list[str]) -> int:
+    from .build import WORK
+    from .lessons import lesson_files
+    from .progress import progress
+
+    progress(options.out or WORK, lesson_files(), options.figure)
+    return 0
+
+
 def run_execute(options: argparse.Namespace, rest: list[str]) -> int:
     from .execute import execute
     from .lessons import lesson_files
@@ -101,7 +113,14 @@ def run_badges(options: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-COMMANDS = {"lab": run_lab, "build": run_build, "list": run_list, "execute": run_execute, "badges": run_badges}
+COMMANDS = {
+    "lab": run_lab,
+    "build": run_build,
+    "progress": run_progress,
+    "list": run_list,
+    "execute": run_execute,
+    "badges": run_badges,
+}
 
 if __name__ == "__main__":
     sys.exit(run_program(main))

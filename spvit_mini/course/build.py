@@ -24,9 +24,9 @@ from nbformat import NotebookNode
 
 from ..errors import UserError
 from .lessons import ROOT, grading, lesson_files, read, text_of, write
+from .progress import MANIFEST
 
 WORK = ROOT / "work"
-MANIFEST = ".copies.json"
 
 CODE_STUB = "# YOUR CODE HERE\nraise NotImplementedError()"
 TEXT_STUB = "YOUR ANSWER HERE"

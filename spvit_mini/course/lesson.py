@@ -25,6 +25,7 @@ import spvit_mini
 
 from ..errors import UserError, near
 from . import checks
+from . import progress as records
 from .checks.engine import CheckFailed, examine
 from .checks.exchange import exchange
 
@@ -95,6 +96,7 @@ class Lesson:
         self.number, self.profile = number, profile
         self._exercises = checks.exercises(number)
         self._passed: set[str] = set()
+        self._found: dict[str, str] = {}
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_"):
@@ -113,7 +115,7 @@ class Lesson:
         """Check an answer to the exercise of its name, and print what was found.
 
         With `grade`, print nothing and raise CheckFailed unless it passes. `name` names the exercise where the answer's
-        own name does not.
+        own name does not. In a student's folder what was found is remembered, for `progress`.
         """
         name = name or getattr(answer, "__name__", str(answer))
         if name not in self._exercises:
@@ -122,6 +124,9 @@ class Lesson:
         result = examine(self._exercises[name], answer)
         if result.passed:
             self._passed.add(name)
+        if not grade:
+            self._found[name] = records.better(self._found.get(name), records.STATES[result.status])
+            records.record(self.number, name, result.status)
         self._tell(result, grade)
 
     def exchange(
@@ -138,6 +143,10 @@ class Lesson:
             print(result)
         elif not result.passed:
             raise CheckFailed(str(result))
+
+    def progress(self) -> None:
+        """Say which exercises of this lesson have passed; in a student's folder, also what has passed in all lessons."""
+        print(records.in_lesson(self.number, self._found, self._exercises))
 
     def source(self, name: str, *, after: str | None = None) -> None:
         """Print the package's source of a function, class or method ("SPSA.weights"); of an exercise once it is solved.

@@ -44,6 +44,17 @@ def test_build_says_what_it_did(call, capsys, tmp_path):
     assert read(tmp_path / "out" / "00_small.ipynb").cells[10].source == "lesson.check(patchify)"
 
 
+def test_progress_is_of_the_folder_that_is_named(call, capsys, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match="there are no copies in .*out yet"):
+        call("progress", "--out", out)
+    call("build", "--out", out)
+    capsys.readouterr()
+    assert call("progress", "--out", out, "--figure", tmp_path / "mine.png") == 0
+    assert "0 of 2 points; exercises passed: 0, not yet: 0, not done: 1\n" in capsys.readouterr().out
+    assert (tmp_path / "mine.png").is_file() and not (out / "progress.png").exists()
+
+
 def test_without_lessons_it_says_where_they_are(call, tmp_path):
     (tmp_path / "notebooks" / "00_small.ipynb").unlink()
     with pytest.raises(UserError, match="no lessons in .*; they come with the project's repository"):
