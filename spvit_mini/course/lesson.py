@@ -32,7 +32,7 @@ from .checks.exchange import exchange
 # Where `lesson.NAME` looks for public names, in reading order.
 ROOMS = (
     "geometry", "spatial", "attention", "vit", "zoo", "explain", "faithfulness", "data", "data.synthetic", "training",
-    "studies", "plots",
+    "studies", "plots", "sparse",
 )  # fmt: skip
 ROOMS += ("course.explore",)
 
