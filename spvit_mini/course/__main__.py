@@ -35,6 +35,8 @@ def arguments() -> argparse.ArgumentParser:
     command("list", "list the lessons with their minutes and points")
     execute = command("execute", "run lessons again, store their outputs, and say what the guard finds wrong")
     execute.add_argument("notebooks", type=Path, nargs="*", help="default: all lessons")
+    links = command("links", "write or refresh the links from each lesson to the one before and the one after")
+    links.add_argument("--progress", action="store_true", help="also end each lesson with the cell that shows progress")
     badges = command("badges", "put links to Colab and Binder into the lessons, for a public copy of the repository")
     badges.add_argument("repository", metavar="OWNER/NAME", help="the repository's name on GitHub")
     badges.add_argument("--branch", default="main", help="default: main")
@@ -107,9 +109,23 @@ def run_execute(options: argparse.Namespace, rest: list[str]) -> int:
 
 def run_badges(options: argparse.Namespace, rest: list[str]) -> int:
     from .badges import set_badges
+    from .links import has_links, set_links
 
     for path in set_badges(options.repository, branch=options.branch):
         print(path)
+    if has_links():  # those that lead to Colab name the repository, too
+        set_links()
+    return 0
+
+
+def run_links(options: argparse.Namespace, rest: list[str]) -> int:
+    from .links import set_links
+
+    changed = set_links(progress=options.progress)
+    for path in changed:
+        print(path)
+    if not changed:
+        print("all links are as they should be")
     return 0
 
 
@@ -119,6 +135,7 @@ COMMANDS = {
     "progress": run_progress,
     "list": run_list,
     "execute": run_execute,
+    "links": run_links,
     "badges": run_badges,
 }
 

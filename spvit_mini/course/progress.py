@@ -199,6 +199,7 @@ def picture(listed: Sequence[Row]):
                 left += row.points
     axes.set_yticks(range(len(lessons)), [f"{number} {title}" for number, title in lessons.items()], size=8)
     axes.invert_yaxis()
+    axes.set_axisbelow(True)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("points")
     axes.set_title(f"{points(listed, PASSED)} of {points(listed)} points passed", loc="left")

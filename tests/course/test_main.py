@@ -55,6 +55,24 @@ def test_progress_is_of_the_folder_that_is_named(call, capsys, tmp_path):
     assert (tmp_path / "mine.png").is_file() and not (out / "progress.png").exists()
 
 
+def test_links_are_written_once_and_badges_bring_them_up_to_date(call, capsys, tmp_path, lesson):
+    first, second = (tmp_path / "notebooks" / name for name in ("00_small.ipynb", "01_next.ipynb"))
+    lesson.cells[0].source = lesson.cells[0].source.replace("# 00 · A small", "# 01 · The next")
+    second.write_text(text_of(lesson), encoding="utf-8")
+    assert call("badges", "ada/spvit_mini") == 0
+    assert "→](" not in read(first).cells[0].source
+    capsys.readouterr()
+    assert call("links") == 0
+    assert capsys.readouterr().out == f"{first}\n{second}\n"
+    assert "[01 The next lesson →](01_next.ipynb) · on Colab: [01 →](https://" in read(first).cells[0].source
+    assert call("links") == 0
+    assert capsys.readouterr().out == "all links are as they should be\n"
+    call("badges", "bob/spvit_mini")
+    assert "github/ada/" not in "".join(cell.source for cell in read(first).cells)
+    call("links", "--progress")
+    assert read(first).cells[-2].source == "lesson.progress()"
+
+
 def test_without_lessons_it_says_where_they_are(call, tmp_path):
     (tmp_path / "notebooks" / "00_small.ipynb").unlink()
     with pytest.raises(UserError, match="no lessons in .*; they come with the project's repository"):
