@@ -136,11 +136,24 @@ def exercise_problems(notebook: NotebookNode) -> Iterator[str]:
             if cell.cell_type == "code" and "### BEGIN HIDDEN TESTS" not in cell.source:
                 yield f"{cell.id}: a graded cell without hidden tests"
         if cell.cell_type != "code":
+            yield from written_problems(cell)
             continue
         yield from solution_problems(cell)
     top = heading(notebook)
     if top and top.points != points:
         yield f"the title says {top.points} points, the graded cells give {points}"
+
+
+def written_problems(cell: NotebookNode) -> Iterator[str]:
+    """Find written answers, which are marked by hand, that a copy would give away or that nobody could mark."""
+    graded = grading(cell)
+    if not graded.get("grade"):
+        return
+    if not graded.get("solution"):
+        yield f"{cell.id}: a graded text that is no solution cell, so its model answer would stay in the copies"
+    scheme = sum(int(points) for points in re.findall(r"^- \*\*(\d+) points?\*\*", cell.source, re.MULTILINE))
+    if scheme != graded.get("points", 0):
+        yield f"{cell.id}: its marking scheme ('- **1 point**: …') gives {scheme} points, the cell {graded.get('points', 0)}"
 
 
 def solution_problems(cell: NotebookNode) -> Iterator[str]:

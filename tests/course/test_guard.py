@@ -192,7 +192,37 @@ def old_schema(lesson):
     cell(lesson, "check-patchify").metadata["nbgrader"]["schema_version"] = 1
 
 
+def written(lesson, text="A square.\n\n- **2 points**: it says that.\n- **1 point**: and why.", **changes):
+    """Add a written answer, marked by hand, and its points to the title."""
+    data = {"grade": True, "grade_id": "why", "locked": False, "points": 3, "schema_version": 3, "solution": True}
+    place = lesson.cells.index(cell(lesson, "check-patchify")) + 1
+    metadata = {"nbgrader": data | {"task": False} | changes}
+    lesson.cells.insert(place, new_markdown_cell(text, id="why", metadata=metadata))
+    cell(lesson, "title").source = cell(lesson, "title").source.replace("2 points", "5 points")
+
+
+def written_given_away(lesson):
+    written(lesson, solution=False)
+
+
+def written_without_a_scheme(lesson):
+    written(lesson, "A square.")
+
+
+def written_with_other_points(lesson):
+    written(lesson, "A square.\n\n- **2 points**: it says that.")
+
+
+def written_not_counted(lesson):
+    written(lesson)
+    cell(lesson, "title").source = cell(lesson, "title").source.replace("5 points", "2 points")
+
+
 BROKEN = {
+    written_given_away: "why: a graded text that is no solution cell",
+    written_without_a_scheme: "gives 0 points, the cell 3",
+    written_with_other_points: "gives 2 points, the cell 3",
+    written_not_counted: "the title says 2 points, the graded cells give 5",
     stripped: "check-patchify: a checked cell without a stored output",
     out_of_order: "the execution counts are [1, 7, 3, 4, 5], not 1, 2, 3",
     never_run: "the execution counts are [1, None, 3, 4, 5], not 1, 2, 3",
@@ -244,6 +274,11 @@ def test_a_broken_lesson_is_refused(lesson, broken):
     broken(lesson)
     found = problems(lesson)
     assert any(BROKEN[broken] in problem for problem in found), found
+
+
+def test_a_written_answer_with_its_marking_scheme_passes(lesson):
+    written(lesson)
+    assert problems(lesson) == []
 
 
 def test_a_notebook_with_nothing_in_it_is_refused(lesson):

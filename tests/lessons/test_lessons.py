@@ -29,6 +29,11 @@ def graded(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code" and grading(cell).get("grade")]
 
 
+def by_hand(notebook):
+    """Sum up the points of written answers, which no autograder gives."""
+    return sum(grading(cell).get("points", 0) for cell in notebook.cells if cell.cell_type == "markdown")
+
+
 def refilled(copy, lesson):
     """Put the solutions back into a student's copy."""
     filled, solved = deepcopy(copy), {cell.id: cell.source for cell in lesson.cells}
@@ -87,6 +92,13 @@ def test_no_line_of_a_solution_is_in_the_copy(path):
 
 
 @each_lesson
+def test_no_written_answer_is_in_the_copy(path):
+    copy = student_copy(read(path))
+    answers = [cell for cell in copy.cells if cell.cell_type == "markdown" and grading(cell).get("solution")]
+    assert [cell.source for cell in answers] == ["YOUR ANSWER HERE"] * len(answers)
+
+
+@each_lesson
 @pytest.mark.lessons
 @pytest.mark.slow
 def test_the_lesson_runs_and_its_checked_cells_say_what_is_stored(path):
@@ -125,4 +137,4 @@ def test_a_copy_with_the_solutions_put_back_scores_all_points(path, tmp_path):
     ran, points = run_as_graded(refilled(student_copy(lesson), lesson), lesson, tmp_path)
     assert [errors(cell) for cell in ran.cells if errors(cell)] == []
     assert all(printed(cell).startswith("PASS ") for cell in graded(ran))
-    assert points == heading(lesson).points
+    assert points + by_hand(lesson) == heading(lesson).points
