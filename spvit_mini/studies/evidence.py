@@ -67,12 +67,12 @@ def variants(data: str, question: str, arms: dict[str, Arm], **others) -> Study:
     )
 
 
-def convergence(data: str, length: str, *finds: str) -> Study:
+def convergence(data: str, named: str, length: str, *finds: str) -> Study:
     """Count the epochs to a level, a CNN beside, in twice the usual time: of the attentions those that find it, and PSA."""
     arms = main_arms(data)
     return Study(
         name=f"convergence_{data}",
-        question=f"How many epochs does a ViT need on {data.capitalize()}, with and without a prior, and a CNN of its size?",
+        question=f"How many epochs does a ViT need on {named}, with and without a prior, and a CNN of its size?",
         arms={"cnn": Arm(f"cnn_mini_{data}", colour="cnn"), **{name: arms[name] for name in ("vit", "psa", *finds)}},
         seeds=SEEDS,
         changes=MADE | {"length": length},
@@ -135,8 +135,24 @@ EVIDENCE = (
         tuning={"optim.lr": (1e-3, 3e-3)},
         level=45.0,
     ),
-    convergence("compass6", "480 steps", "spsa"),
-    convergence("textures6", "320 steps", "convit"),
+    # On a copy whose shorter side is 80 pixels: python -m spvit_mini.resize data/flowers17-256 data/flowers17-80 --size 80
+    variants(
+        "flowers17",
+        "Seventeen kinds of flowers, from forty photographs each: each family of attentions, with its best learning rate.",
+        main_arms("flowers17"),
+        changes={
+            "data.name": "flowers17-80",
+            "model.dim": 64,
+            "model.depth": 4,
+            "model.drop_path": 0.0,
+            "length": "30 epochs",
+            "optim.warmup": "3 epochs",
+        },
+        tuning={"optim.lr": (1e-3, 3e-3)},
+        level=50.0,
+    ),
+    convergence("compass6", "Compass-6", "480 steps", "spsa"),
+    convergence("textures6", "Textures-6", "320 steps", "convit"),
     Study(
         name="init",
         question="How wide should the first layer of the prior start, for a direction to be found soon?",
