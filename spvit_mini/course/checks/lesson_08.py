@@ -40,6 +40,7 @@ def networks(generator: torch.Generator) -> list[Case]:
     """
     more = int(torch.randint(1, 3, (), generator=generator))
     any_five = 2 * torch.randn((5, 2), dtype=torch.float64, generator=generator)
+    any_five[0] = -any_five[0].abs()
     cases = []
     for heads, hidden, delta, told in [
         (3, 4, offsets(2, 2 + more), f"all offsets of a grid (2, {2 + more})"),
@@ -179,7 +180,7 @@ PRIOR_MISTAKES = {
     "1 and b2": ("1 is added besides b2. That the prior starts as 1 is b2's business.", {"last_bias": "1 too"}),
     "the first b2": ("all heads have the first one's b2.", {"last_bias": "the first"}),
     "shared hidden layer": (
-        "all heads have the first one's hidden layer. Each head has a network of its own: w1 and b1 begin with the axis of heads.",
+        "all heads have the first one's hidden layer. Each head has a network of its own: w1, b1 begin with the axis of heads.",
         {"hidden": "shared"},
     ),
     "mean hidden layer": ("the hidden layers of the heads are averaged. Each head has its own.", {"hidden": "the mean"}),
@@ -236,7 +237,7 @@ SPSA_MISTAKES = {
         {"way": "both"},
     ),
     "divided": ("the scores are divided by the prior. It multiplies them.", {"way": "divided"}),
-    "signs lost": ("the signs of the scores are lost. A score may be negative, and then f makes it more so.", {"way": "on sizes"}),
+    "signs lost": ("the signs of the scores are lost. A score may be negative, and f > 1 makes it more so.", {"way": "on sizes"}),
     "scores left out": ("the scores are left out: the prior alone becomes weights. It multiplies the scores.", {"way": "alone"}),
     "prior left out": ("this is plain attention: the prior is not used.", {"way": "left out"}),
     "matrix product": (
@@ -272,7 +273,7 @@ SPSA_MISTAKES = {
         "scores between prefix tokens and patches are multiplied by 0. They keep their scores, in rows and in columns.",
         {"frame": "0 but for itself"},
     ),
-    "prefix rows 0": ("the rows of prefix tokens are multiplied by 0: as queries, they keep their scores.", {"frame": "rows of 0"}),
+    "prefix rows 0": ("the rows of prefix tokens are multiplied by 0: queries keep their scores.", {"frame": "rows of 0"}),
     "prefix columns 0": (
         "the columns of prefix tokens are multiplied by 0: as keys, they keep their scores.",
         {"frame": "columns of 0"},
@@ -283,7 +284,10 @@ SPSA_MISTAKES = {
         "one prefix token is assumed. There may be none, or more: P is what the patches leave over.",
         {"frame": "one token"},
     ),
-    "prefix cut off": ("the weights of prefix tokens are missing: all tokens come back, (B, H, P+N, P+N).", {"frame": "patches alone"}),
+    "prefix cut off": (
+        "the weights of prefix tokens are missing: all tokens come back, (B, H, P+N, P+N).",
+        {"frame": "patches alone"},
+    ),
 }
 MOVES_MISTAKES = {
     "all": (
@@ -295,7 +299,7 @@ MOVES_MISTAKES = {
     "b1": (f"b1 is always among them. {EXTRA}", {"named": "b1 too"}),
     "w1 and b1": (f"w1 and b1 are always among them. {EXTRA}", {"named": "w1 and b1 too"}),
     "w2 left out": ("w2 is never among them. A parameter that is 0 may well have a gradient.", {"named": "w2 left out"}),
-    "b2 left out": ("b2 is never among them. It multiplies all scores of a head: does that change nothing?", {"named": "b2 left out"}),
+    "b2 left out": ("b2 is never among them. It multiplies all scores of a head.", {"named": "b2 left out"}),
     "values for gradients": (
         "those are named whose *values* are not 0. What moves is what has a gradient, at 0 or elsewhere.",
         {"counts": "value"},
@@ -350,10 +354,14 @@ SPATIAL = Exercise(
     call=ask_layer,
     mistakes=slips(Sharpened, SPSA_MISTAKES),
     properties=(
-        Property("starts as plain attention", "as it is built, the layer does not give the weights of plain attention.", starts_plain),
+        Property(
+            "starts as plain attention",
+            "as it is built, the layer does not give the weights of plain attention.",
+            starts_plain,
+        ),
     ),
-    stumble="shapes don't fit together. The prior is (H, N, N), of patches; scores are (B, H, P+N, P+N), and P may be 0: [-0:] is "
-    "everything.",
+    stumble="shapes don't fit together. The prior is (H, N, N), of patches; scores are (B, H, P+N, P+N), and P may be 0: [-0:] "
+    "is everything.",
 )
 MOVES = Exercise(
     name="moves_at_step0",
