@@ -45,7 +45,7 @@ def how_many(prior: Tensor, density: float, count: str, of: str) -> int:
         "offsets": lambda: whole(density * offsets),
         "others": lambda: whole(density * (offsets - 1)) + 1,
         "patches": lambda: whole(density * ((prior.shape[1] + 1) // 2) * ((prior.shape[2] + 1) // 2)),
-        "dropped": lambda: offsets - whole(density * offsets),
+        "dropped": lambda: whole((1 - density) * offsets),
     }[of]()
 
 
