@@ -148,12 +148,7 @@ class CNN(nn.Module):
         """Compute what the head reads the mean of: the places of the last stage, row by row, (B, R·C, D)."""
         x = self.embed(images)
         for block in self.blocks:
-            if self.checkpointing and self.training:
-                x = torch.utils.checkpoint.checkpoint(
-                    block, x, use_reentrant=False, context_fn=lambda block=block: (nullcontext(), seen_before(block))
-                )
-            else:
-                x = block(x)
+            x = checkpointed(block, x) if self.checkpointing and self.training else block(x)
         return x.flatten(2).transpose(1, 2)
 
     def attention_maps(self, images: Tensor) -> list[Tensor]:
@@ -178,6 +173,13 @@ def grid_of(image_size: tuple[int, int], patch: int) -> Grid:
     """Count the places of the last stage: sides halve to the next whole number, so ⌈side / patch⌉."""
     height, width = image_size
     return -(-height // patch), -(-width // patch)
+
+
+@torch.compiler.disable  # it cannot trace a checkpoint that has contexts; so checkpointed blocks are not compiled
+def checkpointed(block: nn.Module, x: Tensor) -> Tensor:
+    """Apply a block that keeps nothing, and is computed again in the backward pass."""
+    contexts = lambda: (nullcontext(), seen_before(block))  # noqa: E731
+    return torch.utils.checkpoint.checkpoint(block, x, use_reentrant=False, context_fn=contexts)
 
 
 @contextmanager

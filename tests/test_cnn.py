@@ -14,6 +14,7 @@ from spvit_mini.cnn import CNN, CNNConfig, ResidualBlock
 from spvit_mini.cost import multiply_adds
 from spvit_mini.errors import UserError
 from spvit_mini.explain import attention_rollout, class_relevance, gates, priors
+from spvit_mini.teachers import PatchLogits
 from spvit_mini.training import get_recipe
 from spvit_mini.training.display import introduce
 from spvit_mini.training.loop import train
@@ -150,10 +151,14 @@ def test_dropped_branches_leave_the_skip():
     assert rates == pytest.approx([0, 0.1, 0.2, 0.3])
 
 
-def test_blocks_computed_again_remember_no_image_twice():
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_blocks_computed_again_remember_no_image_twice(compiled):
     plain, again = small().train(), small().train()
     again.load_state_dict(plain.state_dict())
     again.checkpointing = True
+    if compiled:
+        torch.compiler.reset()
+        again.compile(backend="eager")
     images = torch.randn(4, 3, 16, 16, dtype=torch.float64)
     for model in (plain, again):
         model(images).square().sum().backward()
@@ -195,6 +200,14 @@ def test_what_it_does_not_have_is_one_clear_line(options, message):
 def test_token_labels_are_not_for_it(asked):
     with pytest.raises(UserError, match="a CNN has no dense head and no patches to mix"):
         small()(torch.randn(2, 3, 16, 16, dtype=torch.float64), **asked)
+
+
+def test_as_a_teacher_it_answers_for_each_place():
+    """The head is linear, so the mean of the places' answers is the image's (Zhou et al. 2016)."""
+    model, images = small(depth=3).eval(), torch.randn(2, 3, 16, 24, dtype=torch.float64)
+    cells = PatchLogits(model)(images)
+    assert cells.shape == (2, 4, 6, 5)
+    torch.testing.assert_close(cells.mean((1, 2)), model(images))
 
 
 TINY = {
