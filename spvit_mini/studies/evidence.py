@@ -84,8 +84,8 @@ def convergence(data: str, named: str, length: str, *finds: str) -> Study:
 
 # A smaller skeleton and a shorter recipe for photographs: a run is half a minute of one CPU core.
 SMALL = {
-    "model.dim": 64,
-    "model.depth": 4,
+    "model.dim": 48,
+    "model.depth": 3,
     "model.drop_path": 0.0,
     "augment.randaugment": (0, 9),
     "label_smoothing": 0.0,
@@ -136,7 +136,7 @@ EVIDENCE = (
         "Ten classes of 2,500 small photographs: each family of attentions, with its best learning rate.",
         photo_arms("cifar10"),
         changes=SMALL
-        | {"data.fraction": 0.05, "length": "10 epochs", "optim.warmup": "1 epochs", "evaluate_every": "5 epochs"},
+        | {"data.fraction": 0.05, "length": "12 epochs", "optim.warmup": "1 epochs", "evaluate_every": "6 epochs"},
         tuning={"optim.lr": (1e-3, 3e-3)},
         level=35.0,
     ),
@@ -145,7 +145,7 @@ EVIDENCE = (
         "flowers17",
         "Seventeen kinds of flowers, from forty photographs each: each family of attentions, with its best learning rate.",
         photo_arms("flowers17"),
-        changes=SMALL | {"data.name": "flowers17-80", "length": "30 epochs", "optim.warmup": "3 epochs"},
+        changes=SMALL | {"data.name": "flowers17-80", "length": "20 epochs", "optim.warmup": "2 epochs"},
         tuning={"optim.lr": (1e-3, 3e-3)},
         level=50.0,
     ),
