@@ -292,7 +292,7 @@ def sparsify_by_counting_the_better(prior, density):
 def sparsify_by_double_sorting(prior, density):
     flat = prior.detach().flatten(1).clone()
     flat[:, flat.shape[1] // 2] = flat.max() + 1
-    ranks = (-flat).argsort(1, stable=True).argsort(1)
+    ranks = (-flat).argsort(dim=1, stable=True).argsort(dim=1)
     return ranks.lt(math.ceil(density * flat.shape[1])).reshape_as(prior)
 
 
