@@ -56,7 +56,7 @@ def order(maps: Tensor) -> Tensor:
 
 
 def deletion(model: nn.Module, images: Tensor, maps: Tensor) -> Tensor:
-    """Take patches away, the highest first, and see how soon the answer goes (RISE, Petsiuk et al. 2018, §4.2).
+    """Take patches away, the highest first, and see how soon the answer goes (RISE, Petsiuk et al. 2018).
 
         curve[k] = p(c | without the k highest patches) / p(c | image),    c = the class that the whole image is given
 
@@ -74,7 +74,7 @@ def deletion(model: nn.Module, images: Tensor, maps: Tensor) -> Tensor:
 
 
 def insertion(model: nn.Module, images: Tensor, maps: Tensor) -> Tensor:
-    """Begin with the mean colour alone and let patches in, the highest first (RISE, §4.2): (B, N+1), ends at 1.
+    """Begin with the mean colour alone and let patches in, the highest first (RISE): (B, N+1), ends at 1.
 
     Arguments and units are those of `deletion`. The faster the curve rises, the better; it may rise above 1.
     """

@@ -42,8 +42,6 @@ LOOKING = Study(
         "spsa-late": Arm("spvit_mini_compass6", LATE),
         "spsa-positions": Arm("spvit_mini_compass6", {"model.positions": False}),
         "psa": Arm("psa_mini_compass6", colour="psa"),
-        "anchored": Arm("anchored_mini_compass6", colour="anchored"),
-        "convit": Arm("convit_mini_compass6", colour="gpsa"),
     },
     seeds=(0, 1, 2, 3, 4),
     changes={"optim.lr": 4e-3, "data.val_images": 500, "evaluate_every": "240 steps", "device": "cpu"},
