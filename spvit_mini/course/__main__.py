@@ -29,6 +29,8 @@ def arguments() -> argparse.ArgumentParser:
     build = command("build", "make or update the students' copies; work that was begun is never written over")
     for parsed in (lab, build):
         parsed.add_argument("--out", type=Path, metavar="FOLDER", help="where the copies live (default: work)")
+    doctor = command("doctor", "look at this machine and your copies: what is here, each problem with its cure, minutes here")
+    doctor.add_argument("--out", type=Path, metavar="FOLDER", help="where the copies live (default: work)")
     progress = command("progress", "show the points passed so far in your copies, as a table and a picture")
     progress.add_argument("--figure", type=Path, metavar="FILE", help="the picture to write (default: progress.png there)")
     progress.add_argument("--out", type=Path, metavar="FOLDER", help="where the copies live (default: work)")
@@ -85,6 +87,13 @@ def run_list(options: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
+def run_doctor(options: argparse.Namespace, rest: list[str]) -> int:
+    from .build import WORK
+    from .doctor import doctor
+
+    return doctor(options.out or WORK)
+
+
 def run_progress(options: argparse.Namespace, rest: list[str]) -> int:
     from .build import WORK
     from .lessons import lesson_files
@@ -132,6 +141,7 @@ def run_links(options: argparse.Namespace, rest: list[str]) -> int:
 COMMANDS = {
     "lab": run_lab,
     "build": run_build,
+    "doctor": run_doctor,
     "progress": run_progress,
     "list": run_list,
     "execute": run_execute,
