@@ -7,8 +7,10 @@ import pytest
 
 from spvit_mini import geometry, spatial
 from spvit_mini.course.lessons import lesson_files, read
+from spvit_mini.training import optim
 
 SAME = {"03": (geometry.pair_offsets, geometry.offsets, geometry.pad_prefix), "06": (spatial.conv_heads,)}
+SAME["12"] = (optim.lr_at,)
 
 
 def code_of(function: ast.FunctionDef) -> str:
