@@ -32,7 +32,6 @@ SEEDS = range(4)
 ANSWERS = {"lr_at": scheduled, "EMA": averaged, "exact_accuracy": scored}
 each_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.name)
 
-
 # The cases, in order.
 # lr_at: by hand, a start above 0, a cool-down, no warm-up, nothing but warm-up, level.
 # EMA: by hand, slow with buffers, fast with buffers, no buffers, bfloat16.
