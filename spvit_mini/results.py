@@ -1,0 +1,167 @@
+"""Write the page of results: the papers' claims, and beside each what our records say.
+
+    python -m spvit_mini.results            writes docs/results.md and the figures in docs/results/
+    python -m spvit_mini.results --check    says whether docs/results.md is what the records give; exit status 1 if not
+
+Every number on the page is computed from data/results/; none is typed.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from .errors import UserError, run_program
+from .studies import get_study
+from .studies.claims import AGREES, CLAIMS, CONTRADICTS, OPEN, Claim, Comparison, difference, verdict
+from .studies.evidence import EVIDENCE
+from .studies.records import RESULTS, ROOT, recorded
+from .study import Arguments as StudyArguments
+from .study import settled
+from .training.commandline import parse
+
+PROGRAM = "python -m spvit_mini.results"
+PAGE = ROOT / "docs" / "results.md"
+ORDER = (CONTRADICTS, OPEN, AGREES)
+HEAD = """# Results: does a learned prior help, when, and by how much?
+
+This page is written by `python -m spvit_mini.results` from the records in `data/results/`; a test compares the two.
+
+What stands here was measured with small models (two to four blocks, 40,000 to 230,000 parameters) on small sets of images.
+So it says what these parts do at this size, and nothing else. The papers' numbers come from ImageNet and three hundred
+epochs: where our outcome differs, the size is the first suspect. Nothing here was run on ImageNet or on an accelerator.
+
+**Sets.** Compass-6: which way is the ship from the lighthouse, eight directions on 6 × 6 patches (chance 12.5 %).
+Textures-6: which of four textures, of which a bag of patches tells nothing (25 %). Rings-6: how far is the ship, three
+distances (33.3 %). All are made, 2,000 images each. CIFAR-10: 300 real photographs of each class (10 %).
+
+**Effort.** In `variants_…` and `convergence…` each arm's learning rate is the best of the same few, chosen with a seed of
+its own on images held out of the training part; the test images were not looked at for that. In the other studies all
+arms share a rate (0.004). Five seeds; all arms with one seed see the same images in the same order.
+
+**Reading.** A difference is the mean over pairs, with Student's 95 % interval, in points of accuracy. *At the end*: after
+the last step, by which the verdict is made. *Over the run*: of the mean accuracy over all evaluations, which tells arms
+apart by their speed when all of them arrive. An interval that holds 0 is called *not distinguishable*, whatever its
+middle says; about one in twenty intervals of equal arms misses 0 by chance, and there are many here. Times per step were
+taken while other work ran beside: compare costs by `python -m spvit_mini.benchmark`.
+"""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What the command line says."""
+
+    check: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Write nothing; say whether the page is what the records give."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program on command-line arguments; returns its exit status."""
+    arguments = parse(sys.argv[1:] if argv is None else argv, default=Arguments(), prog=PROGRAM, description=__doc__)
+    page = make_page()
+    if arguments.check:
+        same = PAGE.is_file() and PAGE.read_text(encoding="utf-8") == page
+        print(f"{PAGE.name} {'is what the records give' if same else f'is out of date; {PROGRAM} writes it anew'}")
+        return 0 if same else 1
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(page, encoding="utf-8")
+    print(PAGE)
+    draw_figures(PAGE.with_suffix(""))
+    return 0
+
+
+def make_page() -> str:
+    """Compute the whole page as Markdown."""
+    parts = [HEAD, *verdicts(), "## Every study, every seed\n"]
+    for name in shown():
+        parts.append(study_section(name))
+    unfinished = [study.name for study in EVIDENCE if study.name not in shown()]
+    if unfinished:
+        parts.append("## Not run yet\n\n" + "\n".join(f"- `{name}`: {get_study(name).question}" for name in unfinished) + "\n")
+    return "\n".join(parts)
+
+
+def shown() -> list[str]:
+    """Name the studies that are recorded whole, in their order."""
+    names = [study.name for study in EVIDENCE] + ["lesson_07"]
+    return [name for name in names if len(load(name)[1]) == len(get_study(name).runs())]
+
+
+def load(name: str) -> tuple:
+    """Find a study, settled by its tuning, and its records; none while its tuning is not recorded."""
+    arguments = StudyArguments(out=RESULTS, runs=Path("none"))
+    try:
+        study = settled(get_study(name), arguments)
+    except UserError:
+        return get_study(name), {}
+    return study, recorded(study, results=RESULTS, runs=arguments.runs)
+
+
+def verdicts() -> list[str]:
+    """Lay the claims out by what came of them: contradicted ones first, then those that are open."""
+    rows = {word: [] for word in ORDER}
+    for claim in CLAIMS:
+        for comparison in claim.comparisons:
+            if (row := claim_row(claim, comparison)) is not None:
+                rows[row[0]].append(row[1])
+    parts = []
+    for word in ORDER:
+        parts.append(f"## {TITLES[word]} ({len(rows[word])} of {sum(map(len, rows.values()))} comparisons)\n")
+        if rows[word]:
+            parts.append(TABLE_HEAD + "\n".join(rows[word]) + "\n")
+    return parts
+
+
+TITLES = {
+    CONTRADICTS: "Where our outcome contradicts the claim",
+    OPEN: "Not distinguishable here",
+    AGREES: "Where our outcome agrees",
+}
+TABLE_HEAD = (
+    "| the claim | its source | study | arms | at the end | over the run |\n"
+    "|---|---|---|---|---|---|\n"
+)
+
+
+def claim_row(claim: Claim, comparison: Comparison) -> tuple[str, str] | None:
+    """Make a claim's row for one comparison, behind its verdict; None while records are missing."""
+    study, records = load(comparison.study)
+    end = difference(comparison, study, records, "final")
+    run = difference(comparison, study, records, "run")
+    if end is None or run is None:
+        return None
+    numbers = [f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}]" for found in (end, run)]
+    arms = f"{comparison.better} − {comparison.worse}, n = {end.pairs}"
+    cells = [claim.says, claim.source, f"[{comparison.study}](#{comparison.study})", arms, *numbers]
+    return verdict(end), "| " + " | ".join(cells) + " |"
+
+
+def study_section(name: str) -> str:
+    """Show a study: its figure, the report's table, and the command that makes it again."""
+    from .studies import report
+
+    study, records = load(name)
+    commands = [f"python -m spvit_mini.study {study.name}-tuning"] if study.tuning else []
+    commands.append(f"python -m spvit_mini.study {study.name}")
+    picture = f"![{study.question} Every seed of each arm over the training steps, and where each ended.](results/{name}.png)"
+    return f"### {name}\n\n{picture}\n\n{report.table(study, records)}\n\n    {' && '.join(commands)}\n"
+
+
+def draw_figures(folder: Path) -> None:
+    """Draw the figure of every study that is recorded."""
+    import matplotlib.pyplot as plt
+
+    from .studies import report
+
+    folder.mkdir(exist_ok=True)
+    for name in shown():
+        figure = report.figure(*load(name))
+        figure.savefig(folder / f"{name}.png", dpi=100)
+        plt.close(figure)
+        print(folder / f"{name}.png")
+
+
+if __name__ == "__main__":
+    run_program(main)
