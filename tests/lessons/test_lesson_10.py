@@ -1,0 +1,165 @@
+"""Lesson 10 says of its records what they hold, and of played experiments what they give."""
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from spvit_mini.course.lessons import grading, lesson_files, read
+from spvit_mini.studies import get_study, paired, read_records
+from spvit_mini.studies.records import read_runs
+from spvit_mini.studies.statistics import t_quantile
+
+RESULTS = Path(__file__).parents[2] / "data" / "results"
+(LESSON,) = (path for path in lesson_files() if path.name.startswith("10"))
+
+
+def text_of(*names):
+    """Join the texts of cells, by id; of all Markdown cells without."""
+    cells = [cell for cell in read(LESSON).cells if cell.cell_type == "markdown" and (not names or cell.id in names)]
+    return " ".join(" ".join(cell.source for cell in cells).split()).replace("−", "-")
+
+
+def finals(name):
+    """Read every run of a complete study: final accuracies by arm."""
+    found = {}
+    for run in read_runs(name, RESULTS):
+        found.setdefault(run.arm, []).append(run.final)
+    study = get_study(name)
+    assert {arm: len(values) for arm, values in found.items()} == dict.fromkeys(study.arms, len(study.seeds))
+    return found
+
+
+def numbers(pattern, text):
+    """Read the numbers that a sentence says."""
+    said = re.search(pattern, text)
+    assert said, pattern
+    return [float(number) for number in said.groups()]
+
+
+N = r"([-+]?\d+\.?\d*)"
+
+
+def test_hidden_widths_are_as_the_prose_and_the_model_answer_say():
+    hidden, said, answer = finals("hidden"), text_of("saw"), text_of("answer-claim")
+    gain = paired(hidden["hidden_32"], hidden["hidden_16"])
+    assert gain.low < 0 < gain.high
+    found = numbers(f"ahead of 16 by {N} points .*? from {N} to {N}", said)
+    assert found == pytest.approx([gain.mean, gain.low, gain.high], abs=0.051)
+    d = [a - b for a, b in zip(hidden["hidden_32"], hidden["hidden_16"], strict=True)]
+    assert numbers(f"reported {N}, with seed 1 alone {N}", said) == pytest.approx([d[3], d[1]])
+    deviation = torch.tensor(d).std().item()
+    assert numbers(f"would take about {N} pairs", said) == [math.ceil(2 + 8 * (deviation / 0.4) ** 2)]
+    four, eight = (paired(hidden[f"hidden_{width}"], hidden["hidden_32"]) for width in (4, 8))
+    assert four.high < 0 and max(hidden["hidden_4"]) < 90
+    assert numbers(rf"too few for a direction \({N} points, from {N} to {N}\)", said) == pytest.approx(
+        [four.mean, four.low, four.high], abs=0.051
+    )
+    assert sum(value >= 90 for value in hidden["hidden_8"]) == 4 and min(hidden["hidden_8"]) == 55.4
+    for width in (8, 16, 64):
+        one = paired(hidden[f"hidden_{width}"], hidden["hidden_32"])
+        assert one.low < 0 < one.high
+        found = numbers(rf"{width} units {N}(?: points)? \({N} to {N}", answer)
+        assert found == pytest.approx([one.mean, one.low, one.high], abs=0.051)
+    worse = numbers(rf"by {N} points \(95 % interval: {N} to {N}\)", answer)
+    assert worse == pytest.approx([-four.mean, -four.high, -four.low], abs=0.051)
+
+
+def test_the_model_answer_keeps_to_its_length():
+    (cell,) = (cell for cell in read(LESSON).cells if cell.id == "answer-claim")
+    assert grading(cell)["points"] == 3 and grading(cell)["solution"]
+    assert len(cell.source.split("**Marking**")[0].split()) <= 130  # numbers and signs counted as words
+
+
+def test_the_means_of_two_humps_lie_where_no_run_is():
+    positions = finals("lesson_04")
+    means = [sum(values) / 5 for values in positions.values()]
+    said = numbers(f"means are {N}, {N}, {N}, {N} and {N} %", text_of())
+    assert said == [round(mean) for mean in means]
+    table = torch.tensor(positions["table"])
+    assert (table - table.mean()).abs().min() > 20 and table.std().item() == pytest.approx(28, abs=0.5)
+    promised = {}
+    for arm, (value,) in finals("lesson_04-tuning").items():
+        promised[arm.split("@")[0]] = max(value, promised.get(arm.split("@")[0], 0))
+    kept = {arm: sum(values) / 5 - promised[arm] for arm, values in positions.items()}
+    assert kept["table"] < -5 and kept["shaw1d"] < -5 and kept["table_0.02"] > 5 and kept["shaw2d"] > 5
+    assert max(promised["table_0.02"], promised["shaw2d"]) < 90
+
+
+def test_pairing_helps_where_there_are_few_images():
+    textures = finals("lesson_07")
+    wins = []
+    for share in ("", "-25pct", "-5pct"):
+        a, b = (torch.tensor(textures[arm + share]) for arm in ("psa", "convit"))
+        wins.append(((a - b).var() / (a.var() + b.var())).item())
+    assert wins[0] > 1 and wins[1] < 0.5 and 0.3 < wins[2] < 0.4
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("gain", "spread"), [(0.4, 0.5), (0.4, 1.0), (0.4, 2.0), (1.0, 1.0), (1.0, 2.0)])
+def test_the_rule_for_the_number_of_pairs(gain, spread, seed):
+    pairs = math.ceil(2 + 8 * (spread / gain) ** 2)
+    draw = torch.Generator().manual_seed(seed)
+    d = gain + spread * torch.randn(4000, pairs, generator=draw)
+    told = d.mean(1).abs() * pairs**0.5 > t_quantile(0.95, pairs - 1) * d.std(1)
+    assert 0.75 < told.double().mean().item() < 0.86
+
+
+def test_binarised_priors_are_as_the_prose_says():
+    rows, said = read_records("sparse"), text_of("saw")
+
+    def kept(arm, density):
+        return [row["val_top1"] for row in rows if (row["arm"], row["density"]) == (arm, density)]
+
+    def ends(values):
+        return [round(min(values)), round(max(values))]
+
+    half, plain = kept("largest", 0.5), kept("largest", 1)
+    assert numbers(f"let {N} to {N} % of the answers", said) == ends(half)
+    assert numbers(f"no prior at all had {N} to {N} %", said) == ends(plain)
+    found = numbers(f"three quarters of the offsets kept {N} to {N} %, half of them {N} to {N} %", said)
+    assert found == ends(kept("largest+product", 0.75)) + ends(kept("largest+product", 0.5))
+    lead = paired(kept("largest+product", 0.75), kept("farthest+product", 0.75))
+    assert numbers(rf"is {N} points, from {N} to {N}", said) == pytest.approx(
+        [lead.mean, lead.low, lead.high], abs=0.051
+    )
+    assert max(kept("random", 0.5)) < min(half)
+
+
+def test_maps_ways_and_starts_are_as_the_prose_says():
+    said = text_of("saw")
+    compass, textures = finals("variants_compass6"), finals("variants_textures6")
+    solved = {arm for arm, values in compass.items() if min(values) >= 90}
+    smooth = {"psa", "anchored", "mlp_added", "mlp_added_log", "log_cpb", "linear", "spsa_log"}
+    assert solved == smooth and len(compass) == 19 and "Seven of nineteen arms" in said
+    assert {arm for arm, values in textures.items() if min(values) >= 90} == {"convit", "anchored", "shaw2d"}
+    for found in (compass, textures):
+        assert all(paired(values, found["psa"]).low <= 0 for arm, values in found.items() if arm != "psa")
+
+    apart = [paired(found["spsa"], found[other]) for other in ("linear", "mlp_added") for found in (compass, textures)]
+    patterns = [
+        rf"not told apart from it \({N} points, from {N} to {N}\)",
+        rf"On Textures-6 it is \({N}, from {N} to {N}\)",
+        rf"not told apart on Compass-6 \({N}, from {N} to {N}\)",
+        rf"the product ahead \({N}, from {N} to {N}\)",
+    ]
+    for pattern, one, told in zip(patterns, apart, (False, True, False, True), strict=True):
+        assert numbers(pattern, said) == pytest.approx([one.mean, one.low, one.high], abs=0.051)
+        assert told == (one.low > 0 or one.high < 0)
+    lead = paired(textures["anchored"], textures["psa"])
+    assert numbers(rf"`anchored` - `psa` is {N}, from {N} to {N}", said) == pytest.approx(
+        [lead.mean, lead.low, lead.high], abs=0.051
+    )
+
+
+def test_the_promise_of_psa_is_as_the_prose_says():
+    tuning, said = finals("variants_textures6-tuning"), text_of("saw")
+    promised = {rate: tuning[f"psa@optim.lr={rate}"][0] for rate in ("0.004", "0.008", "0.016")}
+    assert max(promised, key=promised.get) == "0.016"
+    assert numbers(f"psa got {N} %", said) == [round(promised["0.016"], 1)]
+    kept = sorted(finals("variants_textures6")["psa"])
+    assert numbers(f"one stayed at {N} %", said) == [kept[0]] and kept[1] > 90
+    before = finals("lesson_07")["psa"]
+    assert numbers(f"five of five, {N} to {N} %", said) == [min(before), max(before)]
