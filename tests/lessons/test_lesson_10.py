@@ -163,3 +163,46 @@ def test_the_promise_of_psa_is_as_the_prose_says():
     assert numbers(f"one stayed at {N} %", said) == [kept[0]] and kept[1] > 90
     before = finals("lesson_07")["psa"]
     assert numbers(f"five of five, {N} to {N} %", said) == [min(before), max(before)]
+
+
+def test_table_multiplied_and_the_ends_of_the_grid_are_as_the_prose_says():
+    said, best, able = text_of("saw"), {}, 0
+    for data in ("compass6", "textures6"):
+        tried = {}
+        for label, (value,) in finals(f"variants_{data}-tuning").items():
+            arm, rate = label.split("@optim.lr=")
+            tried.setdefault(arm, {})[float(rate)] = value
+        best[data] = max(tried["table_multiplied"].values())
+        if data == "compass6":
+            able = [rates for rates in tried.values() if max(rates.values()) >= 90]
+            ends = sum(max(rates, key=rates.get) != 8e-3 for rates in able)
+            assert (len(able), ends) == (12, 9) and "twelve arms" in said and "nine did so best at an end" in said
+    found = numbers(f"`table_multiplied` promised {N} % on Compass-6 and {N} % on Textures-6", said)
+    assert found == pytest.approx([best["compass6"], best["textures6"]], abs=0.051)
+    kept = [sum(value >= 90 for value in finals(f"variants_{data}")["table_multiplied"]) for data in best]
+    assert kept == [1, 0]
+
+
+def test_the_parts_of_sp_vit_are_as_the_prose_says():
+    parts, said = finals("parts"), text_of("saw")
+    names = {frozenset(): "nothing", frozenset({"spsa", "peg", "late"}): "all"}
+    names |= {frozenset(arm.split("+")): arm for arm in parts if arm != "nothing" and arm != "all" and "-" not in arm}
+    effects = {}
+    for part in ("spsa", "peg", "late"):
+        gains = [
+            torch.tensor(parts[names[on | {part}]]) - torch.tensor(parts[name])
+            for on, name in names.items()
+            if part not in on
+        ]
+        assert len(gains) == 4
+        effects[part] = torch.stack(gains).mean(0).tolist()
+    pattern = rf"SP-SA {N} points \(from {N} to {N}\), PEG {N} \(from {N} to {N}\), the late class token {N} \(from {N} to {N}\)"
+    found = [paired(values, [0] * 5) for values in effects.values()]
+    expected = [number for one in found for number in (one.mean, one.low, one.high)]
+    assert numbers(pattern, said) == pytest.approx(expected, abs=0.051)
+    assert found[0].low > 0 and found[1].low > 0 and found[2].low < 0 < found[2].high
+    apart = paired(effects["spsa"], effects["peg"])
+    assert apart.low < 0 < apart.high
+    assert numbers(f"every run ended at {N} %", said) == [min(parts["spsa+peg"] + parts["all"])]
+    peg = parts["peg-positions"]
+    assert numbers(rf"no absolute positions at all \({N} to {N} %\)", said) == [min(peg), max(peg)]
