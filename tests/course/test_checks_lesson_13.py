@@ -20,63 +20,80 @@ each_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exerci
 ANSWERS = [(SPREAD_FAST, laid), (SPARSIFY, kept)]
 
 
-# The cases of tables, in order: wide, tall, square, one row, one column, wider, one patch; of priors: middle low, heads of
+# The cases of tables, in order: wide, tall, square, one row, one column, wider, one patch, a transposed view (wide), one cut
+# from a larger table (tall); of priors: middle low, heads of
 # different loudness, equal values, one row, middle high, negative everywhere, density 1, one patch.
 # "x": another result than the right one, "!": an error, ".": the right result, so nothing to be learned from the case;
 # "*": one or another of these, with the sizes and values that are drawn.
 TOLD_APART = """
 spread_fast
-    not turned round                     xxxxxx.
-    rows not turned round                xxx.xx.
-    columns not turned round             xxxx.x.
-    transposed                           xxxxxx.
-    sign of the rows                     xxx.xx.
-    sign of the columns                  xxxx.x.
-    absolute value                       xxxxxx.
-    axes swapped                         !!x!!!.
-    square assumed: √N                   xx.!!!.
-    R and C swapped                      !!.!!!.
-    column by column                     xxx..x.
-    wrong stride: C                      xxx..x.
-    wrong stride: 2R−1                   x!..!x.
-    origin not shifted                   xxxxxx.
-    rows not shifted                     xxx.xx.
-    columns not shifted                  xxxx.x.
-    half the rows, half the columns      xxxxxx.
-    rows with rows                       xxx..x.
-    one head's table                     xxxxx.x
-    heads turned round                   xxxxx.x
-    axes not joined                      xxxxxxx
-    keys not joined                      xxxxxxx
-    queries not joined                   xxxxxxx
+    not turned round                             xxxxxx.xx
+    rows not turned round                        xxx.xx.xx
+    columns not turned round                     xxxx.x.xx
+    transposed                                   xxxxxx.xx
+    sign of the rows                             xxx.xx.xx
+    sign of the columns                          xxxx.x.xx
+    absolute value                               xxxxxx.xx
+    axes swapped                                 !!x!!!.!!
+    square assumed: √N                           xx.!!!.xx
+    R and C swapped                              !!.!!!.!!
+    column by column                             xxx..x.xx
+    wrong stride: C                              xxx..x.xx
+    wrong stride: 2R−1                           x!..!x.x!
+    origin not shifted                           xxxxxx.xx
+    rows not shifted                             xxx.xx.xx
+    columns not shifted                          xxxx.x.xx
+    half the rows, half the columns              xxxxxx.xx
+    rows with rows                               xxx..x.xx
+    one head's table                             xxxxx.xxx
+    heads turned round                           xxxxx.xxx
+    axes not joined                              xxxxxxxxx
+    keys not joined                              xxxxxxxxx
+    queries not joined                           xxxxxxxxx
+    steps of one piece                           .......xx
+    begins at 0                                  ........x
+    steps of one piece, begins at 0              .......xx
 sparsify
-    threshold: the density               xxxxxxx.
-    threshold: the range                 xxxxxx..
-    threshold: the largest               xxxxxxx.
-    ties all kept                        ..x.....
-    ties: the last                       ..x.....
-    absolute value                       xxx.xx..
-    smallest kept                        xxx.xx..
-    per network                          *x*.*...
-    mean of the heads                    xxx.x...
-    the diagonal lost                    x*xx.*..
-    one too many                         x*xx.*..
-    the corner for the middle            xxxxxx..
-    rounded down                         xxx.xx..
-    rounded to the nearest               x.x.xx..
-    of the others                        .x.x....
-    of the pairs                         xxx.xx..
-    of the patches                       xxx.xxx.
-    share left out                       xxxxxxx.
-    turned round                         xxxxxxxx
-    multiplied                           xxxxxxxx
-    0 and −∞                             xxxxxxxx
-    one for all heads                    xxxxxxxx
+    threshold: the density                       xxxxxxx.
+    threshold: the range                         xxxxxx..
+    threshold: the largest                       xxxxxxx.
+    ties all kept                                ..x.....
+    ties: the last                               ..x.....
+    absolute value                               xxx.xx..
+    smallest kept                                xxx.xx..
+    per network                                  *x*.*...
+    per network, rounded once                    xxxxx..x
+    per network, (0, 0) on top                   xxxx**..
+    per network, rounded once, (0, 0) on top     xxxxx*..
+    per network, the diagonal lost               xxxx**..
+    per network, rounded once, the diagonal lost xxxxx*.x
+    mean of the heads                            xxx.x...
+    the diagonal lost                            x*xx.*..
+    one too many                                 x*xx.*..
+    the corner for the middle                    xxxxxx..
+    rounded down                                 xxxxxx.x
+    rounded down, but 1                          xxx.xx..
+    rounded down, (0, 0) on top                  .x..x*..
+    rounded down, the diagonal lost              xxxxxx.x
+    rounded to the nearest                       x.xxxx.x
+    rounded to the nearest, but 1                x.x.xx..
+    rounded to the nearest, (0, 0) on top        .*..x*..
+    rounded to the nearest, the diagonal lost    x*xxxx.x
+    one fewer                                    xxxxxxxx
+    one more                                     xxxxxx..
+    of the others                                .x.x....
+    of the pairs                                 xxx.xx..
+    of the patches                               xxx.xxx.
+    share left out                               xxxxxxx.
+    turned round                                 xxxxxxxx
+    multiplied                                   xxxxxxxx
+    0 and −∞                                     xxxxxxxx
+    one for all heads                            xxxxxxxx
 """
 
 
 def test_the_table_of_what_each_case_tells():
-    marks = zip(*(table(EXERCISES, seed, width=37) for seed in SEEDS), strict=True)
+    marks = zip(*(table(EXERCISES, seed, width=45) for seed in SEEDS), strict=True)
     assert "".join(mark if {mark} == set(others) else "*" for mark, *others in marks) == TOLD_APART
 
 
@@ -170,6 +187,37 @@ def sorted_values(prior, density):
     return (flat >= last[:, None]).view(prior.shape)
 
 
+def its_own_steps(table, grid, *start):
+    """Take frames by the steps that the table itself has."""
+    head, down, right = table.stride()
+    return table.as_strided((len(table), *grid, *grid), (head, down, right, down, right), *start)
+
+
+def steps_by_hand(table, grid, *start):
+    """Take frames by the steps of a table in one piece, without asking for its own."""
+    rows, columns = grid
+    wide = 2 * columns - 1
+    frames = table.as_strided((len(table), *grid, *grid), ((2 * rows - 1) * wide, wide, 1, wide, 1), *start)
+    return joined(frames.flip(1, 2), grid)
+
+
+def first_of(prior, number, *, middle=True):
+    """Keep a number of each head's offsets, (0, 0) first if it is to be among them."""
+    flat = prior.flatten(1).clone()
+    if middle:
+        flat[:, flat.shape[1] // 2] = math.inf
+    first = flat.argsort(dim=1, descending=True, stable=True)[:, : number(flat.shape[1])]
+    return torch.zeros_like(flat, dtype=torch.bool).scatter(1, first, True).view(prior.shape)
+
+
+def all_heads(prior, density):
+    """Rank the offsets of all heads in one list."""
+    flat = prior.flatten(1).clone()
+    flat[:, flat.shape[1] // 2] = math.inf
+    best = flat.flatten().argsort(descending=True, stable=True)[: math.ceil(density * flat.numel())]
+    return torch.zeros(flat.numel(), dtype=torch.bool).index_fill(0, best, True).view(prior.shape)
+
+
 # Other ways to the numbers of a known mistake: they get its hint. Two of them together may be right.
 SAME_NUMBERS = [
     (SPREAD_FAST, "not turned round", lambda table, grid: joined(windows(table, grid), grid)),
@@ -186,11 +234,25 @@ SAME_NUMBERS = [
         "rows with rows",
         lambda table, grid: joined(windows(table, grid).flip(1, 2).permute(0, 1, 3, 2, 4), grid),
     ),
+    (SPREAD_FAST, "steps of one piece", steps_by_hand),
+    (SPREAD_FAST, "steps of one piece, begins at 0", lambda table, grid: steps_by_hand(table, grid, 0)),
+    (SPREAD_FAST, "begins at 0", lambda table, grid: joined(its_own_steps(table, grid, 0).flip(1, 2), grid)),
     (SPREAD_FAST, None, lambda table, grid: joined(windows(table.flip(1, 2), grid).flip(3, 4), grid)),
     (SPARSIFY, "ties all kept", sorted_values),
     (SPARSIFY, "smallest kept", lambda prior, density: kept(-prior, density)),
     (SPARSIFY, "multiplied", lambda prior, density: kept(prior, density) * prior),
     (SPARSIFY, "0 and −∞", lambda prior, density: kept(prior, density).double().log()),
+    (SPARSIFY, "rounded down", lambda prior, density: first_of(prior, lambda n: int(density * n))),
+    (SPARSIFY, "rounded to the nearest", lambda prior, density: first_of(prior, lambda n: round(density * n))),
+    (SPARSIFY, "one more", lambda prior, density: first_of(prior, lambda n: math.ceil(density * n) + 1)),
+    (SPARSIFY, "one fewer", lambda prior, density: first_of(prior, lambda n: math.ceil(density * n) - 1)),
+    (SPARSIFY, None, lambda prior, density: first_of(prior, lambda n: int(density * n) + 1)),
+    (
+        SPARSIFY,
+        "rounded down, the diagonal lost",
+        lambda prior, density: first_of(prior, lambda n: int(density * n), middle=False),
+    ),
+    (SPARSIFY, "per network, rounded once", all_heads),
     (SPARSIFY, "share left out", lambda prior, density: kept(prior, 1 - density)),
 ]
 
@@ -249,6 +311,10 @@ def test_numbers_for_booleans_are_told():
 
 def spread_by_one_view(table, grid):
     return joined(one_stretch(table, grid).flip(1, 2), grid)
+
+
+def spread_by_its_own_steps(table, grid):
+    return joined(its_own_steps(table, grid).flip(1, 2), grid)
 
 
 def spread_by_turning_the_table(table, grid):

@@ -15,21 +15,33 @@ from ...sparse import sparsify
 from .engine import Case, Exercise, Property
 from .lesson_01 import slips, stays_float32
 from .lesson_03 import as_numbers, grids
-from .lesson_13_answers import kept, laid
+from .lesson_13_answers import in_memory, kept, laid
+from .lesson_13_mistakes import SPARSE, SPREAD
 
 # spread_fast -------------------------------------------------------------------------------------------------------------
 
 
 def tables(generator: torch.Generator) -> list[Case]:
-    cases = []
-    for heads, grid in zip([2, 3, 2, 3, 2, 1, 2], grids(generator), strict=True):
+    """Draw tables of all kinds of grids, then two that do not lie in one piece: a third argument says how they lie."""
+    cases, drawn = [], grids(generator)
+    for heads, grid in zip([2, 3, 2, 3, 2, 1, 2], drawn, strict=True):
         shape = (heads, 2 * grid[0] - 1, 2 * grid[1] - 1)
         values = torch.randn(shape, dtype=torch.float64, generator=generator)
         if not cases:  # a value that says where it comes from, for the message of the first difference
             values = torch.arange(values.numel(), dtype=torch.float64).reshape(shape)
         numbered = "" if cases else ", its values numbered in reading order"
         cases.append(Case(f"a table of shape {shape} and the grid {grid}{numbered}", (values, grid)))
+    for heads, grid, lies in ((3, drawn[0], "transposed"), (2, drawn[1], "cut from a larger one")):
+        shape = (heads, 2 * grid[0] - 1, 2 * grid[1] - 1)
+        values = torch.randn(shape, dtype=torch.float64, generator=generator)
+        text = f"a table of shape {shape} that is a view, {lies}, and the grid {grid}"
+        cases.append(Case(text, (values, grid, lies)))
     return cases
+
+
+def on_a_view(answer: Callable, table: Tensor, grid: Grid, lies: str = "in one piece") -> Tensor:
+    """Call an answer on a table that lies in memory as is told."""
+    return answer(in_memory(table, lies), grid)
 
 
 class Count(TorchDispatchMode):
@@ -63,22 +75,14 @@ def counted(answer: Callable, grid: Grid) -> Count:
     return count
 
 
-ORIGIN = (
-    "Offset (0, 0) stands in the middle of the table, and is what a query reads for itself: ask which entry the first query "
-    "reads for itself in your map."
-)
-FIRST_FRAME = "Which frame belongs to the first query: the one at the upper left of the table, or the one at the lower right?"
-STRIDE = (
-    "right only where the steps happen to fit: look at the strides. A step of one row goes over a whole row of the *table*, "
-    "which is longer than a row of the grid; `table.stride()` says how long."
-)
-
 SPREAD_FAST = Exercise(
     name="spread_fast",
     solution=spread,
     cases=tables,
     stumble="an index or a view leads out of the table, or shapes do not fit together. On a rectangle, look which of the two "
-    "sides each length and each step belongs to; a view may have to be copied (`reshape`, `flatten`) before axes are joined.",
+    "sides each length and each step belongs to; a view may have to be copied (`reshape`, `flatten`) before axes are joined. "
+    "If it fails on squares too: `unfold` puts a new axis last, so which axis is the last one at the second call?",
+    call=on_a_view,
     properties=(
         stays_float32(lambda answer: answer(torch.zeros(1, 3, 5), (2, 3))),
         Property(
@@ -93,92 +97,7 @@ SPREAD_FAST = Exercise(
             lambda answer: len({counted(answer, grid).calls for grid in ((2, 3), (4, 6), (7, 5))}) == 1,
         ),
     ),
-    mistakes=slips(
-        laid,
-        {
-            "not turned round": (
-                "the frames stand in the order in which they were cut, so place of query and place of key are added. "
-                + FIRST_FRAME,
-                {"down": "key + query", "right": "key + query"},
-            ),
-            "rows not turned round": (
-                "right within a row of patches, wrong between rows: the frames of the columns are in order, those of the rows "
-                "are not. " + FIRST_FRAME,
-                {"down": "key + query"},
-            ),
-            "columns not turned round": (
-                "right between rows, wrong within a row of patches: the frames of the rows are in order, those of the columns "
-                "are not. " + FIRST_FRAME,
-                {"right": "key + query"},
-            ),
-            "transposed": (
-                "the map is transposed: queries and keys have changed places, or the axes that were turned round are those "
-                "within a frame. Which axes belong to the query?",
-                {"down": "query − key", "right": "query − key"},
-            ),
-            "sign of the rows": (
-                "above and below have changed places, left and right have not. Of the axes of the rows, which belongs to the "
-                "query and which to the key?",
-                {"down": "query − key"},
-            ),
-            "sign of the columns": (
-                "left and right have changed places, above and below have not. Of the axes of the columns, which belongs to the "
-                "query and which to the key?",
-                {"right": "query − key"},
-            ),
-            "absolute value": (
-                "the signs of the offsets are lost: only the lower right quarter of the table is ever read.",
-                {"down": "absolute", "right": "absolute"},
-            ),
-            "axes swapped": (
-                "the table is read with rows and columns in each other's place. Its axis before last belongs to row offsets, on "
-                "square grids too.",
-                {"axes": "columns, rows"},
-            ),
-            "square assumed: √N": (
-                "right for square grids only: the side is taken from the number of tokens. `grid` says both sides.",
-                {"sides": "√N"},
-            ),
-            "R and C swapped": (
-                "right for square grids only: rows and columns of the grid have changed places.",
-                {"tokens": "row by row, R for C"},
-            ),
-            "column by column": (
-                "the tokens are taken column by column. They are numbered row by row, as you read: look at the order of the axes "
-                "that you join.",
-                {"tokens": "column by column"},
-            ),
-            "wrong stride: C": (STRIDE, {"stride": "C"}),
-            "wrong stride: 2R−1": (STRIDE, {"stride": "2R−1"}),
-            "origin not shifted": (f"the table is entered at its wrong end. {ORIGIN}", {"shift": "0, 0"}),
-            "rows not shifted": (f"the rows of the table are entered at the wrong end. {ORIGIN}", {"shift": "0, C−1"}),
-            "columns not shifted": (f"the columns of the table are entered at the wrong end. {ORIGIN}", {"shift": "R−1, 0"}),
-            "half the rows, half the columns": (
-                f"the middle of the image is taken for the middle of the table. {ORIGIN}",
-                {"shift": "R//2, C//2"},
-            ),
-            "rows with rows": (
-                "the values are all there, but in the order (query row, key row, query column, key column). Bring the two axes "
-                "of the query together before you join axes.",
-                {"pairs": "rows, columns"},
-            ),
-            "one head's table": (
-                "all heads read the first head's table. The heads are an axis of the view too: how far is it from one head's "
-                "table to the next?",
-                {"heads": "the first's"},
-            ),
-            "heads turned round": (
-                "the heads have changed their order: an axis too many was turned round.",
-                {"heads": "turned round"},
-            ),
-            "axes not joined": (
-                "the values are right, but queries and keys still have two axes each. Join them, row by row, to N and N.",
-                {"joined": "none"},
-            ),
-            "keys not joined": ("queries are joined to one axis, keys are not yet.", {"joined": "queries"}),
-            "queries not joined": ("keys are joined to one axis, queries are not yet.", {"joined": "keys"}),
-        },
-    ),
+    mistakes=slips(laid, SPREAD),
 )
 
 # sparsify ----------------------------------------------------------------------------------------------------------------
@@ -253,100 +172,7 @@ SPARSIFY = Exercise(
             lambda answer: int(answer(torch.arange(75.0).view(3, 5, 5), 0.5).sum()) == 39,
         ),
     ),
-    mistakes=slips(
-        kept,
-        {
-            "threshold: the density": (
-                "values are compared with the density itself. A density is a share of the offsets; how large their values are "
-                "plays no part in how many are kept.",
-                {"by": "above the density"},
-            ),
-            "threshold: the range": (
-                "values are compared with a part of the range between the smallest and the largest. How many lie above it "
-                "depends on the values; the density says how many it must be.",
-                {"by": "part of the range"},
-            ),
-            "threshold: the largest": (
-                "values are compared with a part of the largest. How many lie above it depends on the values; the density says "
-                "how many it must be.",
-                {"by": "part of the largest"},
-            ),
-            "ties all kept": (
-                "where values are equal, more are kept than the density allows: a comparison with the last value that is kept "
-                "lets all its equals in.",
-                {"by": "ties all kept"},
-            ),
-            "ties: the last": (
-                "where values are equal, the last ones are kept. The first in reading order go first.",
-                {"ties": "last"},
-            ),
-            "absolute value": (
-                "values are ranked by their size, signs left aside. A strongly negative value is not one to keep.",
-                {"sizes": "absolute"},
-            ),
-            "smallest kept": ("the smallest values are kept. Look at the direction of the sorting.", {"order": "smallest"}),
-            "per network": (
-                "all heads are ranked together: loud heads keep much, quiet ones nearly nothing. Each head has a density of its "
-                "own.",
-                {"who": "network"},
-            ),
-            "mean of the heads": ("all heads keep the same offsets. Each head ranks its own values.", {"who": "mean"}),
-            "the diagonal lost": (
-                "a query may have lost itself: the offset (0, 0) has to be kept, whatever its value, or a row of the mask could "
-                "become empty.",
-                {"middle": "ranked"},
-            ),
-            "one too many": (
-                "the offset (0, 0) comes on top of the number that is asked for. It is one of them.",
-                {"middle": "added"},
-            ),
-            "the corner for the middle": (
-                "another offset than (0, 0) is always kept. Where in a table does (0, 0) stand? At its beginning stands the "
-                "farthest one.",
-                {"middle": "first"},
-            ),
-            "rounded down": (
-                "where the density leaves a part of an offset, one is missing. Look at the rounding.",
-                {"count": "down"},
-            ),
-            "rounded to the nearest": (
-                "where the density leaves a small part of an offset, one is missing. Look at the rounding.",
-                {"count": "to the nearest"},
-            ),
-            "of the others": (
-                "the density is counted of the other offsets, with (0, 0) on top. It is a share of all offsets, (0, 0) included.",
-                {"of": "others"},
-            ),
-            "of the pairs": (
-                "the density is counted in pairs of patches, of which near offsets have more. Here each offset counts once.",
-                {"of": "pairs"},
-            ),
-            "of the patches": (
-                "the density is counted of the N patches. It is a share of the offsets, of which there are nearly four times as "
-                "many.",
-                {"of": "patches"},
-            ),
-            "share left out": (
-                "the density is taken for the share that is left out. It is the share that stays.",
-                {"of": "dropped"},
-            ),
-            "turned round": ("True and False have changed places: True is what is kept.", {"result": "turned round"}),
-            "multiplied": (
-                "the prior comes back with zeros in it. Multiplied into scores, a 0 is no mask: exp(0) is 1. What is asked for "
-                "are booleans.",
-                {"result": "multiplied"},
-            ),
-            "0 and −∞": (
-                "these are numbers to be added to scores, 0 and −∞. What is asked for are booleans; a mask is made of them "
-                "later.",
-                {"result": "scores"},
-            ),
-            "one for all heads": (
-                "the axis of the heads is gone. Each head keeps its own offsets.",
-                {"result": "one for all heads"},
-            ),
-        },
-    ),
+    mistakes=slips(kept, SPARSE),
 )
 
 EXERCISES = (SPREAD_FAST, SPARSIFY)

@@ -7,14 +7,34 @@ two of them together.
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...geometry import Grid
 from .lesson_03_answers import lay
 
 
-def laid(table: Tensor, grid: Grid, *, heads: str = "own", joined: str = "both", **how: str) -> Tensor:
+def in_memory(table: Tensor, lies: str) -> Tensor:
+    """Give a table of the same values that lies otherwise in memory."""
+    if lies == "transposed":
+        return table.mT.contiguous().mT
+    if lies == "cut from a larger one":
+        return F.pad(table, (2, 1, 1, 1, 1, 0))[1:, 1:-1, 2:-1]
+    return table
+
+
+def read_by(table: Tensor, steps: str) -> Tensor:
+    """Read the memory of a table, (H, R, C), by its own steps or by those of a table in one piece, from its own start or not."""
+    first = 0 if "from 0" in steps else table.storage_offset()
+    strides = table.stride() if "own" in steps else (table[0].numel(), table.shape[2], 1)
+    return table.as_strided(table.shape, strides, first)
+
+
+def laid(
+    table: Tensor, grid: Grid, *, heads: str = "own", joined: str = "both", steps: str = "own", **how: str
+) -> Tensor:
     """Spread a table over the pairs of patches; `how` are options of lesson 03's `lay`."""
+    table = read_by(table, steps)
     if heads == "the first's":
         table = table[:1].expand_as(table)
     elif heads == "turned round":
@@ -40,7 +60,15 @@ def threshold(prior: Tensor, density: float, by: str) -> Tensor:
 def how_many(prior: Tensor, density: float, count: str, of: str) -> int:
     """Count the offsets that a head keeps."""
     offsets = prior[0].numel()
-    whole = {"up": math.ceil, "down": math.floor, "to the nearest": round}[count]
+    whole = {
+        "up": math.ceil,
+        "down": math.floor,
+        "down, but 1": lambda number: max(1, math.floor(number)),
+        "to the nearest": round,
+        "to the nearest, but 1": lambda number: max(1, round(number)),
+        "one more": lambda number: math.ceil(number) + 1,
+        "one fewer": lambda number: math.ceil(number) - 1,
+    }[count]
     return {
         "offsets": lambda: whole(density * offsets),
         "others": lambda: whole(density * (offsets - 1)) + 1,
@@ -84,13 +112,15 @@ def kept(
     if by != "rank" and by != "ties all kept":
         chosen = (score >= threshold(score, density, by)).flatten(1)
     else:
-        flat = flat.flatten()[None] if who == "network" else flat
+        flat = flat.flatten()[None] if "network" in who else flat
         places = flat.shape[1]
         if ties == "last":
             ranked = places - 1 - flat.flip(1).argsort(dim=1, descending=True, stable=True)
         else:
             ranked = flat.argsort(dim=1, descending=True, stable=True)
         number = how_many(prior, density, count, of if of != "pairs" else "offsets") * (heads if who == "network" else 1)
+        if who == "network, rounded once":
+            number = math.ceil(density * flat.numel())
         chosen = torch.zeros_like(flat, dtype=torch.bool).scatter(1, ranked[:, :number], True)
         if of == "pairs":
             pairs = pairs_of(prior).flatten()
@@ -100,7 +130,7 @@ def kept(
             last = flat.gather(1, ranked[:, number - 1 : number])
             chosen = flat >= last
         chosen = chosen.reshape(heads, offsets)
-    if middle in ("added", "among"):
+    if middle == "added" or middle == "among" and by != "rank":
         chosen[:, offsets // 2] = True
     chosen = chosen.view(prior.shape)
     return {
