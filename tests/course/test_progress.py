@@ -13,7 +13,7 @@ import spvit_mini.course.build as build_module
 from spvit_mini.course import progress as module
 from spvit_mini.course.lesson import PROFILES, Lesson
 from spvit_mini.course.lessons import lesson_files, text_of
-from spvit_mini.course.progress import MANIFEST, RECORD, Row, in_lesson, progress, read_record, record, rows
+from spvit_mini.course.progress import MANIFEST, RECORD, Row, in_lesson, points, progress, read_record, record, rows
 from spvit_mini.errors import UserError
 
 
@@ -187,7 +187,7 @@ def test_a_lesson_ends_with_what_has_passed(tmp_path, monkeypatch):
 
 def test_in_a_students_folder_all_lessons_are_added_up(work):
     (work / RECORD).write_text(json.dumps({"00": {"patchify": "passed"}, "01": {"MHSA": "passed", "entropy": "not yet"}}))
-    total = sum(row.points for row in rows(lesson_files(), {}))
+    total = points(rows(lesson_files(), {}))  # a written answer has points too, but no check reads it
     assert in_lesson("00", {"unpatchify": "not yet"}, ()).splitlines() == [
         "Lesson 00: 2 of 4 points. Passed: patchify. Not yet: unpatchify.",
         f"All lessons: 5 of {total} points. A table and a picture: python -m spvit_mini.course progress",
