@@ -42,6 +42,7 @@ lr_at
     start at the first step        xxx.xx
     peak a step early              xxx.xx
     rise a step late               xxx.xx
+    both ends                      xxx.xx
     no warm-up                     xxx.xx
     warm-up from 0                 .xx.xx
     warm-up from final             xxx.xx
@@ -50,6 +51,9 @@ lr_at
     floor cut                      xxxx..
     over the total                 xxx.x.
     over the total, begun late     xxx.x.
+    over the rest, from 0          xxx.x.
+    from 0, and up again           xxx.x.
+    end before the warm-up         ....x.
     end a step early               xxxx..
     begun a step early             xxxxx.
     cool-down ignored              ..x...
@@ -77,8 +81,6 @@ EMA
     always copied                  xxxxx
     not put back                   xxxxx
     no copy at first               xxxxx
-    aliased                        xxxxx
-    aliased, in place              xxxxx
     buffers skipped                .xx..
     means skipped                  .xx..
     counts skipped                 .xx..
@@ -102,7 +104,6 @@ exact_accuracy
     images reduced twice           x.xxxx
     integer division               xx.xxx
     integer division first         xxxxxx
-    float32                        xx.xxx
     last batch dropped             xxxx!x
     short batches dropped          .x.x.x
     last batch alone               xxxx.x

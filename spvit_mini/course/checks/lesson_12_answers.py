@@ -16,6 +16,7 @@ RISES = {
     "from the first step": lambda step, warmup: step / warmup,
     "up to the step before": lambda step, warmup: (step + 1) / warmup,
     "late": lambda step, warmup: step / (warmup + 1),
+    "from end to end": lambda step, warmup: step / max(1, warmup - 1),
     "at once": lambda step, warmup: 1.0,
 }
 CURVES = {  # from 1 to 0
@@ -52,8 +53,11 @@ def scheduled(
     floor: str = "between",
     past: str = "stays",
     room: str = "a step at least",
+    asked: str = "the warm-up first",
 ) -> float:
     """Give the learning rate of a step, counted from 0."""
+    if asked == "the end first" and step >= total - cooldown:
+        return final
     low = {"start": start, "0": 0.0, "final": final}[begins]
     if step < warmup:
         return low + (peak - low) * RISES[rise](step, warmup)
@@ -62,6 +66,7 @@ def scheduled(
         "the rest": (step - warmup, end - warmup),
         "the total": (step, end),
         "the total, begun late": (step - warmup, end),
+        "the rest, from 0": (step, end - warmup),
         "a step less": (step - warmup, end - warmup - 1),
         "begun a step early": (step - warmup + 1, end - warmup),
     }[over]
@@ -103,7 +108,7 @@ def averaged(
         name: value.detach().to(torch.float32 if value.dtype == torch.bfloat16 else value.dtype, copy=True)
         for name, value in model.state_dict().items()
     }
-    updates, parameters, alias = 0, {name for name, _ in model.named_parameters()}, set()
+    updates, parameters = 0, {name for name, _ in model.named_parameters()}
 
     def update(model: nn.Module) -> None:
         nonlocal updates
@@ -112,13 +117,9 @@ def averaged(
             whole = not value.is_floating_point()
             if name not in parameters and (means if not whole else counts) == "left out":
                 continue
-            if kept == "lost" or name in alias:
+            if kept == "lost":
                 continue
-            if updates == 0 and first.startswith("the tensor itself"):
-                average[name] = value
-                if first == "the tensor itself, in place":
-                    alias.add(name)  # from now on both are one tensor, and nothing that is done here tells them apart
-            elif (updates == 0 and first == "copied") or (whole and counts == "copied"):
+            if (updates == 0 and first == "copied") or (whole and counts == "copied"):
                 average[name] = value.to(average[name], copy=True)
             elif whole and counts == "in place":
                 average[name].mul_(d)
@@ -184,8 +185,6 @@ def scored(
         return unit * right // images
     if division == "of integers, first":
         return unit * (right // images)
-    if division == "in float32":
-        return (unit * torch.tensor(right, dtype=torch.float32) / images).item()
     return unit * right / images
 
 

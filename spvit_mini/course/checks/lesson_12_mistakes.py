@@ -13,6 +13,10 @@ SCHEDULE_MISTAKES = {
         {"rise": "up to the step before"},
     ),
     "rise a step late": (f"the warm-up is a step late throughout. {OFF}", {"rise": "late"}),
+    "both ends": (
+        f"the warm-up has one rise too few: its first step gets `start` itself, its last one the peak. {OFF}",
+        {"rise": "from end to end"},
+    ),
     "no warm-up": ("the first steps get the peak at once: where is the rise?", {"rise": "at once"}),
     "warm-up from 0": ("the warm-up rises from 0. It rises from `start`, which may be above.", {"begins": "0"}),
     "warm-up from final": (
@@ -29,6 +33,19 @@ SCHEDULE_MISTAKES = {
     "over the total, begun late": (
         f"the cosine begins where it should, but takes as long as if there had been no warm-up. {REST}",
         {"over": "the total, begun late"},
+    ),
+    "over the rest, from 0": (
+        f"the cosine has the right length, but its angle is counted from step 0, not from where it begins. {REST}",
+        {"over": "the rest, from 0"},
+    ),
+    "from 0, and up again": (
+        f"the cosine's angle is counted from step 0, not from where it begins, so it passes its lowest point. {REST}",
+        {"over": "the rest, from 0", "past": "goes on", "asked": "the end first"},
+    ),
+    "end before the warm-up": (
+        "where the warm-up is as long as the run, step `warmup` gets `final`. The exercise's last point wants the peak there: "
+        "ask for the warm-up before you ask for the end.",
+        {"asked": "the end first"},
     ),
     "end a step early": (
         "`final` comes one step early. It is reached at step total − cooldown, which without a cool-down is one past the last.",
@@ -125,11 +142,6 @@ EMA_MISTAKES = {
         "the first update mixes with what the weights were before training. It copies: n is 0, and there is no average yet.",
         {"first": "averaged in"},
     ),
-    "aliased": (ALIAS, {"first": "the tensor itself"}),
-    "aliased, in place": (
-        f"{ALIAS} Later updates in place even write into the model.",
-        {"first": "the tensor itself, in place"},
-    ),
     "buffers skipped": (
         "only parameters move; the running mean and the count of batches stay as they began. state_dict() holds buffers too.",
         {"means": "left out", "counts": "left out"},
@@ -166,6 +178,10 @@ EMA_MISTAKES = {
     ),
 }
 
+ROUNDED = (
+    "all but right: float32 rounds, after seven digits. Count images in whole numbers, and divide them as Python's own, which "
+    "keep 16 digits."
+)
 EXACT = "Add up counts over everything, and divide once."
 ACCURACY_MISTAKES = {
     "mean over batches": (
@@ -211,10 +227,6 @@ ACCURACY_MISTAKES = {
     "integer division first": (
         "the share is cut to a whole number before it becomes a percentage: // throws the rest away.",
         {"division": "of integers, first"},
-    ),
-    "float32": (
-        "the quotient is rounded to float32. Counts are whole numbers: divide them as Python's own, which keep 16 digits.",
-        {"division": "in float32"},
     ),
     "last batch dropped": ("the last batch of each process is missing.", {"batches": "last dropped"}),
     "short batches dropped": (
