@@ -25,59 +25,68 @@ each_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exerci
 # "x": another result than the right one, "!": an error, ".": the right result, so nothing to be learned from the case.
 TOLD_APART = """
 rollout
-    order                     xxxx..x
-    no identity               xxxxxxx
-    no renormalisation        xxxxxxx
-    columns to 1              xxxxxxx
-    whole to 1                xxxxxxx
-    softmax                   xxxxxxx
-    heads summed              xxx.xxx
-    heads' largest            xxx.xxx
-    first head                xxx.xxx
-    transposed                xxxxxxx
-    class padded with 0       xx.x.xx
-    class halved              xx.x.xx
-    class looks everywhere    xx.x.xx
-    class placed last         xx.x..x
-    early layers left out     xx.x..x
-    last layer alone          xxxx..x
-    own share left out        xxxxxxx
-    column                    xxxxxxx
-    last row                  xxxxxxx
-    all rows                  xxxxxxx
-    patches' rows             xxxxxxx
-    whole product             xxxxxxx
+    order                           xxxx..x
+    no identity                     xxxxxxx
+    no renormalisation              xxxxxxx
+    columns to 1                    xxxxxxx
+    whole to 1                      xxxxxxx
+    softmax                         xxxxxxx
+    heads summed                    xxx.xxx
+    heads summed, halved            xxx.xxx
+    heads' largest                  xxx.xxx
+    heads' largest, halved          xxx.xxx
+    heads one by one                xxx...x
+    first head                      xxx.xxx
+    transposed                      xxxxxxx
+    class padded with 0             xx.x.xx
+    class padded with 0, row to 1   xx.x.xx
+    class padded with 0, rows to 1  xx.x.xx
+    class halved                    xx.x.xx
+    class looks everywhere          xx.x.xx
+    class placed last               xx.x..x
+    early layers left out           xx.x..x
+    last layer alone                xxxx..x
+    own share left out              xxxxxxx
+    column                          xxxxxxx
+    last row                        xxxxxxx
+    all rows                        xxxxxxx
+    patches' rows                   xxxxxxx
+    whole product                   xxxxxxx
+    matrix of one row               xxxxxxx
 deletion
-    ascending                 xxxxxx.
-    map ignored               xxxxxx.
-    ranks for numbers         xxxxxx.
-    insertion                 xxxxxxx
-    columns first             xxx..x.
-    R for C                   xx.xxx.
-    zeros                     xxxxxxx
-    one grey                  xxxxxxx
-    own mean                  xxxxxx.
-    mean by now               xxxxxx.
-    mean over channels        xxxxxxx
-    not cumulative            xxxxxx.
-    patch reused              xxxxxx.
-    label drifts              xxxxxxx
-    label of the blank        xxxxxxx
-    logits                    xxxxxxx
-    log-probabilities         xxxxxxx
-    no baseline               xxxxxxx
-    divided by the largest    xxxxxx.
-    divided by the last       xxxxxxx
-    subtracted                xxxxxxx
-    first left out            xxxxxxx
-    last left out             xxxxxxx
-    mean                      xxxxxxx
+    ascending                       xxxxxx.
+    map ignored                     xxxxxx.
+    ranks for numbers               xxxxxx.
+    insertion                       xxxxxxx
+    columns first                   xxx..x.
+    R for C                         xx.xxx.
+    square patches                  .....x.
+    square patches of the width     .....x.
+    zeros                           xxxxxxx
+    one grey                        xxxxxxx
+    own mean                        xxxxxx.
+    mean by now                     xxxxxx.
+    mean over channels              xxxxxxx
+    not cumulative                  xxxxxx.
+    patch reused                    xxxxxx.
+    label drifts                    xxxxxxx
+    label of the blank              xxxxxxx
+    logits                          xxxxxxx
+    sigmoid                         xxxxxxx
+    log-probabilities               xxxxxxx
+    no baseline                     xxxxxxx
+    divided by the largest          xxxxxx.
+    divided by the last             xxxxxxx
+    subtracted                      xxxxxxx
+    first left out                  xxxxxxx
+    last left out                   xxxxxxx
+    mean                            xxxxxxx
 """
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_table_of_what_each_case_tells(seed):
-    assert table(EXERCISES, seed, width=26) == TOLD_APART
+    assert table(EXERCISES, seed, width=32) == TOLD_APART
 
 
 @each_exercise
@@ -255,6 +264,15 @@ def spoils_the_image(model, image, map):
     return right
 
 
+def with_types_mixed(maps, enter):
+    product = torch.eye(maps[0].shape[-1])
+    for i, weights in enumerate(maps):
+        if i == enter and i > 0:
+            product = torch.block_diag(torch.ones(1, 1), product)
+        product = (weights.mean(0) + torch.eye(weights.shape[-1])) / 2 @ product
+    return product[0]
+
+
 def without_room(maps, enter):
     product = torch.eye(maps[0].shape[-1], dtype=torch.float64)
     for weights in maps:
@@ -274,6 +292,8 @@ def without_room(maps, enter):
         (ROLLOUT, in_place, "changes its input in place"),
         (ROLLOUT, popping, "the list of maps is changed"),
         (ROLLOUT, without_room, "make room for the class token"),
+        (ROLLOUT, with_types_mixed, "unless they are told a dtype"),
+        (DELETION, lambda model, image, map: deleted(model, image, map).float(), "torch.stack keeps it"),
         (ROLLOUT, lambda maps, enter: None, "Is the `return` missing?"),
         (DELETION, spoils_the_image, "changes its input in place"),
         (DELETION, lambda model, image, map: model(image), "The model takes a batch"),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ... import explain, faithfulness
-from .engine import Case, Exercise, Mistake, Property, Verdict
+from .engine import Case, Exercise, Mistake, Property, Verdict, describe_error
 from .lesson_03 import drawer
 from .lesson_11_answers import deleted, rolled
 
@@ -39,7 +39,12 @@ def roll(answer: Callable, enter: int, *maps: Tensor) -> Tensor:
     """Call an answer on a list of maps; the package's takes batches, and returns the whole product."""
     if answer is explain.rollout:
         return explain.rollout([weights[None] for weights in maps])[0, 0]
-    return answer(list(maps), enter)
+    try:
+        return answer(list(maps), enter)
+    except RuntimeError as error:
+        if "dtype" in str(error) or "scalar type" in str(error):
+            raise Verdict(TYPES, describe_error(error)) from None
+        raise
 
 
 def scenes(generator: torch.Generator) -> list[Case]:
@@ -94,11 +99,26 @@ def delete(answer: Callable, image: Tensor, map: Tensor, w1: Tensor, w2: Tensor)
     found = answer(net(w1, w2), image, map)
     if isinstance(found, (list, tuple)):
         raise Verdict(f"it returns a {type(found).__name__}, not a torch.Tensor. torch.stack joins numbers of torch to one.")
+    if isinstance(found, Tensor) and found.shape == (map.numel() + 1,) and found.dtype != image.dtype:
+        raise Verdict(
+            f"it returns {found.dtype} for an image of {image.dtype}. Numbers that .item() or .tolist() took out of torch have "
+            "lost their type: torch.stack keeps it, torch.tensor(…, dtype=image.dtype) gives it back."
+        )
     return found
 
 
 # Mistakes ---------------------------------------------------------------------------------------------------------------
 
+TYPES = (
+    "types don't fit. The maps are torch.float64 here; torch.eye, torch.zeros and torch.ones make torch.float32, unless they are "
+    "told a dtype."
+)
+LARGEST = "the largest head counts at each place. Some do so; here it is the mean of the heads."
+SUMMED = "the heads are summed, so that the identity counts for less the more heads there are. Take their mean."
+PADDED_0 = (
+    "where the class token joins, its row of the running product is all 0: it is lost before it has looked at anything. Bringing "
+    "rows back to 1 afterwards gives its share to the others. What is it up to then, seen from itself?"
+)
 CLASS_LAST = "the class token stands behind the patches. Prefix tokens come first, so room is made in front."
 ROLLOUT_MISTAKES = {
     "order": (
@@ -120,13 +140,14 @@ ROLLOUT_MISTAKES = {
         "a softmax brings the rows to 1, and changes all that stands in them. The numbers are shares already: divide.",
         {"rows": "softmax"},
     ),
-    "heads summed": (
-        "the heads are summed, so that the identity counts for less the more heads there are. Take their mean.",
-        {"heads": "their sum"},
-    ),
-    "heads' largest": (
-        "the largest head counts at each place. Some do so; here it is the mean of the heads.",
-        {"heads": "their largest"},
+    "heads summed": (SUMMED, {"heads": "their sum"}),
+    "heads summed, halved": (SUMMED, {"heads": "their sum", "rows": "halved"}),
+    "heads' largest": (LARGEST, {"heads": "their largest"}),
+    "heads' largest, halved": (LARGEST, {"heads": "their largest", "rows": "halved"}),
+    "heads one by one": (
+        "each head is followed through all layers by itself, and the mean comes last. A layer mixes its heads before the next "
+        "one looks: take their mean in each layer.",
+        {"heads": "each by itself"},
     ),
     "first head": ("one head is followed and the others are left out. Take their mean.", {"heads": "the first"}),
     "transposed": (
@@ -138,6 +159,8 @@ ROLLOUT_MISTAKES = {
         "anything. What is it up to then, seen from itself?",
         {"joins": "0"},
     ),
+    "class padded with 0, row to 1": (PADDED_0, {"joins": "0", "read": "row brought to 1"}),
+    "class padded with 0, rows to 1": (PADDED_0, {"joins": "0, rows to 1"}),
     "class halved": (
         "the class token loses half of itself in every layer before it joins: there its map is padded with 0, and the row then "
         "sums to ½. Up to then it is nothing but itself.",
@@ -173,6 +196,10 @@ ROLLOUT_MISTAKES = {
         {"read": "mean of the patches' rows"},
     ),
     "whole product": ("this is the whole product, (1+N, 1+N). Give the class token's row of it.", {"read": "whole product"}),
+    "matrix of one row": (
+        "the row comes as a matrix of one row, (1, 1+N). Give it as a vector, (1+N,).",
+        {"read": "a matrix of one row"},
+    ),
 }
 DELETION_MISTAKES = {
     "ascending": ("the lowest patches go first. The highest are to go first.", {"order": "lowest first"}),
@@ -192,6 +219,14 @@ DELETION_MISTAKES = {
     "R for C": (
         "a patch's row and column are found with R where C belongs: right for square grids only.",
         {"places": "row by row, R for C"},
+    ),
+    "square patches": (
+        "each patch is taken for a square as wide as it is high. It has height/R rows and width/C columns of pixels.",
+        {"size": "squares as high"},
+    ),
+    "square patches of the width": (
+        "each patch is taken for a square as high as it is wide. It has height/R rows and width/C columns of pixels.",
+        {"size": "squares as wide"},
     ),
     "zeros": ("patches are filled with 0. Fill them with the image's mean colour.", {"fill": "0"}),
     "one grey": (
@@ -230,6 +265,10 @@ DELETION_MISTAKES = {
     "logits": (
         "these are logits. They have no zero of their own, so a quotient of two says nothing: take the softmax first.",
         {"value": "logit"},
+    ),
+    "sigmoid": (
+        "a sigmoid asks of each class by itself. An image has one class of several: their probabilities sum to 1.",
+        {"value": "sigmoid"},
     ),
     "log-probabilities": ("these are logarithms of probabilities. Take the probabilities.", {"value": "log of it"}),
     "no baseline": (

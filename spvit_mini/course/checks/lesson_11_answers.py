@@ -19,6 +19,7 @@ HEADS = {
 ROWS = {  # what is done to a layer's matrix once the identity is in it
     "to 1": lambda layer: layer / layer.sum(-1, keepdim=True),
     "as they are": lambda layer: layer,
+    "halved": lambda layer: layer / 2,  # right for the mean of the heads
     "columns to 1": lambda layer: layer / layer.sum(-2, keepdim=True),
     "whole to 1": lambda layer: layer / layer.sum(),
     "softmax": lambda layer: layer.softmax(-1),
@@ -31,6 +32,8 @@ READ = {
     "mean of all rows": lambda product: product.mean(0),
     "mean of the patches' rows": lambda product: product[1:].mean(0),
     "whole product": lambda product: product,
+    "a matrix of one row": lambda product: product[:1],
+    "row brought to 1": lambda product: product[0] / product[0].sum(),
 }
 
 
@@ -52,13 +55,17 @@ def rolled(
         maps, enter = maps[enter:], 0
     elif layers == "the last":
         maps, enter = maps[-1:], 0
+    if heads == "each by itself":
+        options = {"identity": identity, "rows": rows, "turned": turned, "order": order, "joins": joins, "read": read}
+        alone = [rolled([weights[[h]] for weights in maps], enter, **options) for h in range(len(maps[0]))]
+        return torch.stack(alone).mean(0)
     product = torch.eye(maps[0].shape[-1], dtype=maps[0].dtype)
     for i, weights in enumerate(maps):
         if i == enter and i > 0:
             ahead = (0, 1) if joins == "last" else (1, 0)
             product = F.pad(product, ahead * 2)
             place = -1 if joins == "last" else 0
-            product[place, place] = {"0": 0.0, "halved": 0.5**enter}.get(joins, 1.0)
+            product[place, place] = {"0": 0.0, "0, rows to 1": 0.0, "halved": 0.5**enter}.get(joins, 1.0)
             if joins == "looks everywhere":
                 product[0] = 1 / len(product)
         layer = HEADS[heads](weights)
@@ -68,6 +75,8 @@ def rolled(
             layer = layer + torch.eye(len(layer), dtype=layer.dtype)
         layer = ROWS[rows](layer)
         product = layer @ product if order == "last on the left" else product @ layer
+        if joins == "0, rows to 1":
+            product = product / product.sum(-1, keepdim=True)
     return READ[read](product)
 
 
@@ -83,6 +92,7 @@ VALUES = {
     "probability": lambda logits: logits.softmax(-1),
     "logit": lambda logits: logits,
     "log of it": lambda logits: logits.log_softmax(-1),
+    "sigmoid": lambda logits: logits.sigmoid(),
 }
 BASES = {
     "the whole image's": lambda curve: curve / curve[0],
@@ -107,6 +117,7 @@ def deleted(
     order: str = "highest first",
     begins: str = "whole",
     places: str = "row by row",
+    size: str = "as the grid says",
     fill: str = "mean colour",
     gone: str = "all so far",
     label: str = "the whole image's",
@@ -117,6 +128,8 @@ def deleted(
     """Take patches of an image (3, height, width) away in the order of a map (R, C): N+1 values."""
     rows, columns = map.shape
     high, wide = image.shape[1] // rows, image.shape[2] // columns
+    if size != "as the grid says":
+        high = wide = {"squares as high": high, "squares as wide": wide}[size]
     ranked = {
         "highest first": map.flatten().argsort(descending=True),
         "lowest first": map.flatten().argsort(),
