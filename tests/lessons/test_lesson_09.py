@@ -1,6 +1,7 @@
 """Lesson 09 says of its records, of published sizes and of MixToken what they hold."""
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import torch
 
 from spvit_mini.cost import multiply_adds
 from spvit_mini.course.lessons import lesson_files, read
+from spvit_mini.data.token_labels import View
 from spvit_mini.studies import get_study, paired, steps_to
 from spvit_mini.studies.records import read_runs
-from spvit_mini.training.token_loss import draw_box
+from spvit_mini.training.token_loss import draw_box, targets
 from spvit_mini.vit import ViT
 from spvit_mini.zoo import MODELS
 
@@ -37,13 +39,47 @@ def test_one_prior_is_the_large_step_and_four_are_the_soonest():
     assert {arm: len(values) for arm, values in ends.items()} == dict.fromkeys(study.arms, len(study.seeds))
     assert max(ends["0_of_4"]) < 14 and sorted(map(round, ends["1_of_4"]))[0] == 57
     assert sorted(ends["1_of_4"])[1] > 97
-    for arm in ("2_of_4", "3_of_4", "4_of_4"):
-        gain = paired(ends[arm], ends["1_of_4"])
-        assert gain.low < 0 < gain.high, arm
+    for fewer, more in itertools.combinations(list(study.arms)[1:], 2):
+        gain = paired(ends[more], ends[fewer])
+        assert gain.low < 0 < gain.high, (more, fewer)
+    step = paired(ends["1_of_4"], ends["0_of_4"])
+    assert step.low > 0 and f"{step.high:+.1f}" == "+101.2" and "One bound is +101.2 points" in words()
+    assert min(min(ends[arm]) for arm in study.arms if arm != "0_of_4") == 57
+    assert [sum(end < 90 for end in ends[f"{n}_of_4"]) for n in range(5)] == [5, 1, 2, 1, 0]
     late = {arm: sum(step > 240 for step in steps[arm]) for arm in steps}
     assert late == {"0_of_4": 5, "1_of_4": 1, "2_of_4": 2, "3_of_4": 1, "4_of_4": 0}
     assert max(steps["4_of_4"]) == 120
     assert all(four < one for four, one in zip(steps["4_of_4"], steps["1_of_4"], strict=True))
+
+
+def outputs(name: str) -> str:
+    """Give the stored text of a cell's outputs."""
+    (path,) = (path for path in lesson_files() if path.name.startswith("09"))
+    (cell,) = (cell for cell in read(path).cells if cell.id == name)
+    return "".join(output.get("text", "") for output in cell.outputs)
+
+
+def test_the_shares_of_the_embedding_are_those_that_are_printed():
+    shares = [line.split(": ")[2].split("%")[0] for line in outputs("residual-figure").splitlines()]
+    said = ", ".join(f"{share} % with s = {s}" for s, share in enumerate(shares, start=1))
+    assert len(shares) == 3 and said in words()
+
+
+def test_the_target_by_hand_is_what_roi_align_gives():
+    """Nothing but the ship in row 2, column 5, of 6 × 6; a crop of 4 × 4 patches from (0.5, 1.5) on, resized."""
+    stands = torch.zeros(1, 6, 6, 1, dtype=torch.long)
+    stands[0, 2, 5] = 2
+    box = torch.tensor([[2, 6, 18, 22]]) / 24
+    view = View(torch.full((1, 6, 6, 1), 6.0), stands, box, torch.tensor([False]))
+    target = targets(view, (6, 6), 4)[0].reshape(6, 6, 4)[2, 5]
+    torch.testing.assert_close(target, torch.tensor([6 * 5 / 9, 0, 6 * 4 / 9, 0]).softmax(0))
+    assert f"{target[2]:.2f}" == "0.32" and "The ship's two patches have 0.32" in words()
+
+
+def test_the_box_of_the_figure_is_one_that_is_drawn():
+    side = int(6 * 0.5**0.5) // 2 * 2
+    assert (max(0, 1 - side // 2), 4 - side // 2, 1 + side // 2, min(6, 4 + side // 2)) == (0, 2, 3, 6)
+    assert "box = (0, 2, 3, 6) # top, left, bottom, right: from λ = ½ and the centre (1, 4)" in words()
 
 
 @pytest.mark.parametrize(

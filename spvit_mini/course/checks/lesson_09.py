@@ -2,15 +2,15 @@
 
 from functools import partial
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ...geometry import Grid
 from ...training.token_loss import dense_loss, mix_classes
 from ...vit import swap_box
-from .engine import Case, Exercise, Mistake
+from .engine import Exercise, Mistake
 from .lesson_09_answers import Box, blended, summed, swapped, undone
+from .lesson_09_cases import batches, dense_outputs, targets_to_mix, token_grids
 
 
 def unmix(dense: Tensor, box: Box, grid: Grid) -> Tensor:
@@ -23,48 +23,7 @@ def in_double(cls: Tensor, dense: Tensor, y: Tensor, maps: Tensor, w: float) -> 
     return F.cross_entropy(cls, y) + w * F.cross_entropy(dense.flatten(0, 1), maps.flatten(0, 1))
 
 
-# Cases ------------------------------------------------------------------------------------------------------------------
-
-
-def boxes(generator: torch.Generator) -> list[tuple[int, Grid, Box]]:
-    """List batch sizes, grids and boxes: wide, tall, a corner, one image, one row, an empty box, all patches, one patch."""
-    more = int(torch.randint(0, 2, (), generator=generator))
-    return [
-        (4, (5, 6 + more), (1, 2, 3, 5)),
-        (3, (6 + more, 4), (2, 1, 5, 2)),
-        (2, (4, 4), (0, 0, 2, 3)),
-        (1, (3, 4 + more), (1, 1, 2, 3)),
-        (5, (1, 5), (0, 1, 1, 3)),
-        (2, (3, 3), (1, 2, 1, 3)),
-        (3, (2, 3), (0, 0, 2, 3)),
-        (2, (1, 1), (0, 0, 1, 1)),
-    ]
-
-
-def token_grids(generator: torch.Generator) -> list[Case]:
-    cases = []
-    for width, (images, grid, box) in zip([3, 2, 1, 2, 2, 3, 4, 2], boxes(generator), strict=True):
-        x = torch.randn(images, width, *grid, dtype=torch.float64, generator=generator)
-        cases.append(Case(f"x of shape {tuple(x.shape)} and the box {box}", (x, box)))
-    return cases
-
-
-def dense_outputs(generator: torch.Generator) -> list[Case]:
-    cases = []
-    for classes, (images, grid, box) in zip([3, 2, 4, 2, 2, 3, 4, 2], boxes(generator), strict=True):
-        dense = torch.randn(images, grid[0] * grid[1], classes, dtype=torch.float64, generator=generator)
-        cases.append(Case(f"dense of shape {tuple(dense.shape)}, the box {box} and the grid {grid}", (dense, box, grid)))
-    return cases
-
-
-def targets_to_mix(generator: torch.Generator) -> list[Case]:
-    cases = []
-    for classes, (images, grid, box) in zip([3, 2, 4, 2, 3, 3, 4, 2], boxes(generator), strict=True):
-        y = torch.randn(images, classes, dtype=torch.float64, generator=generator).softmax(-1)
-        lam = 0.35 + 0.3 * torch.rand((), generator=generator).item()
-        label = f"y of shape {tuple(y.shape)}, the box {box}, the grid {grid} and lam = {lam:.2f}"
-        cases.append(Case(label, (y, box, grid, lam)))
-    return cases
+# Calls ----------------------------------------------------------------------------------------------------------------
 
 
 def blend(answer, y: Tensor, box: Box, grid: Grid, lam: float) -> Tensor:
@@ -75,20 +34,6 @@ def blend(answer, y: Tensor, box: Box, grid: Grid, lam: float) -> Tensor:
 def call_loss(answer, cls: Tensor, dense: Tensor, y: Tensor, maps: Tensor, w: float) -> Tensor:
     """Call an answer, or, for the package's loss, its twin in double precision. Targets are given: no gradient is asked for."""
     return (in_double if answer is dense_loss else answer)(cls, dense, y.detach(), maps.detach(), w)
-
-
-def batches(generator: torch.Generator) -> list[Case]:
-    """Draw logits, targets and weights: as many patches as classes, one image, one patch, targets that are one class."""
-    cases = []
-    for number, (images, patches, classes, w) in enumerate(
-        [(3, 4, 5, 0.5), (2, 6, 3, 2.0), (2, 3, 3, 1.5), (1, 4, 3, 0.5), (3, 1, 4, 0.25), (4, 5, 2, 0.75)]
-    ):
-        shapes = (images, classes), (images, patches, classes), (images, classes), (images, patches, classes)
-        cls, dense, y, maps = (2 * torch.randn(shape, dtype=torch.float64, generator=generator) for shape in shapes)
-        y = torch.eye(classes, dtype=torch.float64)[y.argmax(-1)] if number == 1 else y.softmax(-1)
-        label = f"{images} image{'s' * (images > 1)}, {patches} patch{'es' * (patches > 1)}, {classes} classes, w = {w}"
-        cases.append(Case(label, (cls, dense, y, maps.softmax(-1), w)))
-    return cases
 
 
 # Mistakes ---------------------------------------------------------------------------------------------------------------
@@ -141,6 +86,10 @@ BOX_MISTAKES = {
         "all axes are reversed. Only the batch is: the partner's tokens keep their places and their features.",
         {"partner": "everything"},
     ),
+    "places reversed": (
+        "rows and columns are reversed, too. Only the batch is: the partner's tokens keep their places.",
+        {"partner": "the batch and places"},
+    ),
     "outside swapped": (
         "inside and outside have changed places: an image keeps its own outside the box.",
         {"where": "outside"},
@@ -175,6 +124,10 @@ UNMIX_MISTAKES = BOX_MISTAKES | {
         "a reshape goes across tokens and classes: the axis of the tokens has to become the last one before it is split.",
         {"layout": "reshaped"},
     ),
+    "classes last": (
+        "the box is looked for among columns and classes. swap_box takes (B, D, R, C): the last two axes must be the grid's.",
+        {"layout": "classes last"},
+    ),
     "a grid": (
         "it comes back as a grid, (B, K, R, C). Asked for are tokens again, (B, R·C, K).",
         {"returned": "a grid"},
@@ -184,10 +137,18 @@ UNMIX_MISTAKES = BOX_MISTAKES | {
         {"returned": "features first"},
     ),
 }
+DRAWN = "the share is the λ that was drawn. The box was rounded, and cut off at the border: how many patches has it really?"
+FROM_SIDES = (
+    "the share is reckoned from the λ that was drawn. The box was rounded, and cut off at the border: how many patches has it "
+    "really?"
+)
 LABEL_MISTAKES = {
-    "λ drawn": (
-        "the share is the λ that was drawn. The box was rounded, and cut off at the border: how many patches has it really?",
-        {"share": "λ drawn"},
+    "λ drawn": (DRAWN, {"share": "λ drawn"}),
+    "sides from λ": (FROM_SIDES, {"share": "sides from λ"}),
+    "even sides from λ": (FROM_SIDES, {"share": "even sides from λ"}),
+    "numbers of patches": (
+        "the labels are multiplied by numbers of patches. The two shares must sum to 1.",
+        {"goes": "in numbers of patches"},
     ),
     "λ drawn, inverted": (
         "the share is the λ that was drawn, and it goes to the wrong image. Count the patches; and who keeps which?",
@@ -233,6 +194,7 @@ LABEL_MISTAKES = {
 }
 TWICE = "a softmax is taken of a softmax. Cross-entropy wants logits, or the logarithm of one softmax."
 WRONG_AXIS = "does the softmax run over the *classes*? F.cross_entropy takes axis 1 for the classes, which here are the last one."
+MOVED = "For F.cross_entropy a target of probabilities has the logits' shape: both need the move."
 LOSS_MISTAKES = {
     "w missing": ("w has no say.", {"weights": "1 and 1"}),
     "w on the class head": ("w multiplies the class token's part. It belongs to the patches'.", {"weights": "w and 1"}),
@@ -290,6 +252,10 @@ LOSS_MISTAKES = {
     "softmax twice, patches": (TWICE + " (This is in the patches' part.)", {"dense_log": "softmax twice"}),
     "softmax twice, class token": (TWICE + " (This is in the class token's part.)", {"class_log": "softmax twice"}),
     "softmax twice": (TWICE, {"class_log": "softmax twice", "dense_log": "softmax twice"}),
+    "log of a softmax": (
+        "with logits far apart a softmax comes to 0, and its logarithm is infinite. Which function takes both in one?",
+        {"class_log": "one by one", "dense_log": "one by one"},
+    ),
     "softmax of the maps": (
         "a softmax is taken of the maps. They are distributions already.",
         {"dense_target": "softmax again"},
@@ -310,6 +276,18 @@ LOSS_MISTAKES = {
     "hard labels": (
         "the class token learns its likeliest class alone. y is soft too: after MixToken it is a mixture.",
         {"class_target": "its largest class"},
+    ),
+    "hard targets": (
+        "each target counts as its likeliest class alone. A target may be a mixture; argmax drops the rest of it.",
+        {"class_target": "its largest class", "dense_target": "its largest class"},
+    ),
+    "maps across": (
+        "the maps stand across: patches where the logits have classes. " + MOVED,
+        {"dense_target": "across"},
+    ),
+    "logits across": (
+        "the patches' logits stand across: patches where the maps have classes. " + MOVED,
+        {"dense_target": "across", "dense_axis": "patches"},
     ),
     "the image's label for each patch": (
         "each patch learns y, the image's own target. It has one of its own, in maps.",
@@ -342,7 +320,7 @@ def bank(answer, mistakes: dict[str, tuple[str, dict]]) -> tuple[Mistake, ...]:
 
 
 AXES = "shapes don't fit. Which axis is the batch's, which are the rows and the columns?"
-LOSS_AXES = "shapes don't fit. Which axis does each of your functions take for the classes, and where are they here?"
+LOSS_AXES = f"shapes don't fit. Which axis does each of your functions take for the classes, and where are they here? {MOVED}"
 EXERCISES = (
     Exercise("mixtoken", swap_box, token_grids, bank(swapped, MIXTOKEN_MISTAKES), stumble=AXES),
     Exercise("unmix", unmix, dense_outputs, bank(undone, UNMIX_MISTAKES), stumble=AXES),

@@ -24,6 +24,7 @@ PARTNERS = {
     "the columns": lambda x: x.flip(-1),
     "the rows": lambda x: x.flip(-2),
     "everything": lambda x: x.flip(0, 1, 2, 3),
+    "the batch and places": lambda x: x.flip(0, 2, 3),
 }
 READINGS = {  # of the four numbers: first row, first column, end of rows, end of columns
     "top, left, bottom, right": lambda a, b, c, d: (a, b, c, d),
@@ -68,6 +69,7 @@ LAYOUTS = {  # how N tokens become a grid
     "column by column": lambda x, grid: x.mT.unflatten(-1, grid[::-1]).mT,
     "sides swapped": lambda x, grid: x.mT.unflatten(-1, grid[::-1]),
     "reshaped": lambda x, grid: x.reshape(len(x), x.shape[2], *grid),
+    "classes last": lambda x, grid: x.unflatten(1, grid),
 }
 
 
@@ -78,6 +80,8 @@ def undone(dense: Tensor, box: Box, grid: Grid, *, layout: str = "row by row", r
         return on_grid
     if returned == "features first":
         return on_grid.flatten(2)
+    if layout == "classes last":
+        return on_grid.flatten(1, 2)
     if layout == "reshaped":
         return on_grid.reshape(dense.shape)
     return (on_grid.mT if layout == "column by column" else on_grid).flatten(2).mT
@@ -100,9 +104,12 @@ def blended(
     top, left, bottom, right = READINGS[reading](*box)
     high, wide = bottom - top, right - left
     size = {"R·C": rows * columns, "R²": rows**2, "C²": columns**2, "1": 1}[whole]
+    meant = [int(side * (1 - lam) ** 0.5) for side in grid]  # what the box's sides would be, rounded down
     taken = {
         "area": high * wide / size,
         "λ drawn": 1 - lam,
+        "sides from λ": meant[0] * meant[1] / size,
+        "even sides from λ": (meant[0] // 2 * 2) * (meant[1] // 2 * 2) / size,
         "height": high / rows,
         "width": wide / columns,
         "root of the area": (high * wide / size) ** 0.5 if high * wide > 0 else 0.0,
@@ -116,6 +123,7 @@ def blended(
         "to the image": (taken, 1 - taken),
         "added": (1.0, taken),
         "not divided": (1 - taken, 1.0),
+        "in numbers of patches": (size * (1 - taken), size * taken),
     }[goes]
     return own * y + others * other
 
@@ -123,6 +131,7 @@ def blended(
 LOGS = {
     "once": lambda x, axis: x.log_softmax(axis),
     "softmax twice": lambda x, axis: x.softmax(axis).log_softmax(axis),
+    "one by one": lambda x, axis: x.softmax(axis).log(),
     "no log": lambda x, axis: x.softmax(axis),
     "no softmax": lambda x, axis: x,
 }
@@ -170,6 +179,10 @@ def summed(
         maps = maps.mean(1, keepdim=True).expand_as(dense)
     elif dense_target == "pooled":
         maps, dense, patches = maps.mean(1, keepdim=True), dense.mean(1, keepdim=True), 1
+    elif dense_target == "across":
+        if patches != classes:
+            raise ValueError("patches stand where classes should")
+        maps = maps.mT
     elif dense_target == "softmax again":
         maps = maps.softmax(-1)
 
