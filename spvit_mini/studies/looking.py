@@ -40,7 +40,7 @@ LOOKING = Study(
     arms={
         "spsa": Arm("spvit_mini_compass6", colour="spsa"),
         "spsa-late": Arm("spvit_mini_compass6", LATE),
-        "spsa-positions": Arm("spvit_mini_compass6", {"model.positions": False}),
+        "spsa-no-positions": Arm("spvit_mini_compass6", {"model.positions": False}),
         "psa": Arm("psa_mini_compass6", colour="psa"),
     },
     seeds=(0, 1, 2, 3, 4),
