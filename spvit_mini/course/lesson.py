@@ -32,6 +32,7 @@ from .checks.exchange import exchange
 # Where `lesson.NAME` looks for public names, in reading order.
 ROOMS = (
     "geometry", "spatial", "attention", "vit", "zoo", "explain", "faithfulness", "data", "data.synthetic", "training",
+    "studies.story",  # before "studies", in which the module has the name of its function
     "studies", "plots", "sparse",
 )  # fmt: skip
 ROOMS += ("course.explore",)

@@ -2,13 +2,14 @@
 
 import re
 
+import pytest
 import torch
 
 from spvit_mini.course.lessons import lesson_files, read
 from spvit_mini.geometry import spread
 from spvit_mini.sparse import blocks_left, sparsify, visible
 from spvit_mini.spatial import Quadratic
-from spvit_mini.studies.speed import GRIDS, MODELS, layers, read_speed
+from spvit_mini.studies.speed import GRIDS, MODELS, layers, read_speed, utilisation
 
 RECORDS = read_speed()
 LAYERS = {(row["name"], row["rows"]): row for row in RECORDS if row["kind"] == "layer"}
@@ -25,34 +26,60 @@ def test_the_record_has_every_layer_on_every_grid_and_every_model():
     assert [row["name"] for row in RECORDS if row["kind"] == "model"] == list(MODELS)
 
 
-def test_all_pairs_takes_five_times_as_long_at_196_patches_and_falls_behind_with_every_size():
+def test_all_pairs_takes_several_times_as_long_and_falls_behind_with_every_size():
     ratios = [LAYERS["SPSA, all pairs", side]["ratio"] for side in SIDES]
     assert ratios == sorted(ratios) and ratios[0] > 1.3
-    assert round(LAYERS["SPSA, all pairs", 14]["ratio"]) == 5 and "took five times as long" in text()
+    assert LAYERS["SPSA, all pairs", 14]["ratio"] > 3 and "several times as long" in text()
+    for side in SIDES:  # "the same prior cost a small part of that"
+        assert LAYERS["SPSA", side]["ratio"] - 1 < (LAYERS["SPSA, all pairs", side]["ratio"] - 1) / 3, side
 
 
-def test_the_quartiles_of_spsa_hold_1_at_each_size():
-    for side in SIDES:
-        row = LAYERS["SPSA", side]
-        assert row["ratio_low"] <= 1 <= row["ratio_high"], side
+def test_every_layer_counts_as_much_as_plain_attention_or_more():
+    counts = {key: row["multiply_adds"] for key, row in LAYERS.items()}
+    assert all(count >= counts["MHSA", side] for (_, side), count in counts.items())
+    plain, products = counts["MHSA", 14], 6 * 196**2
+    made = counts["SPSA, all pairs", 14] - plain - products  # once for the batch
+    assert f"{(made + 8 * products) / (8 * plain):.1%}" == "4.0%" and "counts 4.0 % more arithmetic" in text()
 
 
-def test_the_other_orders_that_are_told():
-    for side in (14, 20):
-        assert LAYERS["GPSA", side]["ratio"] > LAYERS["SPSA", side]["ratio"]
-        assert 1 < LAYERS["MHSA, written out", side]["ratio"] < 1.15
+def test_what_is_kept():
     kept = {key: row["kept_bytes"] for key, row in LAYERS.items()}
     assert kept["SPSA", 14] > 2 * kept["MHSA", 14] and kept["SPSA", 20] > 3 * kept["MHSA", 20]
     assert all(kept["added table", side] == kept["MHSA, written out", side] for side in SIDES)
+    assert kept["GPSA", 14] > kept["MHSA, written out", 14] and kept["GPSA", 20] < kept["MHSA, written out", 20]
+    for side in (14, 20):  # "its time grew by much less"
+        assert LAYERS["SPSA", side]["ratio"] - 1 < (kept["SPSA", side] / kept["MHSA", side] - 1) / 2
+
+
+@pytest.mark.parametrize("side", [7, 14])
+def test_gpsa_keeps_three_tensors_of_tokens_and_its_positional_weights(side):
+    batch, dim, heads, n = 8, 384, 6, side**2
+    more = LAYERS["GPSA", side]["kept_bytes"] - LAYERS["MHSA", side]["kept_bytes"]
+    assert more - 4 * (3 * batch * n * dim + heads * n * n) == 4 * (3 * (2 * side - 1) ** 2 + heads)  # features, gates
 
 
 def test_models_differ_as_is_told():
     found = {row["name"]: row for row in RECORDS if row["kind"] == "model"}
     counts = [row["multiply_adds"] for row in found.values()]
     assert 1.004 < max(counts) / min(counts) < 1.006
-    said = re.search(r"their steps by (\d+) to (\d+) %", text())
-    slower = sorted(100 * (row["ratio"] - 1) for name, row in found.items() if name != "vit_mini")
-    assert [int(number) for number in said.groups()] == [round(slower[0]), round(slower[-1])]
+    assert max(row["ratio"] for row in found.values()) > max(counts) / min(counts)
+
+
+def test_the_speeds_of_the_models_are_one_statistic():
+    found, rows = utilisation(RECORDS), {row["name"]: row for row in RECORDS if row["kind"] == "model"}
+    first = rows["vit_mini"]
+    for name, (_, percent) in found.items():
+        counted = rows[name]["multiply_adds"] / first["multiply_adds"]
+        assert percent == pytest.approx(found["vit_mini"][1] * counted / rows[name]["ratio"])
+
+
+def test_the_table_is_7_percent_of_what_is_moved():
+    (path,) = (path for path in lesson_files() if path.name.startswith("13"))
+    (cell,) = (cell for cell in read(path).cells if cell.id == "idea-count")
+    names = {"batch": 8, "patches": 196, "dim": 384, "heads": 6, "hidden": 64, "distinct": 27 * 27}
+    exec(cell.source, names)
+    moved = {name: numbers for name, (_, numbers) in names["steps"].items()}
+    assert f"{moved['f by the table'] / sum(moved.values()):.0%}" == "7%" and "and 7 % of what is moved" in text()
 
 
 def test_the_shares_of_a_sparse_prior_are_those_told():
