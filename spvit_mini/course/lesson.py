@@ -33,7 +33,7 @@ from .checks.exchange import exchange
 ROOMS = (
     "geometry", "spatial", "attention", "vit", "zoo", "explain", "faithfulness", "data", "data.synthetic", "training",
     "studies.story",  # before "studies", in which the module has the name of its function
-    "studies", "plots", "sparse",
+    "training.token_loss", "studies", "plots", "sparse",
 )  # fmt: skip
 ROOMS += ("course.explore",)
 
