@@ -31,7 +31,7 @@ NAMES = {
     "psa": "PSA, added",
     "convit": "GPSA, gated",
     "spsa": "SP-SA, multiplied",
-    "anchored": "multiplied and added",
+    "anchored": "both",
 }
 ARMS = main_arms("compass6")
 STUDY = Study(
@@ -102,7 +102,7 @@ def story() -> Figure:
         axis.set_title(f"{name}\n{own[0]['val_top1']:.0f} % right, ship {own[0]['found']:.2f}", fontsize=8)
     figure.colorbar(shown, ax=axes, label="weight", shrink=0.8)
     able = [NAMES[arm] for arm in NAMES if next(e for e in records if e["arm"] == arm)["found"] > 0.5]
-    finding = f"most of the weight goes to ships by {'; '.join(able)}" if able else "no head gives ships most of its weight"
+    finding = f"heads that give ships most: {'; '.join(able)}" if able else "no head gives ships most of its weight"
     figure.suptitle(f"Asked from the lighthouse, {finding}", x=0.01, ha="left", fontsize=9.5)
     return figure
 
