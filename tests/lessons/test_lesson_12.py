@@ -4,7 +4,9 @@ import ast
 import re
 
 import pytest
+from torch import nn
 
+from spvit_mini import create_model
 from spvit_mini.course.lessons import ROOT, lesson_files, read
 from spvit_mini.training import get_recipe, train
 from spvit_mini.training.optim import lr_at
@@ -49,6 +51,24 @@ def test_the_logs_say_what_the_lesson_reads_in_them():
     assert {row["waiting"] for row in runs["B"]} == {75} and max(r["waiting"] for run in "ACDE" for r in runs[run]) < 10
     assert runs["D"][-1]["lr"] == max(row["lr"] for row in runs["D"])
     assert all(max(row["lr"] for row in runs[run]) > runs[run][-1]["lr"] for run in "ABCE")
+    slow = runs["D"][2]
+    assert [slow[name] for name in ("step", "images_s", "waiting")] == [200, 121, 3]
+    assert "121 at step 200, with 3 % waiting" in TEXT
+    assert [row["lr"] for row in runs["B"]] == [row["lr"] for row in runs["C"]]  # what the picture's alt text says
+    assert {run: runs[run][-1]["train_loss"] <= 0.02 for run in runs} == dict(A=False, B=True, C=True, D=False, E=False)
+    assert 240 * 20 == 4800 == 48_000 // 10 and 240 // 10 == 24 and 48_000 // 240 == 200
+
+
+def test_the_live_recipe_crosses_an_epoch_and_draws_nothing():
+    recipe = CELLS["in-code-kill-recipe"]
+    flat = get_recipe("spvit_mini_compass6").flat()
+    assert "steps, val_images, every = 8, 201" in recipe and '"data.train_images": 600' in recipe
+    assert 600 // flat["batch"] == 6 and "The run has eight steps, and an epoch has six" in TEXT
+    assert not flat["model.drop_path"] and not flat["augment.mixup"] and not flat["augment.cutmix"]
+    model = create_model("spvit_mini", num_classes=8, image_size=24)
+    assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    stem = create_model("spvit_s").modules()
+    assert sum(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in stem) == 3
 
 
 @pytest.mark.slow
