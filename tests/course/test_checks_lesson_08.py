@@ -26,7 +26,8 @@ each_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exerci
 # The cases, in order.
 # prior: wide, tall, any offsets, one head, one unit, one offset, one patch with f below 0.
 # SPSA: wide, tall with a prefix, two prefix tokens, one head, one row, one patch with a prefix, b2 alone.
-# moves_at_step0: the start; with b1 = 0; with w1 = b1 = w2 = 0; with w1 = b1 = 0; trained; with b2 = 0; two with old gradients.
+# moves_at_step0: trained; with b2 = 0; with old gradients; w1 = b1 = 0; w1 = b1 = w2 = 0; three at the start: with b1 = 0, with
+# old gradients, as it is.
 # "x": another result than the right one, "!": an error, ".": the right result, so nothing to be learned from the case.
 TOLD_APART = """
 prior
@@ -61,6 +62,9 @@ prior
     columns only                   xxxx.x.
     length                         xxxxxx.
     ReLU at the end                xxxxxxx
+    ReLU at the end alone          xxxxxxx
+    ReLU around the sum            xxxxxxx
+    ReLU around the sum too        xxxxxxx
     sigmoid at the end             xxxxxxx
     exp at the end                 xxxxxxx
     heads last                     xxxxx.x
@@ -94,20 +98,22 @@ SPSA
     prefix not seen                .xxx.x.
     prefix last                    .xxx.x.
     one prefix token               !.!.!.!
+    none or one prefix token       ..!....
+    no prefix                      .!!!.x.
     prefix cut off                 .xxx.x.
 moves_at_step0
-    all                            xxxx...x
+    all                            ...xxxxx
     none                           xxxxxxxx
-    w1                             xxxx...x
-    b1                             xxxx...x
-    w1 and b1                      xxxx...x
-    w2 left out                    xx..xxxx
+    w1                             ...xxxxx
+    b1                             ...xxxxx
+    w1 and b1                      ...xxxxx
+    w2 left out                    xxx..xxx
     b2 left out                    xxxxxxxx
-    values for gradients           xx.x.x.x
+    values for gradients           .x.x.xxx
     the others                     xxxxxxxx
-    every entry                    ....xxx.
-    old gradients                  .......x
-    always w2 and b2               ..xxxxx.
+    every entry                    xxx.....
+    old gradients                  ......x.
+    always w2 and b2               xxxxx...
     always w1 and b1               xxxxxxxx
 """
 
@@ -289,7 +295,7 @@ class ByChange(ByHand):
 def moves_by_autograd(layer, x, grid):
     named = list(layer.spatial.named_parameters())
     gradients = torch.autograd.grad((layer(x, grid) ** 3).mean(), [p for _, p in named])
-    return [name for (name, _), gradient in zip(named, gradients, strict=True) if gradient.abs().max() > 0]
+    return frozenset(name for (name, _), gradient in zip(named, gradients, strict=True) if gradient.abs().max() > 0)
 
 
 def moves_by_stepping(layer, x, grid):
@@ -345,6 +351,15 @@ class Renamed(MHSA):
         self.prior = PriorMLP(heads, hidden)
 
 
+class Sliced(ByHand):
+    """Cut with [:-P], which is nothing for P = 0."""
+
+    def weights(self, q, k, grid):
+        f, scores = self.spatial(grid), self.scores(q, k)
+        prefix = scores.shape[-1] - f.shape[-1]
+        return (f * scores[..., :-prefix, :-prefix]).softmax(-1)
+
+
 @pytest.mark.parametrize(
     ("exercise", "answer", "words"),
     [
@@ -358,6 +373,9 @@ class Renamed(MHSA):
         (SPATIAL, Renamed, "the weights do not fit"),
         (MOVES, lambda layer, x, grid: None, "Is the `return` missing?"),
         (MOVES, lambda layer, x, grid: "w2", "not a set of names"),
+        (MOVES, lambda layer, x, grid: ["w2", "b2"], "it returns a list, not a set of names"),
+        (MOVES, lambda layer, x, grid: {"w1", "w2", "b1"} if x.shape[1] == 4 else {"w2"}, "[0] to [3] stand for w1, b1, w2, b2"),
+        (SPATIAL, Sliced, "P is not always 0 or 1"),
         (MOVES, lambda layer, x, grid: {"spatial.w2"}, "'spatial.w2' is none of the names"),
         (MOVES, lambda layer, x, grid: {"qkv.weight", "w2"}, "is none of the names"),
     ],

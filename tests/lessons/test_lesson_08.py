@@ -1,10 +1,12 @@
 """Lesson 08 says of its records what they hold."""
 
+import json
 import math
 
 import pytest
 
 from spvit_mini.studies import paired, read_records, steps_to
+from spvit_mini.studies.records import RESULTS
 
 SETS = {"compass6": 12.5, "textures6": 25.0}  # with the accuracy of chance
 ARMS = ["vit", "temperature", "linear", "table_multiplied", "quadratic_multiplied", "spsa", "mlp_added", "rpb"]
@@ -79,3 +81,30 @@ def test_one_seed_had_spoken_for_the_table(curves):
     rows = [row for row in read_records("variants_textures6-tuning") if row["arm"].startswith("psa@")]
     last = {row["arm"]: row["val_top1"] for row in rows}  # rows are in order of their steps
     assert last["psa@optim.lr=0.016"] - last["psa@optim.lr=0.008"] == 0.25
+
+
+@pytest.mark.parametrize("images", SETS)
+def test_each_arm_ran_with_the_rate_that_the_lesson_prints(images):
+    """The lesson takes the best of the tuning, the smallest where several are; the recipes say what was run."""
+    ended = {row["arm"]: row["val_top1"] for row in read_records(f"variants_{images}-tuning")}
+    lines = (RESULTS / f"variants_{images}.jsonl").read_text(encoding="utf-8").splitlines()
+    ran = {run["arm"]: run["recipe"]["optim"]["lr"] for run in map(json.loads, lines)}
+    for arm in ARMS:
+        before = f"{arm}@optim.lr="
+        rates = {float(name.removeprefix(before)): end for name, end in ended.items() if name.startswith(before)}
+        assert len(rates) == 3 and max(rates, key=rates.get) == ran[arm]
+
+
+def test_without_a_layout_textures_are_guessed_alike(curves):
+    assert ends(curves, "textures6", "vit") == ends(curves, "textures6", "temperature")
+
+
+def test_a_wider_first_layer_is_sooner_but_all_released_starts_get_there():
+    found = {}
+    for row in read_records("init"):
+        found.setdefault(row["arm"], {}).setdefault(row["seed"], []).append((row["step"], row["val_top1"]))
+    sooner = {arm: [steps_to(of[seed], 90) for seed in range(5)] for arm, of in found.items()}
+    released, wide, widest = (sooner[arm] for arm in ("0.02_released", "0.5", "2.0"))
+    assert max(released + wide + widest) < math.inf
+    assert sorted((a > b) - (a < b) for a, b in zip(released, wide, strict=True)) == [0, 1, 1, 1, 1]
+    assert sorted((a > b) - (a < b) for a, b in zip(wide, widest, strict=True)) == [-1, 1, 1, 1, 1]

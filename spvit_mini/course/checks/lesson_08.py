@@ -1,5 +1,7 @@
 """Lesson 08: SP-SA. The prior's small network, its way into the scores, and what moves first from its start."""
 
+from collections.abc import Set
+
 import torch
 from torch import Tensor, nn
 
@@ -104,20 +106,21 @@ def ask_layer(made, heads: int, grid: Grid, *values: Tensor) -> Tensor:
 
 
 ONES = "ones"
-STARTS = {  # which of w1, b1, w2, b2 are not 0
-    "a layer at its start": (True, True, False, ONES),
-    "a layer at its start with b1 = 0": (True, False, False, ONES),
-    "a layer with w1 = b1 = w2 = 0": (False, False, False, ONES),
-    "a layer with w1 = b1 = 0": (False, False, True, True),
+STARTS = {  # which of w1, b1, w2, b2 are not 0; the start, on which the lesson lets readers bet, comes last
     "a trained layer": (True, True, True, True),
     "a trained layer with b2 = 0": (True, True, True, False),
     "a trained layer that holds old gradients": (True, True, True, True),
+    "a layer with w1 = b1 = 0": (False, False, True, True),
+    "a layer with w1 = b1 = w2 = 0": (False, False, False, ONES),
+    "a layer at its start with b1 = 0": (True, False, False, ONES),
     "a layer at its start that holds old gradients": (True, True, False, ONES),
+    "a layer at its start": (True, True, False, ONES),
 }
+PLACES = "[0] to [3] stand for w1, b1, w2, b2, with 1 for a name in the set"
 
 
 def starts(generator: torch.Generator) -> list[Case]:
-    """Draw tokens and layers whose priors start in several ways; the last ones hold gradients from earlier.
+    """Draw tokens and layers whose priors start in several ways; two of them hold gradients from earlier.
 
     b1 is positive, so that each unit is awake somewhere, but for one unit of the trained layers.
     """
@@ -133,7 +136,7 @@ def starts(generator: torch.Generator) -> list[Case]:
             for value, kind in zip(drawn, kinds, strict=True)
         ]
         x = torch.randn((2, grid[0] * grid[1], 8), dtype=torch.float64, generator=generator)
-        cases.append(Case(label, (grid, "old" in label, *values, x)))
+        cases.append(Case(f"{label} ({PLACES})", (grid, "old" in label, *values, x)))
     return cases
 
 
@@ -148,7 +151,7 @@ def ask_names(answer, grid: Grid, old: bool, *values: Tensor) -> Tensor:
     found = answer(layer, x, grid)
     if found is None:
         raise Verdict("it returns None, not a set of names. Is the `return` missing?")
-    if isinstance(found, (str, Tensor)) or not hasattr(found, "__iter__"):
+    if not isinstance(found, Set):
         raise Verdict(f"it returns {article(found)}, not a set of names.")
     strangers = [str(name) for name in found if name not in NAMES]
     if strangers:
@@ -214,6 +217,19 @@ PRIOR_MISTAKES = {
     "ReLU at the end": (
         "the result goes through a ReLU too. A prior may be negative: nothing comes after b2.",
         {"output": "ReLU"},
+    ),
+    "ReLU at the end alone": (
+        "one ReLU goes around everything, b2 included, and none around the hidden layer. It belongs to each hidden unit.",
+        {"fold": "none", "output": "ReLU"},
+    ),
+    "ReLU around the sum": (
+        "the ReLU stands around the sum over the units. Look which brackets it has in the formula: each unit is folded for "
+        "itself, before w2.",
+        {"fold": "none", "total": "folded"},
+    ),
+    "ReLU around the sum too": (
+        "the sum over the units goes through a ReLU of its own. What w2 makes of the units may be negative.",
+        {"total": "folded"},
     ),
     "sigmoid at the end": ("the result goes through a sigmoid. Nothing comes after b2: f may be any number.", {"output": "σ"}),
     "exp at the end": ("the result goes through exp. Nothing comes after b2: f may be any number.", {"output": "exp"}),
@@ -281,8 +297,16 @@ SPSA_MISTAKES = {
     "prefix not seen": ("patches can't see prefix tokens, or NaN comes out. They keep their scores.", {"frame": "−inf"}),
     "prefix last": ("the last rows and columns are taken for the prefix. Prefix tokens come first.", {"frame": "last"}),
     "one prefix token": (
-        "one prefix token is assumed. There may be none, or more: P is what the patches leave over.",
+        "one prefix token is assumed. There may be none, or more: P is what S has more than f.",
         {"frame": "one token"},
+    ),
+    "none or one prefix token": (
+        "no more than one prefix token is assumed. P is not always 0 or 1: it is what S has more than f.",
+        {"frame": "none or one"},
+    ),
+    "no prefix": (
+        "no prefix tokens are assumed. P is not always 0: it is what S has more than f.",
+        {"frame": "none"},
     ),
     "prefix cut off": (
         "the weights of prefix tokens are missing: all tokens come back, (B, H, P+N, P+N).",
@@ -360,8 +384,8 @@ SPATIAL = Exercise(
             starts_plain,
         ),
     ),
-    stumble="shapes don't fit together. The prior is (H, N, N), of patches; scores are (B, H, P+N, P+N), and P may be 0: [-0:] "
-    "is everything.",
+    stumble="shapes don't fit together. The prior is (H, N, N), of patches; scores are (B, H, P+N, P+N). P is not always 0 or "
+    "1: it is what S has more than f.",
 )
 MOVES = Exercise(
     name="moves_at_step0",

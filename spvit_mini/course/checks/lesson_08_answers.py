@@ -66,7 +66,8 @@ def folded(
     units = torch.einsum("...d,hkd->...hk", SEEN[seen](delta), w1)
     before = units + b1 if first_bias == "before" else units - b1 if first_bias == "subtracted" else units
     after = FOLDS[fold](before) + (b1 if first_bias == "after" else 0)
-    result = (after * w2).sum(-1) if total == "sum" else (after * w2).mean(-1)
+    result = (after * w2).mean(-1) if total == "mean" else (after * w2).sum(-1)
+    result = result.relu() if total == "folded" else result
     result = result + {"own": b2, "left out": 0.0, "1": 1.0, "the first": b2[:1], "1 too": b2 + 1}[last_bias]
     result = {"as it is": result, "ReLU": result.relu(), "σ": result.sigmoid(), "exp": result.exp()}[output]
     if heads == "added":
@@ -137,8 +138,9 @@ def framed(f: Tensor, prefix: int, how: str) -> Tensor:
     """Frame a map (H, N, N) for prefix tokens: with 1, or as a mistake does."""
     if how == "last":
         return F.pad(f, (0, prefix, 0, prefix), value=1.0)
-    if how == "one token":
-        return F.pad(f, (1, 0, 1, 0), value=1.0)
+    if how in ("one token", "none or one", "none"):  # with another prefix than that, shapes don't fit
+        assumed = {"one token": 1, "none or one": min(prefix, 1), "none": 0}[how]
+        return F.pad(f, (assumed, 0, assumed, 0), value=1.0)
     whole = F.pad(f, (prefix, 0, prefix, 0), value=1.0)
     if how in ("0", "0 but for itself", "rows of 0"):
         whole[..., :prefix, prefix:] = 0.0
