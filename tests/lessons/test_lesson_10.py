@@ -158,7 +158,7 @@ def test_the_promise_of_psa_is_as_the_prose_says():
     tuning, said = finals("variants_textures6-tuning"), text_of("saw")
     promised = {rate: tuning[f"psa@optim.lr={rate}"][0] for rate in ("0.004", "0.008", "0.016")}
     assert max(promised, key=promised.get) == "0.016"
-    assert numbers(f"psa got {N} %", said) == [round(promised["0.016"], 1)]
+    assert numbers(f"psa got {N} % .*? and {N} % with 8", said) == [promised["0.016"], promised["0.008"]]
     kept = sorted(finals("variants_textures6")["psa"])
     assert numbers(f"one stayed at {N} %", said) == [kept[0]] and kept[1] > 90
     before = finals("lesson_07")["psa"]
@@ -175,8 +175,10 @@ def test_table_multiplied_and_the_ends_of_the_grid_are_as_the_prose_says():
         best[data] = max(tried["table_multiplied"].values())
         if data == "compass6":
             able = [rates for rates in tried.values() if max(rates.values()) >= 90]
-            ends = sum(max(rates, key=rates.get) != 8e-3 for rates in able)
-            assert (len(able), ends) == (12, 9) and "twelve arms" in said and "nine did so best at an end" in said
+            tied = [list(rates.values()).count(max(rates.values())) > 1 for rates in able]
+            ends = sum(max(rates, key=rates.get) != 8e-3 for rates, tie in zip(able, tied, strict=True) if not tie)
+            assert (len(able), ends, sum(tied)) == (12, 5, 5) and "twelve arms" in said
+            assert "five were strictly best at an end" in said and "five had ties" in said
     found = numbers(f"`table_multiplied` promised {N} % on Compass-6 and {N} % on Textures-6", said)
     assert found == pytest.approx([best["compass6"], best["textures6"]], abs=0.051)
     kept = [sum(value >= 90 for value in finals(f"variants_{data}")["table_multiplied"]) for data in best]
