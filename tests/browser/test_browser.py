@@ -201,7 +201,7 @@ def test_an_exercise_from_a_wrong_answer_to_the_next_lesson(page, served):
 
     # A new kernel knows nothing, but the work is there, on the page and in the file.
     page.get_by_role("menuitem", name="Kernel", exact=True).click()
-    page.get_by_role("menuitem", name="Restart Kernel…", exact=True).click()
+    page.locator(".lm-Menu-item[data-command='kernelmenu:restart']").click()
     page.locator(".jp-Dialog .jp-mod-accept").click()
     wait_for_kernel(page, "idle")
     page.on("dialog", lambda dialog: dialog.accept())  # of the browser's own: whether to leave
