@@ -208,3 +208,27 @@ def test_the_parts_of_sp_vit_are_as_the_prose_says():
     assert numbers(f"every run ended at {N} %", said) == [min(parts["spsa+peg"] + parts["all"])]
     peg = parts["peg-positions"]
     assert numbers(rf"no absolute positions at all \({N} to {N} %\)", said) == [min(peg), max(peg)]
+
+
+def test_sharing_images_and_rings_are_as_the_prose_says():
+    said = text_of("saw")
+    for pattern, study, one, other, told in (
+        (rf"one for the network \({N} points, from {N} to {N}\)", "sharing", "head", "network", True),
+        (rf"above one for each block \({N}, from {N} to {N}\)", "sharing", "head", "block", False),
+        (rf"behind\* one for each block \({N}, from {N} to {N}\)", "sharing", "network", "block", False),
+        (rf"told above `spsa` \({N}, from {N} to {N}\)", "low_data", "psa_mini-25pct", "spvit_mini-25pct", True),
+        (rf"near chance, still \({N}, from {N} to {N}\)", "low_data", "psa_mini-10pct", "spvit_mini-10pct", True),
+        (rf"psa - spsa is {N} \(from {N} to {N}\)", "variants_rings6", "psa", "spsa", True),
+    ):
+        values = finals(study)
+        gain = paired(values[one], values[other])
+        assert numbers(pattern, said) == pytest.approx([gain.mean, gain.low, gain.high], abs=0.051), pattern
+        assert (gain.low > 0) is told
+    data = finals("low_data")
+    for share in ("25pct", "10pct"):
+        gain = paired(data[f"anchored_mini-{share}"], data[f"psa_mini-{share}"])
+        assert gain.low < 0 < gain.high
+    found = finals("variants_rings6")
+    assert min(found["psa"] + found["anchored"]) > 85
+    assert sum(value > 60 for value in found["convit"]) == 3
+    assert max(value for arm in ("none", "vit", "rpb", "mlp_added", "spsa") for value in found[arm]) < 40
