@@ -1,6 +1,7 @@
 """What a notebook's set-up line does and offers."""
 
 import base64
+import io
 import random
 import re
 
@@ -8,11 +9,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import spvit_mini
 from spvit_mini.course import begin
 from spvit_mini.course.checks.engine import CheckFailed
-from spvit_mini.course.lesson import PROFILES, Lesson
+from spvit_mini.course.lesson import PROFILES, Lesson, compact
 from spvit_mini.errors import UserError
 
 
@@ -176,3 +178,17 @@ def test_smoke_trains_two_steps(lesson, monkeypatch, tmp_path):
     assert result.step == 2
     assert [row["step"] for row in result.rows] == [2]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_is_stored_in_a_third_of_its_size_and_looks_the_same():
+    figure, axes = plt.subplots()
+    axes.imshow(np.random.default_rng(0).random((8, 8)))
+    axes.plot([0, 7], [7, 0])
+    plain = io.BytesIO()
+    figure.savefig(plain, format="png", dpi=144)
+    plt.close(figure)
+    small = compact(plain.getvalue())
+    before, after = (np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), float) for png in (plain.getvalue(), small))
+    assert len(small) < len(plain.getvalue()) / 2
+    assert abs(before - after).mean() < 1
+    assert compact(small) == small
