@@ -206,7 +206,7 @@ class Lesson:
 
 
 def compact(png: bytes) -> bytes:
-    """Write a PNG with a palette of 256 colours, a third of the size: a lesson's pictures stand in its file."""
+    """Write a PNG with a palette of 256 colours, about half the size: a lesson's pictures stand in its file."""
     smaller = io.BytesIO()
     Image.open(io.BytesIO(png)).convert("RGB").quantize(256).save(smaller, format="png", optimize=True)
     return min(png, smaller.getvalue(), key=len)
