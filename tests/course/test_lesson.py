@@ -191,4 +191,4 @@ def test_a_picture_is_stored_smaller_and_looks_the_same():
     before, after = (np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), float) for png in (plain.getvalue(), small))
     assert len(small) < 0.6 * len(plain.getvalue())
     assert abs(before - after).mean() < 1
-    assert compact(small) == small
+    assert len(compact(small)) <= len(small)
