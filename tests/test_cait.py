@@ -141,7 +141,7 @@ def test_by_name_with_overrides_and_weights_in_a_file(tmp_path):
         (lambda: build(heads=5), "5 heads do not divide"),
         (lambda: build(image_size=(16, 25)), "16×25 pixels cannot be cut"),
         (lambda: build()(images(), dense=True), "dense logits need"),
-        (lambda: create_model("cait_xxs24", pool="mean"), "no option 'pool'"),
+        (lambda: create_model("cait_xxs24", pool="mean"), "only a ViT has an option 'pool'"),
     ],
 )
 def test_mistakes_are_one_clear_line(call, message):
