@@ -37,6 +37,15 @@ def near(name: str, names: Iterable[str]) -> str:
     return f" Did you mean {listed}?"
 
 
+def take_no_arguments(about: str) -> None:
+    """Refuse arguments, for a program that takes none; for --help print what it is about, and end."""
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(about.strip())
+        sys.exit(0)
+    if sys.argv[1:]:
+        raise UserError(f"this program takes no arguments, so not {' '.join(sys.argv[1:])}; --help says what it does")
+
+
 def run_program(main: Callable[[], int | None]) -> None:
     """Run `main()` as a program: a `UserError` becomes a line on stderr and exit status 2, an interrupt 130 in silence.
 

@@ -1,5 +1,6 @@
 """Errors of the user: the line, the exit status, the near names, and the way out of a loader's worker process."""
 
+import importlib
 import pickle
 
 import pytest
@@ -80,3 +81,15 @@ def test_out_of_a_worker_process_comes_the_same_line(workers):
         said = str(error)
         error.__traceback__ = None  # lets the iterator go at once; collected as garbage it waits for its workers
     assert said == "image 0: cut off; replace it, or skip such files (a text with 'quotes' and: colons)"
+
+
+@pytest.mark.parametrize("name", ["heads", "sparse", "speed"])
+def test_programs_without_arguments_say_what_they_do_and_refuse_the_rest(name, monkeypatch, capsys):
+    main = importlib.import_module(f"spvit_mini.studies.{name}").main
+    monkeypatch.setattr("sys.argv", [name, "--help"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0 and f"python -m spvit_mini.studies.{name}" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", [name, "--seeds", "3"])
+    with pytest.raises(UserError, match="takes no arguments, so not --seeds 3"):
+        main()

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ..data.synthetic import Textures
-from ..errors import run_program
+from ..errors import run_program, take_no_arguments
 from ..explain import gates, nonlocality
 from ..training.checkpoint import replacing
 from ..training.loop import train
@@ -67,6 +67,7 @@ def write(study: Study, rows: list[dict], folder: Path = RESULTS) -> Path:
 
 def main() -> int:
     """Make all runs, one after the other; returns the exit status."""
+    take_no_arguments(__doc__)
     torch.set_num_threads(1)  # digits depend on it
     rows = []
     for arm, seed in WATCHED.runs():

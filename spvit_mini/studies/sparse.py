@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from ..attention import Multiplied
 from ..data import load_data
-from ..errors import run_program
+from ..errors import run_program, take_no_arguments
 from ..geometry import spread
 from ..sparse import attend_sparse, sparsify, visible
 from ..training.checkpoint import replacing
@@ -124,6 +124,7 @@ def write(study: Study, rows: list[dict], folder: Path = RESULTS) -> Path:
 
 def main() -> int:
     """Make all runs, one after the other; returns the exit status."""
+    take_no_arguments(__doc__)
     torch.set_num_threads(1)  # digits depend on it
     rows = []
     for arm, seed in MASKED.runs():

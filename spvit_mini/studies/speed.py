@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..attention import GPSA, MHSA, SPSA, RelativeBias
 from ..benchmark import AllPairs, interleaved, training_step
 from ..cost import attention_cost, multiply_adds
-from ..errors import UserError, run_program
+from ..errors import UserError, run_program, take_no_arguments
 from ..geometry import Grid
 from ..training.checkpoint import replacing
 from ..training.devices import training_flops
@@ -181,6 +181,7 @@ def write(rows: list[dict], folder: Path = RESULTS) -> Path:
 
 def main() -> int:
     """Time all layers on all grids, then the models; returns the exit status."""
+    take_no_arguments(__doc__)
     torch.set_num_threads(1)
     rows = []
     for grid in GRIDS:
