@@ -35,7 +35,8 @@ epochs: where our outcome differs, the size is the first suspect. Nothing here w
 
 **Sets.** Compass-6: which way is the ship from the lighthouse, eight directions on 6 × 6 patches (chance 12.5 %).
 Textures-6: which of four textures, of which a bag of patches tells nothing (25 %). Rings-6: how far is the ship, three
-distances (33.3 %). All are made, 2,000 images each. CIFAR-10: 300 real photographs of each class (10 %).
+distances (33.3 %). All are made, 2,000 images each. CIFAR-10: 250 photographs of each class (10 %). Flowers17: 40 photographs
+of each kind (5.9 %).
 
 **Effort.** In `variants_…` and `convergence…` each arm's learning rate is the best of the same few, chosen with a seed of
 its own on images held out of the training part; the test images were not looked at for that. In the other studies all
