@@ -207,7 +207,9 @@ def test_an_exercise_from_a_wrong_answer_to_the_next_lesson(page, served):
     page.on("dialog", lambda dialog: dialog.accept())  # of the browser's own: whether to leave
     page.reload()
     wait_for_kernel(page, "idle")
-    assert RIGHT.splitlines()[1].strip() in code_cell(page, "def one_head(q, k, v):").inner_text()
+    answer = code_cell(page, "def one_head(q, k, v):")
+    answer.scroll_into_view_if_needed()  # what is out of sight is not drawn, and has no text then
+    answer.filter(has_text=RIGHT.splitlines()[1].strip()).wait_for()
     for text in ("from spvit_mini.course import begin", "def one_head(q, k, v):"):
         code_cell(page, text).locator(".cm-content").click()
         page.keyboard.press("Control+Enter")
