@@ -3,6 +3,7 @@
     design.py      what a study is: arms, seeds, and equal tuning
     grids.py       the studies by name; those of lessons
     evidence.py    those that ask what a learned prior is worth
+    large.py       the same at a size that asks for an accelerator
     running.py     its runs, one after the other or side by side
     records.py     what is kept of them in data/results/
     statistics.py  paired differences, steps to a level

@@ -55,16 +55,8 @@ def more_arms(data: str) -> dict[str, Arm]:
 
 def variants(data: str, question: str, arms: dict[str, Arm], **others) -> Study:
     """Compare attentions on one set of images, each with the learning rate that suits it best."""
-    others = {"changes": MADE, "tuning": RATES} | others
-    return Study(
-        name=f"variants_{data}",
-        question=question,
-        arms=arms,
-        seeds=SEEDS,
-        baseline="psa",
-        tuning_seeds=(100,),
-        **others,
-    )
+    usual = {"name": f"variants_{data}", "seeds": SEEDS, "changes": MADE, "tuning": RATES, "tuning_seeds": (100,)}
+    return Study(question=question, arms=arms, baseline="psa", **usual | others)
 
 
 def convergence(data: str, named: str, length: str, *finds: str) -> Study:

@@ -1,4 +1,4 @@
-"""The studies by name. A new one is an entry here, or in evidence.py.
+"""The studies by name. A new one is an entry here, in evidence.py, or in large.py.
 
 Their records are made by `python -m spvit_mini.study NAME`.
 """
@@ -6,6 +6,7 @@ Their records are made by `python -m spvit_mini.study NAME`.
 from ..errors import UserError, near
 from .design import TUNING, Arm, Study
 from .evidence import EVIDENCE
+from .large import LARGE
 
 LESSONS = (
     Study(
@@ -86,7 +87,7 @@ LESSONS = (
         baseline="vit_mini",
     ),
 )
-STUDIES = (*LESSONS, *EVIDENCE)
+STUDIES = (*LESSONS, *EVIDENCE, *LARGE)
 
 
 def list_studies() -> dict[str, Study]:

@@ -70,7 +70,7 @@ def test_every_function_of_a_recipe_is_there_under_its_name():
             n for n, f in vars(module).items() if callable(f) and getattr(f, "__module__", "") == module.__name__
         }
         assert functions - parts <= ends and len(functions - parts) >= 4
-    sets = [*FIRST, "cifar10", "cifar100", "tiny_imagenet", "flowers17"]
+    sets = [*FIRST, "cifar10", "cifar100", "tiny_imagenet", "flowers17", "imagenette"]
     assert len(MINIS) == 8 and {f"{mini}_{data}" for mini in MINIS for data in sets} <= set(RECIPES)
     for model in ("deit_small", "convit_small", "lvvit_s", "spvit_s"):
         assert {f"{model}_{data}" for data in ("imagenet", "imagenet100", "imagenet100_first")} <= set(RECIPES)

@@ -24,7 +24,7 @@ FAMILIES: tuple[tuple[tuple[str, ...], tuple[Callable[[str], Recipe], ...]], ...
         MINIS,
         (
             made.compass, made.compass6, made.textures, made.textures6, made.rings, made.rings6,
-            small.cifar10, small.cifar100, small.tiny_imagenet, small.flowers17,
+            small.cifar10, small.cifar100, small.tiny_imagenet, small.flowers17, small.imagenette,
         ),
     ),
     (SMALL, (large.imagenet100, large.imagenet100_first)),
