@@ -2,6 +2,8 @@
 
 import importlib
 import pickle
+import subprocess
+import sys
 
 import pytest
 from torch.utils.data import DataLoader, Dataset
@@ -93,3 +95,11 @@ def test_programs_without_arguments_say_what_they_do_and_refuse_the_rest(name, m
     monkeypatch.setattr("sys.argv", [name, "--seeds", "3"])
     with pytest.raises(UserError, match="takes no arguments, so not --seeds 3"):
         main()
+
+
+@pytest.mark.parametrize("missing", ["torch", "safetensors"])
+def test_a_missing_package_is_named_with_its_cure(missing):
+    hidden = f"import sys; sys.modules[{missing!r}] = None; import spvit_mini"
+    ended = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True)
+    last = ended.stderr.splitlines()[-1]
+    assert ended.returncode == 1 and f"spvit_mini needs {missing}" in last and "pip install --editable .[lab]" in last
