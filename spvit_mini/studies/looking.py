@@ -2,25 +2,28 @@
 
     python -m spvit_mini.studies.looking          or, with two processes side by side, … looking 2
 
-makes three files of data/results/ anew, which `read_records` reads:
+makes four files of data/results/ anew, which `read_records` reads:
 
     looking.csv         a row for each run: accuracy, and for each kind of map (`KINDS`) the part of lighthouse and ship
                         that is among its two highest patches, the mean rank of each of them, the part of the two that
                         is decoys, and, for the kinds of `FOLLOWED`, the areas under deletion and insertion
     looking_heads.csv   a row for each run, layer and head: nonlocality; and of the layer, how its heads' foci lie
     resolution.csv      a row for each run, grid and reach: the accuracy of the same weights there
+    fine_tuned.csv      a row for each run and number of steps of training on a grid of twice the sides: the accuracy there
 """
 
 import csv
 import multiprocessing
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from ..data.synthetic import BLUE, Compass
-from ..errors import run_program
+from ..errors import UserError, run_program
 from ..explain import attention_rollout, class_relevance, complement, nonlocality
 from ..faithfulness import area, contrast, deletion, hits, insertion, random_maps, ranks
 from ..geometry import Grid, patch_grid
@@ -53,12 +56,14 @@ FOLLOWED = KINDS[:4]
 # Rows, columns, and how far away the ship may be: as in training, more patches, a rectangle, twice and three times the sides;
 # and a ship farther away than any in training.
 SIZES = ((6, 6, 3), (8, 8, 3), (6, 10, 3), (12, 12, 3), (18, 18, 3), (12, 12, 8))
+# Fine-tuning: where, on how many images, and after how many steps it is scored; all arms by the same rate.
+LARGER, TUNING_IMAGES, TUNING_STEPS, TUNING_BATCH, TUNING_RATE = (12, 12, 3), 1000, (0, 20, 40, 80), 50, 1e-3
 AS_TABLE = "-as-table"  # behind an arm's name: its prior baked into a table, which is resized on other grids
 
 
-def scenes(count: int, seed: int, rows: int = 6, cols: int = 6, reach: int = 3) -> Compass:
+def scenes(count: int, seed: int, rows: int = 6, cols: int = 6, reach: int = 3, *, part: str = "looking") -> Compass:
     """Draw images that no run has trained or been scored on."""
-    return Compass(count, seed=seed, part="looking", rows=rows, cols=cols, reach=reach)
+    return Compass(count, seed=seed, part=part, rows=rows, cols=cols, reach=reach)
 
 
 def decoys(images: Tensor, grid: Grid, count: int = 3) -> Tensor:
@@ -130,16 +135,40 @@ def heads(model: ViT, *, seed: int, count: int = FOLLOW) -> list[dict[str, float
 
 
 @torch.no_grad()
+def top1(model: ViT, made: Compass) -> float:
+    """Tell how many of the images are classified as labelled, in percent."""
+    right = sum(
+        (model(images).argmax(-1) == labels).sum().item()
+        for images, labels in zip(made.images.split(100), made.labels.split(100), strict=True)
+    )
+    return 100 * right / len(made)
+
+
 def elsewhere(model: ViT, *, seed: int, count: int = ELSEWHERE) -> list[dict[str, float]]:
     """Score a model as it stands on other grids, and with a ship farther away: rows of resolution.csv."""
+    return [
+        dict(zip(("rows", "cols", "reach"), size, strict=True)) | {"val_top1": top1(model, scenes(count, seed, *size))}
+        for size in SIZES
+    ]
+
+
+def fine_tune(model: ViT, *, seed: int, images: int = TUNING_IMAGES, count: int = ELSEWHERE) -> list[dict[str, float]]:
+    """Go on training a copy of a model on a larger grid, at a rate that falls to 0: rows of fine_tuned.csv."""
+    model, steps = deepcopy(model).train(), TUNING_STEPS[-1]
+    made, held = scenes(images, seed, *LARGER, part="fine-tuning"), scenes(count, seed, *LARGER)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=TUNING_RATE, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, steps)
+    generator = torch.Generator().manual_seed(seed)
     rows = []
-    for size in SIZES:
-        made = scenes(count, seed, *size)
-        right = sum(
-            (model(images).argmax(-1) == labels).sum().item()
-            for images, labels in zip(made.images.split(100), made.labels.split(100), strict=True)
-        )
-        rows.append(dict(zip(("rows", "cols", "reach"), size, strict=True)) | {"val_top1": 100 * right / count})
+    for step in range(steps + 1):
+        if step in TUNING_STEPS:
+            rows.append({"step": step, "val_top1": top1(model.eval(), held)})
+            model.train()
+        batch = torch.randint(images, (TUNING_BATCH,), generator=generator)
+        optimiser.zero_grad()
+        cross_entropy(model(made.images[batch]), made.labels[batch]).backward()
+        optimiser.step()
+        schedule.step()
     return rows
 
 
@@ -152,10 +181,13 @@ def look(study: Study, arm: str, seed: int) -> dict[str, list[dict]]:
         "looking": [last | score(model, untrained(recipe).eval(), seed=seed)],
         "looking_heads": heads(model, seed=seed),
         "resolution": elsewhere(model, seed=seed),
+        "fine_tuned": fine_tune(model, seed=seed),
     }
     rows = {name: [{"arm": arm, "seed": seed} | row for row in part] for name, part in found.items()}
     if arm == "spsa":
-        rows["resolution"] += [{"arm": arm + AS_TABLE, "seed": seed} | row for row in elsewhere(as_table(model), seed=seed)]
+        baked = as_table(model)
+        for name, ask in (("resolution", elsewhere), ("fine_tuned", fine_tune)):
+            rows[name] += [{"arm": arm + AS_TABLE, "seed": seed} | row for row in ask(baked, seed=seed)]
     return rows
 
 
@@ -180,6 +212,8 @@ def run(key: tuple[str, int]) -> dict[str, list[dict]]:
 
 def main() -> int:
     """Make all runs, in as many processes as the command line says; returns the exit status."""
+    if len(sys.argv) > 2 or not "".join(sys.argv[1:] or "1").isdigit():
+        raise UserError("python -m spvit_mini.studies.looking [PROCESSES]: at most one whole number, the processes side by side")
     processes = int(sys.argv[1]) if len(sys.argv) > 1 else 1
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         parts = pool.map(run, LOOKING.runs(), chunksize=1)

@@ -12,11 +12,14 @@ from spvit_mini.studies.looking import (
     AS_TABLE,
     FOLLOWED,
     KINDS,
+    LARGER,
     LOOKING,
     SIZES,
+    TUNING_STEPS,
     as_table,
     decoys,
     elsewhere,
+    fine_tune,
     look,
     scenes,
     score,
@@ -50,6 +53,9 @@ def test_rows_of_a_run(study, arm, tmp_path):
     (row,) = found["looking"]
     assert {f"{part}_{kind}" for part in ("hit", "lighthouse", "ship", "decoys") for kind in KINDS} <= set(row)
     assert {f"{part}_{kind}" for part in ("deletion", "insertion") for kind in FOLLOWED} <= set(row)
+    assert [(r["arm"], r["step"]) for r in found["fine_tuned"]] == [(a, step) for a in arms for step in TUNING_STEPS]
+    at_first = {r["arm"]: r["val_top1"] for r in found["fine_tuned"] if r["step"] == 0}
+    assert at_first == {r["arm"]: r["val_top1"] for r in found["resolution"] if (r["rows"], r["cols"], r["reach"]) == LARGER}
     for name, rows in found.items():
         write(name, rows, tmp_path)
         for before, read in zip(rows, read_records(name, tmp_path), strict=True):
@@ -104,3 +110,13 @@ def test_untrained_models_are_the_recipe_s_start(study):
     one, other = (untrained(study.recipe("psa", seed)) for seed in (0, 1))
     assert torch.equal(one.head.weight, untrained(study.recipe("psa", 0)).head.weight)
     assert not torch.equal(one.head.weight, other.head.weight)
+
+
+def test_fine_tuning_begins_where_the_model_is_and_leaves_it_as_it_was():
+    model = stirred()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    fine_tune(model, seed=0, images=50, count=20)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    held, twins = scenes(20, 0, *LARGER), fine_tune(model, seed=0, images=50, count=20)
+    assert twins[0]["val_top1"] == 100 * (model(held.images).argmax(-1) == held.labels).double().mean().item()
+    assert twins == fine_tune(model, seed=0, images=50, count=20)
