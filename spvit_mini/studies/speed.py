@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from ..attention import GPSA, MHSA, SPSA, RelativeBias
-from ..benchmark import AllPairs, interleaved, training_step
+from ..bench.attention import training_step
+from ..bench.peers import AllPairs
+from ..bench.timing import interleaved
 from ..cost import attention_cost, multiply_adds
 from ..errors import UserError, run_program, take_no_arguments
 from ..geometry import Grid
