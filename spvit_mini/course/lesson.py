@@ -113,17 +113,22 @@ class Lesson:
             raise AttributeError(f"the package has no public name {name!r}.{near(name, public)}")
         raise AttributeError(name)
 
-    def check(self, answer: Callable, *, grade: bool = False, name: str | None = None) -> None:
+    def check(
+        self, answer: Callable, *, grade: bool = False, name: str | None = None, variant: str | None = None
+    ) -> None:
         """Check an answer to the exercise of its name, and print what was found.
 
         With `grade`, print nothing and raise CheckFailed unless it passes. `name` names the exercise where the answer's
-        own name does not. In a student's folder what was found is remembered, for `progress`.
+        own name does not. `variant` asks for another mechanism than the lesson's (course/variants.py). In a student's
+        folder what was found is remembered, for `progress`.
         """
         name = name or getattr(answer, "__name__", str(answer))
-        if name not in self._exercises:
-            listed = ", ".join(self._exercises) or "none"
-            raise UserError(f"lesson {self.number} has no exercise {name!r}; its exercises: {listed}")
-        result = examine(self._exercises[name], answer)
+        known = checks.exercises(self.number, variant) if variant else self._exercises
+        if name not in known:
+            listed = ", ".join(known) or "none"
+            asked = f" in the variant {variant!r}" if variant else ""
+            raise UserError(f"lesson {self.number} has no exercise {name!r}{asked}; its exercises: {listed}")
+        result = examine(known[name], answer)
         if result.passed:
             self._passed.add(name)
         if not grade:
