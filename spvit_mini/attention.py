@@ -22,7 +22,6 @@ gated it concerns patches only: they give prefix tokens nothing by position, and
 Letters: B batch, N tokens, P prefix, D width, H heads, C = D/H width of a head (where no grid is near).
 """
 
-from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
@@ -32,6 +31,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .errors import UserError
 from .geometry import Grid, pad_prefix, spread
+from .paths import attend_multiplied, kept
 from .spatial import Anchored, PriorMLP, Quadratic, SquareWindow, Table
 
 
@@ -93,7 +93,8 @@ class SpatialAttention(MHSA):
 
     def spatial_map(self, tokens: int, grid: Grid) -> Tensor:
         """Make the map for all tokens, prefix included: (H, N, N)."""
-        return pad_prefix(self.spatial(grid), prefix_of(tokens, grid), self.neutral)
+        prefix = prefix_of(tokens, grid)
+        return kept(self, (tokens, grid), lambda: pad_prefix(self.spatial(grid), prefix, self.neutral))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid) -> Tensor:
         return self.mix(self.weights(q, k, grid), v)
@@ -174,7 +175,8 @@ class Gated(SpatialAttention):
     def mix_by_position(self, v: Tensor, grid: Grid) -> Tensor:
         """Compute softmax(f) @ v, (B, H, R·C, C), for all images in one product."""
         together = v.permute(1, 2, 0, 3).flatten(2)  # (H, R·C, B·C)
-        mixed = self.spatial(grid).softmax(-1).to(v.dtype) @ together
+        positional = kept(self, ("softmax", grid), lambda: self.spatial(grid).softmax(-1))
+        mixed = positional.to(v.dtype) @ together
         return mixed.unflatten(-1, (v.shape[0], v.shape[3])).permute(2, 0, 1, 3)
 
 
@@ -201,31 +203,36 @@ class Multiplied(SpatialAttention):
     """
 
     neutral = 1.0
+    path = "auto"  # how it is computed: see paths.py
 
     def weights(self, q: Tensor, k: Tensor, grid: Grid) -> Tensor:
         return (self.spatial_map(q.shape[-2], grid) * self.scores(q, k)).softmax(-1)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid) -> Tensor:
-        f = self.spatial_map(q.shape[-2], grid)
-        return in_cache(lambda q, k, v: self.mix((f * self.scores(q, k)).softmax(-1), v), q, k, v)
+        return attend_multiplied(q, k, v, self.spatial_map(q.shape[-2], grid), path=self.path)
 
 
 class MultipliedAdded(SpatialAttention):
     """One map multiplies, another is added: softmax(f ⊙ S + g). Our own; `spatial` makes both, (2, H, N, N)."""
+
+    path = "auto"
 
     def weights(self, q: Tensor, k: Tensor, grid: Grid) -> Tensor:
         f, g = self.both_maps(q.shape[-2], grid)
         return (f * self.scores(q, k) + g).softmax(-1)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid) -> Tensor:
-        f, g = self.both_maps(q.shape[-2], grid)
-        return in_cache(lambda q, k, v: self.mix((f * self.scores(q, k) + g).softmax(-1), v), q, k, v)
+        return attend_multiplied(q, k, v, *self.both_maps(q.shape[-2], grid), path=self.path)
 
     def both_maps(self, tokens: int, grid: Grid) -> tuple[Tensor, Tensor]:
         """Make the factor and the addend for all tokens, prefix included: (H, N, N) each."""
         prefix = prefix_of(tokens, grid)
-        f, g = self.spatial(grid)
-        return pad_prefix(f, prefix, 1), pad_prefix(g, prefix, 0)
+
+        def make() -> tuple[Tensor, Tensor]:
+            f, g = self.spatial(grid)
+            return pad_prefix(f, prefix, 1), pad_prefix(g, prefix, 0)
+
+        return kept(self, (tokens, grid), make)
 
 
 # --- The named ones: a way in with its map. `spatial` puts another map, or another layer's, in its place -----------------
@@ -286,21 +293,6 @@ class AnchoredSPSA(MultipliedAdded):
 
     def __init__(self, dim: int, heads: int, hidden: int = 32, *, spatial=None, qkv_bias: bool = False, **prior):
         super().__init__(dim, heads, spatial or Anchored(heads, hidden, **prior), qkv_bias=qkv_bias)
-
-
-CACHE = 2**20  # bytes of scores that one core works on without going to memory
-
-
-def in_cache(attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Apply `attend(q, k, v)` to as many images at a time as keep their scores in a CPU's cache.
-
-    The scores of a batch are read and written six times on their way, so on a CPU this is worth a fifth of a layer's
-    time at 14×14. Elsewhere, and where a compiler sees the whole, the batch goes through at once.
-    """
-    images = max(1, CACHE // (q.shape[1] * q.shape[2] ** 2 * q.element_size()))
-    if q.device.type != "cpu" or torch.compiler.is_compiling() or images >= len(q):
-        return attend(q, k, v)
-    return torch.cat([attend(*part) for part in zip(q.split(images), k.split(images), v.split(images), strict=True)])
 
 
 def attend_masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:

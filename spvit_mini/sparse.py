@@ -17,9 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .attention import attend_masked, in_cache
+from .attention import attend_masked
 from .errors import UserError
 from .geometry import Grid, pad_prefix, spread
+from .paths import flex_attention_of_torch, in_cache
 
 
 def sparsify(prior: Tensor, density: float) -> Tensor:
@@ -114,14 +115,3 @@ def attend_blocks(
     function = torch.compile(flex.flex_attention, dynamic=False) if compiled else flex.flex_attention
     multiply = None if factor is None else lambda score, b, h, i, j: score * factor[h, i, j]
     return function(q, k, v, score_mod=multiply, block_mask=blocks)
-
-
-def flex_attention_of_torch():
-    """Import FlexAttention late: it takes a second, and older versions of PyTorch do not have it."""
-    try:
-        from torch.nn.attention import flex_attention
-    except ImportError as error:
-        raise UserError(
-            f"PyTorch {torch.__version__} has no FlexAttention; install 2.5 or newer, or use attend_sparse"
-        ) from error
-    return flex_attention

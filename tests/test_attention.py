@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spvit_mini import attention
+from spvit_mini import paths
 from spvit_mini.attention import MHSA, SPSA
 from spvit_mini.errors import UserError
 from spvit_mini.geometry import pair_offsets
@@ -107,7 +107,7 @@ def test_parts_of_a_batch_add_up_to_the_batch(images, monkeypatch):
     layer = SPSA(32, 4).double()
     torch.nn.init.normal_(layer.spatial.w2, std=0.3)
     q, k, v = (torch.randn(7, 4, 15, 8, dtype=torch.float64, requires_grad=True) for _ in range(3))
-    monkeypatch.setattr(attention, "CACHE", images * 4 * 15 * 15 * 8)
+    monkeypatch.setattr(paths, "CACHE", images * 4 * 15 * 15 * 8)
     inputs = [q, k, v, *layer.spatial.parameters()]
     fast, slow = layer.attend(q, k, v, (3, 5)), layer.weights(q, k, (3, 5)) @ v
     torch.testing.assert_close(fast, slow, rtol=0, atol=1e-12)
