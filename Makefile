@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Make's own stamp: the environment is brought up to date when what it is made from has changed.
 READY := .venv/.ready
 
-.PHONY: help env lab test check lint notebooks demo clean
+.PHONY: help env lab test check lint notebooks demo release grade site clean
 .DEFAULT_GOAL := help
 
 help:  ## list these commands
@@ -21,7 +21,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --upgrade pip
 	@echo "Installing torch, JupyterLab and the rest into .venv: a few minutes, once."
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[lab,export,tensorboard,test]'
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[lab,export,tensorboard,grade,site,test]'
 	@touch $(READY)
 
 lab: $(READY)  ## open the course in JupyterLab; more options: make lab LAB_ARGS=--no-browser
@@ -43,6 +43,15 @@ notebooks: $(READY)  ## run the lessons again and store their outputs
 demo: $(READY)  ## train vit_mini and spvit_mini side by side in under two minutes
 	$(PY) -m spvit_mini.demo
 
-clean:  ## remove what was built; runs, data and your work stay
+release: $(READY)  ## make a problem set for students: make release SET=set_1 VARIANT=x_first
+	$(PY) -m spvit_mini.course release $(SET) $(if $(VARIANT),--variant $(VARIANT)) $(GRADE_ARGS)
+
+grade: $(READY)  ## grade what was handed in: make grade SET=set_1
+	$(PY) -m spvit_mini.course grade $(SET) $(GRADE_ARGS)
+
+site: $(READY)  ## build the course's pages into build/site: open index.html there
+	$(PY) -m spvit_mini.course site
+
+clean:  ## remove what was built; runs, data, your work and a class's folder stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
 	find spvit_mini tests -name __pycache__ -prune -exec rm -rf {} +

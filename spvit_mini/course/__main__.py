@@ -27,6 +27,7 @@ def arguments() -> argparse.ArgumentParser:
         epilog="All further options go to JupyterLab: --no-browser, --port=9000, …",
     )
     build = command("build", "make or update the students' copies; work that was begun is never written over")
+    build.add_argument("--variant", metavar="NAME", help="change the mechanism of some exercises, for graded work")
     for parsed in (lab, build):
         parsed.add_argument("--out", type=Path, metavar="FOLDER", help="where the copies live (default: work)")
     doctor = command("doctor", "look at this machine and your copies: what is here, each problem with its cure, minutes here")
@@ -35,6 +36,22 @@ def arguments() -> argparse.ArgumentParser:
     progress.add_argument("--figure", type=Path, metavar="FILE", help="the picture to write (default: progress.png there)")
     progress.add_argument("--out", type=Path, metavar="FOLDER", help="where the copies live (default: work)")
     command("list", "list the lessons with their minutes and points")
+    release = command("release", "make a problem set from the lessons, and of it what students get, with nbgrader")
+    release.add_argument("set", nargs="?", metavar="SET", help="its name; without it the sets and variants are listed")
+    release.add_argument("--variant", metavar="NAME", help="change the mechanism of some exercises, for graded work")
+    grade = command(
+        "grade",
+        "grade what students handed in: points, feedback pages, a CSV, and a report on what was odd",
+        epilog="Submissions are looked for in FOLDER/submitted/STUDENT/SET/SET.ipynb, and are never changed. Their code is "
+        "run: do that in a container without a network (docs/instructors).",
+    )
+    grade.add_argument("set", metavar="SET", help="its name")
+    grade.add_argument("--again", action="store_true", help="also run those that have not changed since they were graded")
+    grade.add_argument("--cell-seconds", type=int, metavar="N", help="how long a cell may run (default: 60)")
+    for parsed in (release, grade):
+        parsed.add_argument("--classroom", type=Path, metavar="FOLDER", help="the class's folder (default: classroom)")
+    site = command("site", "build the course as web pages, to be read without a server and without the network")
+    site.add_argument("--out", type=Path, metavar="FOLDER", help="where the pages go (default: build/site)")
     execute = command("execute", "run lessons again, store their outputs, and say what the guard finds wrong")
     execute.add_argument("notebooks", type=Path, nargs="*", help="default: all lessons")
     links = command("links", "write or refresh the links from each lesson to the one before and the one after")
@@ -69,7 +86,8 @@ def run_lab(options: argparse.Namespace, rest: list[str]) -> int:
 def run_build(options: argparse.Namespace, rest: list[str]) -> int:
     from .build import WORK, build
 
-    for copied in build(options.out or WORK):
+    out = options.out or (WORK if options.variant is None else WORK / options.variant)
+    for copied in build(out, variant=options.variant):
         print(copied)
     return 0
 
@@ -100,6 +118,41 @@ def run_progress(options: argparse.Namespace, rest: list[str]) -> int:
     from .progress import progress
 
     progress(options.out or WORK, lesson_files(), options.figure)
+    return 0
+
+
+def run_release(options: argparse.Namespace, rest: list[str]) -> int:
+    from .grading import CLASSROOM, release
+    from .problem_sets import SETS
+    from .variants import VARIANTS
+
+    if options.set is None:
+        for name, made in SETS.items():
+            print(f"{name:<10}{made.minutes:>4} minutes  {made.after}: {made.title}")
+        for name, variant in VARIANTS.items():
+            print(f"--variant {name}: {variant.about}")
+        return 0
+    out = release(options.set, variant=options.variant, classroom=options.classroom or CLASSROOM)
+    print(f"for students: {out}")
+    return 0
+
+
+def run_grade(options: argparse.Namespace, rest: list[str]) -> int:
+    from .grading import CLASSROOM, grade
+
+    results = grade(
+        options.set,
+        classroom=options.classroom or CLASSROOM,
+        again=options.again,
+        cell_seconds=options.cell_seconds,
+    )
+    return 1 if any(result.failure for result in results) else 0
+
+
+def run_site(options: argparse.Namespace, rest: list[str]) -> int:
+    from .site import build_site
+
+    print(f"open {build_site(options.out)}")
     return 0
 
 
@@ -146,6 +199,9 @@ COMMANDS = {
     "list": run_list,
     "execute": run_execute,
     "links": run_links,
+    "release": run_release,
+    "grade": run_grade,
+    "site": run_site,
     "badges": run_badges,
 }
 

@@ -25,6 +25,7 @@ from nbformat import NotebookNode
 from ..errors import UserError
 from .lessons import ROOT, grading, lesson_files, read, text_of, write
 from .progress import MANIFEST
+from .variants import VARIANTS, vary
 
 WORK = ROOT / "work"
 
@@ -80,6 +81,12 @@ def replace_region(source: str, name: str, stub: str | None) -> str:
     return "\n".join(lines)
 
 
+def varied(lessons: dict[str, NotebookNode], variant: str) -> dict[str, NotebookNode]:
+    """Change those of the lessons, given by their files' names, that a variant knows. Raises UserError if nobody knows it."""
+    changes = {change.lesson for change in VARIANTS[variant].exercises} if variant in VARIANTS else {name[:2] for name in lessons}
+    return {name: vary(lesson, variant) if name[:2] in changes else lesson for name, lesson in lessons.items()}
+
+
 # A folder of copies ---------------------------------------------------------------------------------------------------
 
 
@@ -111,13 +118,18 @@ class Copied:
         return f"{self.name}: {words.get(self.what, 'yours, left as it is')}"
 
 
-def build(work: Path = WORK, lessons: Sequence[Path] | None = None, *, dry: bool = False) -> list[Copied]:
+def build(
+    work: Path = WORK, lessons: Sequence[Path] | None = None, *, dry: bool = False, variant: str | None = None
+) -> list[Copied]:
     """Make or update the students' copies of all lessons in a folder. With `dry`, only say what would be done.
 
-    Raises UserError if the folder cannot be written.
+    A `variant` changes those exercises that it knows. Raises UserError if the folder cannot be written.
     """
     files = list(lessons) if lessons is not None else lesson_files()
-    texts = {path.name: text_of(student_copy(read(path))) for path in files}
+    solved = {path.name: read(path) for path in files}
+    if variant is not None:
+        solved = varied(solved, variant)
+    texts = {name: text_of(student_copy(lesson)) for name, lesson in solved.items()}
     # Pages that lessons link to, such as the notation, must lie beside them here too: JupyterLab serves this folder alone.
     texts |= {page.name: page.read_text(encoding="utf-8") for page in sorted(files[0].parent.glob("*.md"))}
     report = []
