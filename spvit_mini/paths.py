@@ -130,7 +130,8 @@ def flex(q: Tensor, k: Tensor, v: Tensor, f: Tensor, g: Tensor | None = None, *,
         score = score * f[h, i, j]
         return score if g is None else score + g[h, i, j]
 
-    return (compiled_flex() if compile else flex_attention_of_torch().flex_attention)(q, k, v, score_mod=change)
+    alone = compile and not torch.compiler.is_compiling()
+    return (compiled_flex() if alone else flex_attention_of_torch().flex_attention)(q, k, v, score_mod=change)
 
 
 @functools.cache

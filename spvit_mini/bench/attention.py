@@ -6,6 +6,7 @@ numbers in them; that they compute the same, in value and gradient, is checked b
     python -m spvit_mini.benchmark attention --layers spsa gpsa --quick
 """
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from ..attention import MHSA, SPSA
 from ..cost import attention_cost
 from ..errors import UserError
 from ..geometry import Grid
+from ..paths import take_path
 from ..variants import build_attention
 from .peers import AllPairs, all_pairs, timm_peers, written_out
 from .timing import Comparison, Side, choose_device, run, same
@@ -92,6 +94,21 @@ def sides_of(name: str, options: Options, grid: Grid) -> dict[str, nn.Module]:
     return plain | layers
 
 
+def add_paths(layers: dict[str, nn.Module], case: dict, device: torch.device) -> None:
+    """Put the other paths of a layer that multiplies its scores beside it: `paths.PATHS`, where they can be had.
+
+    flex on a CPU has no gradients, and the path compiled is nothing of its own where the whole is compiled.
+    """
+    ours = layers.get(case["layer"])
+    if not hasattr(ours, "path"):
+        return
+    training, cuda = case["pass"] == "training", device.type == "cuda"
+    wanted = {"compiled": case["compiled"] == "no" and cuda, "flex": cuda or (case["compiled"] == "yes" and not training)}
+    for path in (name for name, there in wanted.items() if there):
+        layers[f"{case['layer']}, path {path}"] = beside = copy.deepcopy(ours)
+        take_path(beside, path)
+
+
 def check(layers: dict[str, nn.Module], grid: Grid, dim: int) -> None:
     """Hold all layers to the first, in value and in the gradients of the tokens and of the last weights."""
     x = torch.randn(2, grid[0] * grid[1], dim, requires_grad=True)
@@ -156,6 +173,7 @@ def comparisons(options: Options, device: torch.device) -> Iterator[Comparison]:
 def timed(case: dict, grid: Grid, options: Options, device: torch.device) -> dict[str, Side]:
     """Build a comparison's sides on the device, as steps."""
     layers = sides_of(case["layer"], options, grid)
+    add_paths(layers, case, device)
     ours = layers.get(case["layer"], layers[PLAIN])
     x = torch.randn(case["batch"], grid[0] * grid[1], options.dim, device=device)
     training = case["pass"] == "training"
@@ -163,7 +181,7 @@ def timed(case: dict, grid: Grid, options: Options, device: torch.device) -> dic
     found = {}
     for name, layer in layers.items():
         counted = multiply_adds(layer, layers[PLAIN] if name == PLAIN else ours, grid)
-        layer = layer.to(device)
+        layer = layer.to(device).train(training)
         if case["compiled"] == "yes":
             layer = torch.compile(layer, dynamic=False)
         step = make(layer, x.clone().requires_grad_(training), grid, dtype=getattr(torch, case["dtype"]))
@@ -180,4 +198,5 @@ def main(options: Options) -> int:
             options, dim=48, heads=4, hidden=16, images=(32,), batch=2, rounds=min(options.rounds, 5)
         )
     device = choose_device(options)
-    return run("benchmark_attention", comparisons(options, device), options, title="Layers of attention")
+    run("benchmark_attention", comparisons(options, device), options, title="Layers of attention")
+    return 0

@@ -63,6 +63,7 @@ class Side:
         multiply_adds: of one image's forward pass, by the rule of cost.py.
         passes: 3 for a training step, whose backward pass counts as two more forward ones; 1 for inference.
         memory: whether to measure what it needs at most, by one more step.
+        peak: tells the bytes that the last step needed at most, where the step knows it better.
     """
 
     step: Callable[[], object]
@@ -70,6 +71,7 @@ class Side:
     multiply_adds: int = 0
     passes: int = 1
     memory: bool = True
+    peak: Callable[[], int] | None = None
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ def measure(
         row |= dict(zip(("ms", "ms_low", "ms_high"), (1e3 * value for value in spread_of(times)), strict=True))
         row["images_per_second"] = side.images / middle if side.images else ""
         row = {column: value if value == "" else six_digits(value) for column, value in row.items()}
-        row["peak_bytes"] = peak_memory(side.step, device) if side.memory else ""
+        row["peak_bytes"] = side.peak() if side.peak else peak_memory(side.step, device) if side.memory else ""
         row["multiply_adds"] = side.multiply_adds or ""
         row["mfu"] = six_digits(100 * arithmetic / peak) if peak and arithmetic else ""
         rows.append({"side": name, **row, "rounds": len(times)})
@@ -207,13 +209,17 @@ def has_timm() -> bool:
     return importlib.util.find_spec("timm") is not None
 
 
-def run(name: str, comparisons: Iterable[Comparison], options: Options, *, title: str) -> int:
-    """Measure all comparisons that are not in the record yet, print the table, draw the figure; returns the exit status.
+def run(
+    name: str, comparisons: Iterable[Comparison], options: Options, *, title: str, warm_up: int = WARM_UP, draw: bool = True
+) -> Record:
+    """Measure all comparisons that are not in the record yet, print the table, draw the figure; returns the record.
 
     Args:
         name: of the record, NAME.csv in the folder `options.out`, and the figure beside it, NAME.png.
         comparisons: all with the same columns in `case`; "dtype" among them is the precision whose peak counts for MFU.
         title: of table and figure.
+        warm_up: rounds that are not counted.
+        draw: whether to draw the figure.
     """
     device, comparisons, start = choose_device(options), list(comparisons), time.monotonic()
     record = Record(options.out / f"{name}.csv", case=list(comparisons[0].case), where=here(device))
@@ -226,7 +232,8 @@ def run(name: str, comparisons: Iterable[Comparison], options: Options, *, title
         try:
             sides = comparison.build()
             dtype = getattr(torch, comparison.case.get("dtype", "float32"))
-            record.add(comparison.case, measure(sides, device=device, dtype=dtype, rounds=options.rounds))
+            rows = measure(sides, device=device, dtype=dtype, rounds=options.rounds, warm_up=warm_up)
+            record.add(comparison.case, rows)
         except (UserError, torch.OutOfMemoryError) as error:
             left_out.append(f"{', '.join(map(str, comparison.case.values()))}: {str(error).splitlines()[0]}")
     asked = [comparison.case for comparison in comparisons]
@@ -236,5 +243,5 @@ def run(name: str, comparisons: Iterable[Comparison], options: Options, *, title
     if late:
         print(f"not measured, for want of time: {late} of {len(comparisons)}; the same command goes on with them")
     if record.of(asked):
-        print(record.path, record.draw(asked, title=title))
-    return 0
+        print(record.path, *([record.draw(asked, title=title)] if draw else []))
+    return record
