@@ -129,7 +129,7 @@ EVIDENCE = (
         photo_arms("cifar10"),
         changes=SMALL
         | {"data.fraction": 0.05, "length": "12 epochs", "optim.warmup": "1 epochs", "evaluate_every": "6 epochs"},
-        tuning={"optim.lr": (1e-3, 3e-3)},
+        tuning={"optim.lr": (1e-3, 3e-3, 6e-3)},
         level=35.0,
     ),
     # On a copy whose shorter side is 80 pixels: python -m spvit_mini.resize data/flowers17-256 data/flowers17-80 --size 80
