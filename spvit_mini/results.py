@@ -14,10 +14,13 @@ from typing import Annotated
 import tyro
 
 from .errors import UserError, run_program
-from .studies import get_study
+from .studies import findings, get_study
 from .studies.claims import AGREES, CLAIMS, CONTRADICTS, OPEN, Claim, Comparison, difference, verdict
+from .studies.design import TUNING
 from .studies.evidence import EVIDENCE
-from .studies.records import RESULTS, ROOT, recorded
+from .studies.large import LARGE
+from .studies.records import RESULTS, ROOT, read_runs, recorded
+from .studies.statistics import Difference
 from .study import Arguments as StudyArguments
 from .study import settled
 from .training.commandline import parse
@@ -37,6 +40,13 @@ epochs: where our outcome differs, the size is the first suspect. Nothing here w
 Textures-6: which of four textures, of which a bag of patches tells nothing (25 %). Rings-6: how far is the ship, three
 distances (33.3 %). All are made, 2,000 images each. CIFAR-10: 250 photographs of each class (10 %). Flowers17: 40 photographs
 of each kind (5.9 %).
+
+**Which set for which question.** Compass-6 is solved by looking in a direction and by nothing else, and a run takes ten
+seconds: it serves where a part of SP-SA is varied (`init`, `hidden`, `sharing`, `depth`, `parts`, `low_data`, `sparse`), and,
+since the places that count are known, where maps are held against them (`looking`, `resolution`). Textures-6 is solved by
+neighbours: it serves ConViT's parts (`lesson_07`). Rings-6 asks for a distance in whatever direction, of which a smooth map
+knows nothing at first. What photographs ask for is not known; they serve `variants` alone, since on so few of them no
+difference below some points can be told.
 
 **Effort.** In `variants_…` and `convergence…` each arm's learning rate is the best of the same few, chosen with a seed of
 its own on images held out of the training part; the test images were not looked at for that. In the other studies all
@@ -78,15 +88,26 @@ def make_page() -> str:
     parts = [HEAD, *verdicts(), "## Every study, every seed\n"]
     for name in shown():
         parts.append(study_section(name))
-    unfinished = [study.name for study in EVIDENCE if study.name not in shown()]
+    parts.append("## What models look at, other grids, binarised priors\n")
+    parts += findings.sections()
+    unfinished = [study.name for study in (*EVIDENCE, *LARGE) if study.name not in shown()]
     if unfinished:
-        parts.append("## Not run yet\n\n" + "\n".join(f"- `{name}`: {get_study(name).question}" for name in unfinished) + "\n")
+        parts.append(NOT_RUN + "\n".join(f"- `{name}`: {get_study(name).question}" for name in unfinished) + "\n")
+    parts.append(cost())
     return "\n".join(parts)
+
+
+def cost() -> str:
+    """Say what all runs on this page cost together."""
+    runs = [record for name in shown() for record in load(name)[1].values()]
+    runs += [record for name in shown() if get_study(name).tuning for record in read_runs(name + TUNING, RESULTS)]
+    hours = sum(record.seconds * record.threads for record in runs) / 3600
+    return f"## What it cost\n\n{len(runs):,} runs, tuning counted, in {hours:.1f} hours of a CPU core, beside other work.\n"
 
 
 def shown() -> list[str]:
     """Name the studies that are recorded whole, in their order."""
-    names = [study.name for study in EVIDENCE] + ["lesson_07"]
+    names = [study.name for study in (*EVIDENCE, *LARGE)] + ["lesson_07"]
     return [name for name in names if len(load(name)[1]) == len(get_study(name).runs())]
 
 
@@ -107,6 +128,9 @@ def verdicts() -> list[str]:
         for comparison in claim.comparisons:
             if (row := claim_row(claim, comparison)) is not None:
                 rows[row[0]].append(row[1])
+    for says, source, name, arms, found, digits in findings.comparisons():
+        cells = [says, source, f"[{name}](#{name})", f"{arms}, n = {found.pairs}", interval(found, digits), "–"]
+        rows[verdict(found)].append(line_of(cells))
     parts = []
     for word in ORDER:
         parts.append(f"## {TITLES[word]} ({len(rows[word])} of {sum(map(len, rows.values()))} comparisons)\n")
@@ -120,6 +144,12 @@ TITLES = {
     OPEN: "Not distinguishable here",
     AGREES: "Where our outcome agrees",
 }
+NOT_RUN = """## Not run yet
+
+Those named `large_…` ask for an accelerator; none was at hand. Each is made by `python -m spvit_mini.study NAME-tuning` and then
+`python -m spvit_mini.study NAME`, with `--max-minutes 9` in as many pieces as one likes.
+
+"""
 TABLE_HEAD = (
     "| the claim | its source | study | arms | at the end | over the run |\n"
     "|---|---|---|---|---|---|\n"
@@ -133,10 +163,19 @@ def claim_row(claim: Claim, comparison: Comparison) -> tuple[str, str] | None:
     run = difference(comparison, study, records, "run")
     if end is None or run is None:
         return None
-    numbers = [f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}]" for found in (end, run)]
     arms = f"{comparison.better} − {comparison.worse}, n = {end.pairs}"
-    cells = [claim.says, claim.source, f"[{comparison.study}](#{comparison.study})", arms, *numbers]
-    return verdict(end), "| " + " | ".join(cells) + " |"
+    cells = [claim.says, claim.source, f"[{comparison.study}](#{comparison.study})", arms, interval(end), interval(run)]
+    return verdict(end), line_of(cells)
+
+
+def interval(found: Difference, digits: int = 1) -> str:
+    """Write a mean difference with its interval."""
+    return f"{found.mean:+.{digits}f} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
+
+
+def line_of(cells: list[str]) -> str:
+    """Write a row of a Markdown table."""
+    return "| " + " | ".join(cells) + " |"
 
 
 def study_section(name: str) -> str:
@@ -157,8 +196,9 @@ def draw_figures(folder: Path) -> None:
     from .studies import report
 
     folder.mkdir(exist_ok=True)
-    for name in shown():
-        figure = report.figure(*load(name))
+    figures = findings.draw()
+    for name in (*shown(), *figures):
+        figure = figures.get(name) or report.figure(*load(name))
         figure.savefig(folder / f"{name}.png", dpi=100)
         plt.close(figure)
         print(folder / f"{name}.png")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from spvit_mini import results
-from spvit_mini.studies import get_study
+from spvit_mini.studies import findings, get_study
 from spvit_mini.studies.claims import AGREES, CLAIMS, CONTRADICTS, OPEN, Comparison, difference, verdict
 from spvit_mini.studies.records import RESULTS, read_runs
 from spvit_mini.studies.statistics import Difference
@@ -24,7 +24,7 @@ def test_a_page_that_was_touched_is_refused(tmp_path, monkeypatch, capsys):
 
 
 def test_every_figure_of_the_page_is_there():
-    for name in results.shown():
+    for name in (*results.shown(), *findings.draw()):
         assert (results.PAGE.with_suffix("") / f"{name}.png").is_file()
 
 
