@@ -245,8 +245,8 @@ PADDED_TOO_EARLY = Question(
     by_position = F.pad(positions, (1, 0)).softmax(-1)     # positions (H, 36, 36) → (H, 36, 37)
 
 1. In a head all positional scores are 0. Which share does this line give to the class token?
-2. In another head −5 is added to all positional scores of 1. What should that change, and what share does the class
-   token get from this line now?
+2. Now −5 is added to all positional scores of that head. What should that change, and what share does the class token
+   get from this line?
 3. What is the right line, and why is 0 not neutral here, though it is where a bias is added to content scores?""",
     rubric=r"""- **1 point**: 1/37 = 2.7 %.
 - **1 point**: it should change nothing (a softmax does not see a number added to a whole row); here 1/(1 + 36 e⁻⁵) ≈

@@ -118,6 +118,52 @@ def test_the_lessons_own_solution_is_refused_with_the_variants_hint(name, varied
     assert mistake.hint in str(refused.value)
 
 
+# What each text works out by hand: the arguments, and what comes out (of maps, the row of one query).
+BY_HAND = {
+    ("x_first", "offsets"): ((1, 2), lambda found: found.tolist(), [[[-1, 0]], [[0, 0]], [[1, 0]]]),
+    ("x_first", "log_offsets"): ((torch.tensor([3.5, 1.0]), (9, 5)), lambda found: found.tolist(), [1, 1 / 3]),
+    ("x_first", "psa_map"): ((torch.tensor([[1.0, 0, -1]]), (1, 3)), lambda found: found[0, 1].tolist(), [-2, 0, 0]),
+    ("x_first", "prior"): (
+        (torch.tensor([5.0, 2.0]), torch.tensor([[[1.0, 0]]]), torch.zeros(1, 1), torch.ones(1, 1), torch.zeros(1)),
+        lambda found: found.tolist(),
+        [2],
+    ),
+    ("i_minus_j", "offsets"): ((1, 2), lambda found: found.tolist(), [[[0, 1], [0, 0], [0, -1]]]),
+    ("i_minus_j", "spread"): ((torch.tensor([[10, 20, 30]]), (1, 2)), lambda found: found.tolist(), [[20, 10], [30, 20]]),
+    ("i_minus_j", "shaw2d"): (
+        (torch.ones(2, 1), torch.tensor([[[0.0], [0], [0]], [[5], [0], [7]]]), (1, 2), 1),
+        lambda found: found.tolist(),
+        [[0, 5], [7, 0]],
+    ),
+    ("i_minus_j", "psa_map"): ((torch.tensor([[-1.0, 0, 1]]), (1, 3)), lambda found: found[0, 1].tolist(), [0, 0, -2]),
+    ("decay", "psa_map"): ((torch.tensor([[2.0, 0, 1]]), (1, 3)), lambda found: found[0, 0].tolist(), [-0.5, 0, -0.5]),
+    ("decay", "prior"): (
+        (torch.tensor([[0.0, 1], [2, 1], [90, 90]]), torch.tensor([[[0.0, 1]]]), torch.full((1, 1), 2.0))
+        + (torch.full((1, 1), 3.0), torch.ones(1)),
+        lambda found: found[0].tolist(),
+        [4, 1 + 3 / math.e, 1],
+    ),
+    ("dilated", "window_mask"): (
+        ((1, 7), 3, 2),
+        lambda found: [found[query].nonzero().flatten().tolist() for query in (3, 0, 1)],
+        [[1, 3, 5], [0, 2], [1, 3]],
+    ),
+}
+
+
+@each_varied
+def test_what_a_text_works_out_by_hand_is_so(name, varied):
+    space = {"torch": torch, "math": math, "lesson": Lesson(varied.lesson, PROFILES["smoke"])}
+    exec(varied.solution, space)
+    arguments, look, expected = BY_HAND[name, varied.exercise]
+    found = look(space[varied.exercise](*arguments))
+    if name == "dilated":  # lists of keys, of several lengths
+        assert found == expected
+    else:
+        assert torch.allclose(torch.tensor(found).double(), torch.tensor(expected).double())
+    assert "By hand: " in varied.text
+
+
 def test_unknown_variants_and_exercises_are_told():
     lesson = Lesson("03", PROFILES["smoke"])
     with pytest.raises(UserError, match="there is no variant 'x_frist'; the variants: .*Did you mean x_first"):
