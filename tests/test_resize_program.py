@@ -138,7 +138,7 @@ def test_the_same_command_goes_on_and_makes_anew_what_has_changed(tree, tmp_path
     again = files(copy)
     assert again["train/rose/wide.jpg"] == whole["train/rose/wide.jpg"] and again["train/lily/grey.jpg"] == b"seen to be left"
     assert again["train/lily/clear.png"] != whole["train/lily/clear.png"]
-    assert json.loads(again["resized.json"]) == {"source": str(tree.resolve()), "size": 32, "quality": 95}
+    assert json.loads(again["resized.json"]) == {"source": str(tree.resolve()), "size": 32, "quality": 95, "format": "keep"}
 
 
 def test_a_write_that_fails_leaves_no_half_a_file(tree, tmp_path, capsys, monkeypatch):
@@ -226,3 +226,26 @@ def test_sides_by_hand(sides, size, expected):
 def test_help_without_arguments(capsys):
     assert main([]) == 0
     assert capsys.readouterr().out.strip() == resize.__doc__.strip()
+
+
+def test_uncompressed_copies_hold_the_pixels_before_any_jpeg(tree, tmp_path, capsys):
+    run(capsys, tree, tmp_path / "copy", "--size", 32, "--format", "ppm")
+    names = sorted(name for name in files(tmp_path / "copy") if name != "resized.json")
+    assert len(names) == 8 and all(name.endswith(".ppm") for name in names)
+    for name, source in (("train/rose/wide.ppm", "train/rose/wide.jpg"), ("val/rose/small.ppm", "val/rose/small.jpg")):
+        image = read_image(tree / source)
+        if min(image.size) > 32:
+            image = image.resize((48, 32), Image.Resampling.BICUBIC)
+        assert (tmp_path / "copy" / name).stat().st_size - 3 * image.width * image.height < 20  # a header, and no more
+        assert np.array_equal(np.array(read_image(tmp_path / "copy" / name)), np.array(image))
+    assert "8 there already" in run(capsys, tree, tmp_path / "copy", "--size", 32, "--format", "ppm")[0]
+    assert "was made with format ppm, not keep" in fails(capsys, tree, tmp_path / "copy", "--size", 32)
+
+
+def test_a_copy_that_was_begun_before_there_were_formats_goes_on(tree, tmp_path, capsys):
+    run(capsys, tree, tmp_path / "copy", "--size", 32)
+    record = tmp_path / "copy" / "resized.json"
+    made = json.loads(record.read_text())
+    del made["format"]
+    record.write_text(json.dumps(made))
+    assert "8 there already" in run(capsys, tree, tmp_path / "copy", "--size", 32)[0]

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
@@ -135,6 +136,13 @@ class CutOut(v2.RandomResizedCrop):
         cut = self.make_params([image])
         return self.transform(image, cut), box_of(**cut, of=size_of(image))
 
+    def transform(self, image: Image.Image | Tensor, cut: dict[str, int]) -> Image.Image | Tensor:
+        """Cut out a part and resize it; a batch of one, channels last, as such: torchvision would rearrange it in memory."""
+        if isinstance(image, Tensor) and image.dim() == 4:
+            part = functional.crop(image, **cut)
+            return F.interpolate(part, size=self.size, mode=self.interpolation.value, antialias=True)
+        return super().transform(image, cut)
+
 
 class ToInput:
     """Turn an image into a float32 tensor (3, height, width), from 0..255 (PIL, uint8) to 0..1, and normalise it.
@@ -148,7 +156,8 @@ class ToInput:
 
     def __call__(self, image: Image.Image | Tensor) -> Tensor:
         if not isinstance(image, Tensor):
-            image = functional.pil_to_tensor(image)
+            # Pillow's pixels lie channel by channel of a place; the arithmetic is five times as fast in planes.
+            image = functional.pil_to_tensor(image).contiguous()
         white = 255 if image.dtype == torch.uint8 else 1
         return (image / white).sub_(self.mean).div_(self.std)
 
@@ -162,38 +171,79 @@ def evaluation_transform(preprocessing: Preprocessing) -> Transform:
     return v2.Compose([as_rgb, _fit(preprocessing, preprocessing.crop), ToInput(preprocessing)])
 
 
+class Erasing(v2.RandomErasing):
+    """Replace a rectangle by noise, sometimes, as torchvision does, or say which rectangle and by what."""
+
+    def drawn(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw what a call would: the rectangle's top, left, height and width, and its noise, flat. All 0 if there is none."""
+        if torch.rand(1) < self.p:
+            cut = self.make_params([image])
+            if cut["v"] is not None:
+                return torch.tensor([cut[name] for name in "ijhw"]), cut["v"].flatten()
+        return torch.zeros(4, dtype=torch.int64), torch.zeros(0)
+
+
 class Varied:
     """Vary an image: which part of it is seen, mirrored or not, then how that looks.
 
     `viewed` also says where the part lies, for labels that have a place. What comes after the mirroring is not in it:
     RandAugment may still shear, shift or turn the image (at magnitude 27, as in published recipes, by a slope of 0.27, by
     41 % of a side, by 27°), and then shows in a patch what lay many patches away.
+
+    Args:
+        frame: cuts out the part.
+        shift: moves it, or None.
+        flip: whether every second image is mirrored.
+        looks: change how the image looks, with the chance that each of them does.
+        erasing: probability that a rectangle is replaced by noise.
+        preprocessing: how the image becomes a model's input.
     """
 
-    def __init__(self, frame: Fit | CutOut, shift: v2.RandomCrop | None, *, flip: bool, then: list[Callable]) -> None:
-        self.frame, self.shift, self.flip, self.then = frame, shift, flip, v2.Compose(then)
+    def __init__(
+        self,
+        frame: Fit | CutOut,
+        shift: v2.RandomCrop | None,
+        *,
+        flip: bool,
+        looks: list[tuple[Callable, float]],
+        erasing: float,
+        preprocessing: Preprocessing,
+    ) -> None:
+        self.frame, self.shift, self.flip, self.looks = frame, shift, flip, looks
+        self.erasing = Erasing(erasing, value="random") if erasing else None
+        self.preprocessing, self.to_input = preprocessing, ToInput(preprocessing)
 
     def __call__(self, image: Image.Image | Tensor) -> Tensor:
         return self.viewed(image)[0]
 
     def viewed(self, image: Image.Image | Tensor) -> tuple[Tensor, Box, bool]:
         """Give the varied image, the part of the image that it shows before any shift, and whether it is mirrored."""
+        image, box, mirrored = self.framed(image)
+        image = self.to_input(self.looked(functional.horizontal_flip(image) if mirrored else image))
+        return image if self.erasing is None else self.erasing(image), box, mirrored
+
+    def framed(self, image: Image.Image | Tensor) -> tuple[Image.Image | Tensor, Box, bool]:
+        """Give the part that is seen, where it lies before any shift, and whether it is to be mirrored."""
         image, box = self.frame.seen(as_rgb(image))
         if self.shift is not None:
             image = self.shift(image)
-        mirrored = self.flip and torch.rand(1).item() < 0.5
-        if mirrored:
-            image = functional.horizontal_flip(image)
-        return self.then(image), box, mirrored
+        return image, box, self.flip and torch.rand(1).item() < 0.5
+
+    def looked(self, image: Image.Image | Tensor) -> Image.Image | Tensor:
+        """Change how an image looks."""
+        for look, chance in self.looks:
+            if chance == 1 or torch.rand(1) < chance:
+                image = look(image)
+        return image
 
 
-def training_transform(options: AugmentOptions, preprocessing: Preprocessing) -> Varied:
+def training_transform(options: AugmentOptions, preprocessing: Preprocessing, *, kind: type[Varied] = Varied) -> Varied:
     """Make the transform that is used to train; it draws from torch's global generator.
 
     Cropping, mirroring, RandAugment and colour come before the normalisation, erasing after it, as in DeiT's recipe.
     Raises UserError for options out of range.
     """
-    _check(options)
+    check(options)
     size = preprocessing.image_size
     frame = _fit(preprocessing, 1.0)
     if options.crop == "resized":
@@ -202,23 +252,16 @@ def training_transform(options: AugmentOptions, preprocessing: Preprocessing) ->
     shift = None
     if options.crop == "shift":
         shift = v2.RandomCrop(size, padding=[size[1] // 8, size[0] // 8], padding_mode="reflect")
-    steps: list[Callable] = []
     operations, magnitude = options.randaugment
-    if operations:
-        # Where an operation uncovers a corner, it is filled with the mean colour, which is 0 once normalised.
-        one = v2.RandAugment(1, magnitude, fill=[round(255 * value) for value in preprocessing.mean])
-        if options.randaugment_chance < 1:
-            one = v2.RandomApply([one], p=options.randaugment_chance)
-        steps += [one] * operations
+    # Where an operation uncovers a corner, it is filled with the mean colour, which is 0 once normalised.
+    one = v2.RandAugment(1, magnitude, fill=[round(255 * value) for value in preprocessing.mean])
+    looks: list[tuple[Callable, float]] = [(one, options.randaugment_chance)] * operations
     if options.colour:
-        steps += [v2.ColorJitter(options.colour, options.colour, options.colour)]
-    steps += [ToInput(preprocessing)]
-    if options.erasing:
-        steps += [v2.RandomErasing(options.erasing, value="random")]
-    return Varied(frame, shift, flip=options.flip, then=steps)
+        looks += [(v2.ColorJitter(options.colour, options.colour, options.colour), 1)]
+    return kind(frame, shift, flip=options.flip, looks=looks, erasing=options.erasing, preprocessing=preprocessing)
 
 
-def _check(options: AugmentOptions) -> None:
+def check(options: AugmentOptions) -> None:
     """Refuse augmentation options that are out of range."""
     if options.crop not in ("none", "shift", "resized"):
         raise UserError(f"augment.crop must be none, shift or resized, not {options.crop!r}")

@@ -35,6 +35,11 @@ class DataOptions:
         on_bad_image: what to do about a file that is cut off or no image: "fatal" stops and names it, "skip" names it,
             counts it and goes on with another.
         workers: processes that prepare training images; 0 does it in the main process.
+        pipeline: how training images are prepared. "plain": one by one, with Pillow. "fast": photographs are decoded and
+            cut out on uint8 tensors, then mirrored, normalised and erased on the device, a batch at a time: the same
+            draws, and pixels that differ by the resizing filter's rounding. CIFAR is kept whole on the device and
+            varied there (flip, shift and RandAugment only), made sets are kept there: other draws, no workers. Records
+            were made on the plain way.
         download: fetch CIFAR from the network if it is not there.
     """
 
@@ -48,6 +53,7 @@ class DataOptions:
     holdout: float = 0.0
     on_bad_image: Literal["fatal", "skip"] = "fatal"
     workers: int = 0
+    pipeline: Literal["plain", "fast"] = "plain"
     download: bool = False
 
 

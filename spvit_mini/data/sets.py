@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,14 +10,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from ..errors import UserError
 from .augment import Preprocessing, Transform, Varied, evaluation_transform, training_transform
 from .cifar import CIFAR, SIDE, load_cifar
-from .images import Files, Pixels
+from .fast import Begun, Finish, Unfinished, collate
+from .images import Files, Pixels, read_pixels
+from .kept import Kept
 from .options import AugmentOptions, DataOptions
-from .sampler import Key
+from .sampler import Key, TrainBatches
 from .streams import check_seed, stream, torch_seeded
 from .synthetic import Compass, Made, Rings, Textures
 from .token_labels import TokenLabels, View
@@ -41,7 +43,8 @@ MADE: dict[str, Callable[..., Made]] = {
 class TrainSet(Dataset):
     """Give training images by `Key`, or by number as of epoch 0: (image, label), float32 (3, height, width) and int.
 
-    How an image is varied depends on (seed, epoch, index, copy) alone, whichever process does it.
+    How an image is varied depends on (seed, epoch, index, copy) alone, whichever process does it. On the fast way an image
+    is `Unfinished`.
 
     Attributes:
         source: gives the images as they are.
@@ -68,6 +71,16 @@ class TrainSet(Dataset):
             with torch_seeded(self.seed, *key):
                 image = self.transform(image)
         return image, label
+
+    def batches(self, order: TrainBatches, **loading) -> Iterator[list]:
+        """Read batch after batch in an order; `loading` are options of torch's DataLoader. `finish` then has to come."""
+        return iter(DataLoader(self, batch_sampler=order, collate_fn=collate, **loading))
+
+    def finish(self, images: Tensor | Unfinished, device: torch.device) -> Tensor:
+        """Bring a batch's images to a device, and do there what is still to be done to them."""
+        if isinstance(images, Unfinished):
+            return Finish(self.transform.preprocessing)(images, device)
+        return images.to(device, non_blocking=True)
 
     def _with_view(self, key: Key) -> tuple[Tensor, int, View]:
         image, at = self.source.good(key.index)
@@ -97,14 +110,15 @@ class Data:
     Attributes:
         name: of the set.
         classes: their names; a label is a position in this list.
-        train: training images by `Key`; None if they were not asked for.
+        train: training images, in batches or by `Key` (which those of a set that is kept on the device don't have); None
+            if they were not asked for.
         val: validation images by number.
         preprocessing: how `val` was prepared.
     """
 
     name: str
     classes: list[str]
-    train: TrainSet | None
+    train: TrainSet | Kept | None
     val: ValSet
     preprocessing: Preprocessing
 
@@ -150,6 +164,8 @@ def load_data(
         raise UserError(f"data.image_size must be a number of pixels, not {options.image_size}")
     if options.workers < 0:
         raise UserError(f"data.workers is a number of processes, 0 or more, not {options.workers}")
+    if options.pipeline not in ("plain", "fast"):
+        raise UserError(f"data.pipeline must be plain or fast, not {options.pipeline!r}")
     augment = augment or AugmentOptions()
     if token_labels is not None:
         _check_token_labels(options, augment)
@@ -177,8 +193,15 @@ def load_data(
     train_set = None
     if train:
         source = _part(source, options.fraction, seed)
-        seen = None if token_labels is None else _token_labels(token_labels, source)
-        train_set = TrainSet(source, training_transform(augment, preprocessing), seed=seed, token_labels=seen)
+        if options.pipeline == "fast" and isinstance(source, Pixels):
+            train_set = Kept(source, augment, preprocessing, seed=seed)
+        else:
+            kind = Varied
+            if options.pipeline == "fast":
+                source, kind = Files(source.listing, read_pixels), Begun
+            seen = None if token_labels is None else _token_labels(token_labels, source)
+            transform = training_transform(augment, preprocessing, kind=kind)
+            train_set = TrainSet(source, transform, seed=seed, token_labels=seen)
     return Data(options.name, val.classes, train_set, ValSet(val, evaluation_transform(preprocessing)), preprocessing)
 
 
@@ -222,7 +245,9 @@ def _made(options: DataOptions, augment: AugmentOptions, seed: int, train: bool)
     preprocessing = Preprocessing(tuple(val.images.shape[-2:]), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     train_set = None
     if train:
-        train_set = TrainSet(_part(source, options.fraction, seed), None, seed=seed)
+        source = _part(source, options.fraction, seed)
+        kept = options.pipeline == "fast"
+        train_set = Kept(source, augment, preprocessing, seed=seed) if kept else TrainSet(source, None, seed=seed)
     return Data(options.name, val.classes, train_set, ValSet(val, None), preprocessing)
 
 

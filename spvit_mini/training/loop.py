@@ -151,7 +151,8 @@ def train(
             model.compile()  # in place, and before it is wrapped: the names of its weights stay
         learner = spread_out(model, team, device, sharding=recipe.sharding)
         optimiser = make_optimiser(model, recipe.optim)
-        objective = Objective(recipe, len(data.classes), device=device, precision=precision)
+        finish = data.train.finish
+        objective = Objective(recipe, len(data.classes), device=device, precision=precision, finish=finish)
 
         # How far it has come.
         at = Position(counts=Counts.zero(device))
@@ -178,7 +179,7 @@ def train(
             "generator": torch.Generator(),
         }
         order = TrainBatches(len(data.train), batch, recipe.seed, start_step=first, **shares)
-        batches = iter(DataLoader(data.train, batch_sampler=order, **loading))
+        batches = data.train.batches(order, **loading)
         val_loader = DataLoader(Share(data.val, team), batch_size=micro, **loading)
 
         display = until_done.enter_context(

@@ -5,6 +5,9 @@ rectangle of one into the other (Yun et al. 2019). One draw serves a whole micro
 loss of their own: see token_loss.py.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,28 +22,41 @@ from .token_loss import dense_loss, draw_box, mix_classes, targets
 
 
 class Objective:
-    """Computes the loss of a batch, as a recipe has it: mixing, label smoothing, precision."""
+    """Computes the loss of a batch, as a recipe has it: mixing, label smoothing, precision.
 
-    def __init__(self, recipe: Recipe, num_classes: int, *, device: torch.device, precision: torch.dtype):
+    `finish` brings the images of a batch to the device: `data.train.finish`, if not all has been done to them already.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        num_classes: int,
+        *,
+        device: torch.device,
+        precision: torch.dtype,
+        finish: Callable[[Any, torch.device], Tensor] | None = None,
+    ):
         augment = recipe.augment
         if recipe.token_labels.folder is not None and (augment.mixup or augment.cutmix):
             raise UserError("token labels cannot follow augment.mixup or augment.cutmix; mix with token_labels.mixtoken")
         self.token_labels, self.num_classes = recipe.token_labels, num_classes
         self.device, self.precision, self.smoothing = device, precision, recipe.label_smoothing
+        self.finish = finish or (lambda images, device: images.to(device))
         self.mix_probability = augment.mix_probability
         self.mixes = [v2.MixUp(alpha=augment.mixup, num_classes=num_classes)] if augment.mixup else []
         self.mixes += [v2.CutMix(alpha=augment.cutmix, num_classes=num_classes)] if augment.cutmix else []
 
-    def __call__(self, model: nn.Module, batch: list[Tensor], *, seeds: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, model: nn.Module, batch: list, *, seeds: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
         """Compute the mean loss of a batch: loss, logits (B, classes), labels (B,) on the device.
 
-        A batch is (images, labels), or (images, labels, `View`) if the recipe has token labels.
+        A batch is (images, labels), or (images, labels, `View`) if the recipe has token labels; images as `finish` takes
+        them.
 
         All draws are functions of `seeds`. Where images are mixed, the labels that come back are those of the images
         that the others were mixed into.
         """
         images, labels, *view = batch
-        images, labels = self.here(images, labels)
+        images, labels = self.finish(images, self.device), *self.here(labels)
         if view:
             return *self.with_token_labels(model, images, labels, View(*self.here(*view[0])), seeds), labels
         images, wanted = self.mixed(images, labels, seeds)
