@@ -1,9 +1,11 @@
-"""How SP-SA's attention is computed: three paths to softmax(f ⊙ S + g) @ v, and which one is taken, and why.
+"""How SP-SA's attention is computed: four paths to softmax(f ⊙ S + g) @ v, and which one is taken, and why.
 
 The fused kernels of PyTorch can add a mask to the scores S, but not multiply them by a map f. So there are
 
     explicit    scores, product, softmax, product with v, one after the other. On a CPU some images at a time.
-    compiled    the same through torch.compile, which makes one pass over the scores of product, sum and softmax.
+    recomputed  the same, but nothing of B·H·N² numbers is kept for the backward pass, which makes scores and weights anew,
+                a few at a time: one more product, for the memory of plain attention through its fused kernel.
+    compiled    explicit through torch.compile, which makes one pass over the scores of product, sum and softmax.
     flex        FlexAttention (Dong et al. 2024): scores are made block by block on the chip and never stored, which is
                 worth it where B·H·N² numbers do not fit. f is handed over spread out to all pairs: its gradient is added
                 up by atomic operations, and then only the images meet at an address, not all pairs of an offset.
@@ -24,11 +26,12 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from .errors import UserError, near
 from .spatial import Anchored, OffsetMap
 
-PATHS = ("auto", "explicit", "compiled", "flex")
+PATHS = ("auto", "explicit", "recomputed", "compiled", "flex")
 Kept = TypeVar("Kept")
 
 
@@ -62,6 +65,8 @@ def choose(asked: str, device: torch.device | str, *, gradients: bool) -> Choice
         return Choice("flex", "asked for: it stores no scores")
     if torch.compiler.is_compiling():
         return Choice("explicit", "the whole is being compiled, which joins product and softmax by itself")
+    if asked == "recomputed":
+        return Choice("recomputed", "asked for: it keeps no scores for the backward pass")
     if asked == "compiled":
         return Choice("compiled", "asked for: product and softmax become one pass over the scores")
     if asked == "auto" and torch.device(device).type == "cpu":
@@ -91,6 +96,8 @@ def attend_multiplied(
         return flex(q, k, v, *maps)
     if taken == "compiled":
         return compiled()(q, k, v, *maps)
+    if taken == "recomputed" and gradients:  # without a backward pass nothing is kept anyway
+        return Recomputed.apply(q, k, v, *(m.expand(q.shape[1], -1, -1) for m in maps))
     return in_cache(lambda q, k, v: explicit(q, k, v, *maps), q, k, v)
 
 
@@ -120,6 +127,64 @@ def in_cache(attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor) -> 
     if q.device.type != "cpu" or torch.compiler.is_compiling() or images >= len(q):
         return attend(q, k, v)
     return torch.cat([attend(*part) for part in zip(q.split(images), k.split(images), v.split(images), strict=True)])
+
+
+class Recomputed(torch.autograd.Function):
+    """softmax(f ⊙ S + g) @ v and its gradients, of which only q, k, v, the maps and the result are kept.
+
+    With P = softmax(X), X = f ⊙ S + g, O = P v, and dO the gradient of O, the backward pass is
+
+        dv = Pᵀ dO      dX = P ⊙ (dO vᵀ − Σ dO ⊙ O)      df = Σ_images dX ⊙ S      dg = Σ_images dX      dS = f ⊙ dX
+
+    where the sum in dX, over the width of a head, stands for that of P ⊙ (dO vᵀ) over the keys (Dao et al. 2022,
+    FlashAttention, appendix B.2), so that no row of P is needed twice.
+    """
+
+    @staticmethod
+    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, f: Tensor, g: Tensor | None = None) -> Tensor:
+        out = torch.empty_like(v, memory_format=torch.contiguous_format)
+        for images, heads in pieces(q):
+            one = images, heads
+            _, weights = scores_and_weights(q[one], k[one], f[heads], None if g is None else g[heads])
+            out[one] = weights.to(v.dtype) @ v[one]
+        ctx.save_for_backward(q, k, v, f, g, out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, f, g, out = ctx.saved_tensors
+        scale = q.shape[-1] ** -0.5
+        dq, dk, dv = (torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in (q, k, v))
+        df, dg = (m if m is None else torch.zeros_like(m, memory_format=torch.contiguous_format) for m in (f, g))
+        rows = (grad * out).sum(-1, keepdim=True, dtype=f.dtype)  # (B, H, N, 1)
+        for images, heads in pieces(q):
+            one = images, heads
+            scores, weights = scores_and_weights(q[one], k[one], f[heads], None if g is None else g[heads])
+            dv[one] = weights.to(v.dtype).transpose(-2, -1) @ grad[one]
+            dx = (grad[one] @ v[one].transpose(-2, -1) - rows[one]).mul_(weights)
+            df[heads] += (dx * scores).sum(0)
+            if dg is not None:
+                dg[heads] += dx.sum(0)
+            ds = dx.mul_(f[heads]).mul_(scale).to(q.dtype)
+            dq[one], dk[one] = ds @ k[one], ds.transpose(-2, -1) @ q[one]
+        return dq, dk, dv, df, dg
+
+
+def scores_and_weights(q: Tensor, k: Tensor, f: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Compute S and softmax(f ⊙ S + g) of a piece."""
+    scores = (q @ k.transpose(-2, -1)).mul_(q.shape[-1] ** -0.5)
+    changed = scores * f
+    return scores, torch.softmax(changed if g is None else changed.add_(g), -1)
+
+
+def pieces(q: Tensor) -> list[tuple[slice, slice]]:
+    """Cut a batch into pieces, (images, heads): on a CPU such that scores stay in its cache and a head's maps with them."""
+    B, H, N, _ = q.shape
+    if q.device.type != "cpu":
+        return [(slice(0, B), slice(0, H))]
+    images = max(1, CACHE // (N * N * q.element_size()))
+    return [(slice(b, b + images), slice(h, h + 1)) for h in range(H) for b in range(0, B, images)]
 
 
 def flex(q: Tensor, k: Tensor, v: Tensor, f: Tensor, g: Tensor | None = None, *, compile: bool = True) -> Tensor:

@@ -68,8 +68,8 @@ def compile_by(monkeypatch):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("added", [False, True])
-@pytest.mark.parametrize("path", ["auto", "explicit"])
-def test_the_explicit_path_is_the_equation_in_value_and_gradient(path, added, shared, size, monkeypatch):
+@pytest.mark.parametrize("path", ["auto", "explicit", "recomputed"])
+def test_what_is_written_out_or_recomputed_is_the_equation_in_value_and_gradient(path, added, shared, size, monkeypatch):
     inputs = draw(size, added=added, shared=shared)
     theirs = equation(*inputs)
     assert_same(paths.attend_multiplied(*inputs, path=path), theirs, inputs, tolerance=1e-10)
@@ -116,6 +116,35 @@ def test_the_explicit_path_has_the_same_gradients_in_each_run_on_cuda():
     assert all(torch.equal(a, b) for run in runs[1:] for a, b in zip(run, runs[0], strict=True))
 
 
+@pytest.mark.parametrize("added", [False, True])
+def test_recomputed_under_autocast_is_as_near_to_float64_as_explicit(added):
+    inputs = draw((3, 2, 30, 16), added=added, shared=False, dtype=torch.float64)
+    weight = torch.randn(inputs[0].shape, dtype=torch.float64)
+
+    def outcome(function, qkv_type, map_type):
+        given = [t.detach().to(qkv_type if i < 3 else map_type).requires_grad_() for i, t in enumerate(inputs)]
+        out = function(*given)
+        return [out, *torch.autograd.grad((out * weight).sum(), given)]
+
+    truth = outcome(equation, torch.float64, torch.float64)
+    for path in ("explicit", "recomputed"):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = outcome(lambda *t, path=path: paths.attend_multiplied(*t, path=path), torch.bfloat16, torch.float32)
+        assert found[0].dtype == torch.bfloat16 and found[4].dtype == torch.float32
+        for a, b in zip(found, truth, strict=True):
+            assert (a - b).norm() < 0.03 * b.norm()
+
+
+def test_recomputed_keeps_nothing_of_the_size_of_the_scores():
+    inputs = draw((5, 2, 40, 4), added=True, shared=False, dtype=torch.float32)
+    kept = {}
+    for path in ("explicit", "recomputed"):
+        kept[path] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, path=path: kept[path].append(t.numel()) or t, lambda t: t):
+            paths.attend_multiplied(*inputs, path=path)
+    assert max(kept["explicit"]) == 5 * 2 * 40 * 40 and max(kept["recomputed"]) == 2 * 40 * 40
+
+
 # --- Which path ------------------------------------------------------------------------------------------------------------
 
 
@@ -125,6 +154,7 @@ def test_the_explicit_path_has_the_same_gradients_in_each_run_on_cuda():
         ("auto", "cpu", True, "explicit", "compiling was slower"),
         ("auto", "cuda", True, "explicit", "the same in each run"),
         ("explicit", "cuda", True, "explicit", "asked for"),
+        ("recomputed", "cpu", True, "recomputed", "keeps no scores"),
         ("compiled", "cpu", True, "compiled", "asked for"),
         ("flex", "cpu", False, "flex", "stores no scores"),
         ("flex", "cuda", True, "flex", "stores no scores"),

@@ -103,7 +103,8 @@ def add_paths(layers: dict[str, nn.Module], case: dict, device: torch.device) ->
     if not hasattr(ours, "path"):
         return
     training, cuda = case["pass"] == "training", device.type == "cuda"
-    wanted = {"compiled": case["compiled"] == "no" and cuda, "flex": cuda or (case["compiled"] == "yes" and not training)}
+    eager = case["compiled"] == "no"
+    wanted = {"recomputed": training and eager, "compiled": eager and cuda, "flex": cuda or (not eager and not training)}
     for path in (name for name, there in wanted.items() if there):
         layers[f"{case['layer']}, path {path}"] = beside = copy.deepcopy(ours)
         take_path(beside, path)

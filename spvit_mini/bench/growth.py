@@ -16,11 +16,13 @@ from torch import Tensor, nn
 
 from ..attention import MHSA, SPSA
 from ..geometry import Grid
+from ..paths import take_path
 from .attention import PLAIN, multiply_adds, training_step
 from .peers import written_out
 from .timing import Comparison, Side, choose_device, run
 from .timing import Options as Common
 
+RECOMPUTED = "SPSA, recomputed"
 DIM, HIDDEN = 384, 64
 VALUES = {
     "patches": (16, 36, 64, 100, 144, 196, 256, 400, 576),  # squares
@@ -56,12 +58,15 @@ class Stack(nn.Module):
 
 
 def sides_of(heads: int, blocks: int, *, dim: int = DIM, hidden: int = HIDDEN) -> dict[str, Stack]:
-    """Build stacks of plain attention, fused and written out, and of SP-SA."""
+    """Build stacks of plain attention, fused and written out, and of SP-SA, by its usual path and by `recomputed`."""
     torch.manual_seed(0)
     plain = [MHSA(dim, heads) for _ in range(blocks)]
     layers = {PLAIN: plain, "MHSA, written out": [written_out(layer) for layer in plain]}
-    layers["SPSA"] = [SPSA(dim, heads, hidden) for _ in range(blocks)]
-    return {name: Stack(stack, dim) for name, stack in layers.items()}
+    layers |= {name: [SPSA(dim, heads, hidden) for _ in range(blocks)] for name in ("SPSA", RECOMPUTED)}
+    stacks = {name: Stack(stack, dim) for name, stack in layers.items()}
+    stacks[RECOMPUTED].load_state_dict(stacks["SPSA"].state_dict())
+    take_path(stacks[RECOMPUTED], "recomputed")
+    return stacks
 
 
 def comparisons(options: Options, device: torch.device) -> Iterator[Comparison]:
