@@ -190,13 +190,13 @@ def comparisons() -> list[tuple[str, str, str, str, Difference, int]]:
     def kept(arm: str) -> list[float]:
         return by_seed(sparse, "val_top1", arm=arm, density=0.5)
 
-    shows = "Maps of a model with learned priors find what its answer hangs on (deletion, lower is better).", "SP-ViT, figures beside DeiT-S's"
+    shows = "Maps of a model with learned priors find what its answer hangs on.", "SP-ViT, figures beside DeiT-S's"
     covers = "Heads complement each other: their foci together cover more than chance would.", "our question"
     fits = "A prior computed from offsets fits other grids, where a table is resized.", "SP-ViT, fine-tuned at 384 px"
     binary = "Binarised priors keep what matters: the largest offsets do better than random ones.", "SP-ViT, future work"
     return [
-        (*shows, "looking", "random − spsa's rollout", paired(deletion("spsa", "random"), deletion("spsa")), 3),
-        (*shows, "looking", "psa's rollout − spsa's", paired(deletion("psa"), deletion("spsa")), 3),
+        (*shows, "looking", "deletion, random − spsa's rollout", paired(deletion("spsa", "random"), deletion("spsa")), 3),
+        (*shows, "looking", "deletion, psa's rollout − spsa's", paired(deletion("psa"), deletion("spsa")), 3),
         *(
             (*covers, "looking_heads", f"spsa, layer {i}: union − chance", paired(foci("union", i), foci("chance", i)), 1)
             for i in (0, 1)
