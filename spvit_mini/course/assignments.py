@@ -67,14 +67,11 @@ def assemble(problem_set: ProblemSet, *, vary: Callable[[NotebookNode], Notebook
         handles[grading(made[-1])["grade_id"]] = lesson
         cells += made
     cells.append(new_markdown_cell(HELP, id="help"))
+    names = [grading(cell)["grade_id"] for cell in cells if grading(cell)]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"{problem_set.name} has two cells with the grade_id {twice[0]!r}; each needs a name of its own")
     notebook = new_notebook(cells=cells, metadata={"kernelspec": KERNEL, "language_info": {"name": "python"}})
     notebook.nbformat_minor = 5
-    for what, names in (
-        ("cell id", [cell.id for cell in notebook.cells]),
-        ("grade_id", [grading(cell)["grade_id"] for cell in notebook.cells if grading(cell)]),
-    ):
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise UserError(f"{problem_set.name} uses the {what} {twice[0]!r} more than once; give its parts other names")
     if vary is not None:
         notebook = vary(notebook)
     for cell in notebook.cells:

@@ -31,7 +31,7 @@ class ProctoredExecute(Execute):
 
     def preprocess(self, nb: NotebookNode, resources: Any = None, km: Any = None) -> tuple[NotebookNode, Any]:
         self.receipts, self.printed, self.odd = defaultdict(set), defaultdict(int), []
-        self.cell = None
+        self.cell, self.secret = None, ""
         try:
             super().preprocess(nb, resources, km)
         except DeadKernelError:
@@ -54,10 +54,15 @@ class ProctoredExecute(Execute):
         code = "from spvit_mini.course import proctor as _"
         expressions = {"secret": f"_.watch({self.closed!r})"}
         message = self.kc.execute(code, silent=True, user_expressions=expressions)
-        reply = (await self.async_wait_for_reply(message))["content"]
-        told = reply.get("user_expressions", {}).get("secret", reply)
-        if told.get("status") != "ok":
-            raise RuntimeError(f"the proctor could not begin: {told.get('ename')}: {told.get('evalue')}")
+        try:
+            while (reply := await self.kc.get_shell_msg(timeout=self.startup_timeout))["parent_header"]["msg_id"] != message:
+                pass
+            told = reply["content"].get("user_expressions", {}).get("secret", reply["content"])
+            if told["status"] != "ok":
+                raise RuntimeError(f"the proctor could not begin: {told.get('ename')}: {told.get('evalue')}")
+        except BaseException:
+            await self._async_cleanup_kernel()  # nbclient would leave it running
+            raise
         self.secret = ast.literal_eval(told["data"]["text/plain"])
 
     def on_cell_start(self, cell: NotebookNode, **_) -> None:

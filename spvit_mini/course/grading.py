@@ -49,13 +49,13 @@ class Classroom:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot make the class's folder {folder}: {error.strerror}") from None
-        self.config = settings(self.folder)
+        config, self.environment = settings(self.folder)
         if cell_seconds is not None:
-            self.config.ProctoredExecute.timeout = cell_seconds
+            config.ProctoredExecute.timeout = cell_seconds
         with quiet():
             from nbgrader.apps import NbGraderAPI
 
-            self.api = NbGraderAPI(config=self.config)
+            self.api = NbGraderAPI(config=config)
 
     def path(self, step: str, assignment: str, student: str = ".") -> Path:
         """Give the folder of an assignment, or of a student's, in one of nbgrader's steps."""
@@ -66,7 +66,7 @@ class Classroom:
 
     def run(self, call: Callable, *arguments, **options) -> None:
         """Let nbgrader do something. Raises Failed with its last words where it fails."""
-        with quiet():
+        with quiet(), variables(self.environment):
             done = call(*arguments, **options)
         if not done["success"]:
             if "KeyboardInterrupt" in done.get("error", ""):
@@ -79,19 +79,37 @@ class Classroom:
         return self.api.gradebook
 
 
-def settings(folder: Path):
-    """Read nbgrader_config.py for a class that lives in `folder`; what is graded are the vetted submissions."""
+def settings(folder: Path) -> tuple:
+    """Read nbgrader_config.py for a class that lives in `folder`: the configuration, and the variables that it sets.
+
+    What is graded are the vetted submissions.
+    """
     from traitlets.config import PyFileConfigLoader
 
     if not (ROOT / "nbgrader_config.py").is_file():
         raise UserError(f"no nbgrader_config.py in {ROOT}; get the project's repository and run this in it")
-    config = PyFileConfigLoader("nbgrader_config.py", path=str(ROOT)).load_config()
+    before = dict(os.environ)
+    with variables({}):
+        config = PyFileConfigLoader("nbgrader_config.py", path=str(ROOT)).load_config()
+        environment = {name: value for name, value in os.environ.items() if before.get(name) != value}
     config.CourseDirectory.root = str(folder)
     config.CourseDirectory.db_url = f"sqlite:///{folder / 'gradebook.db'}"
     config.CourseDirectory.submitted_directory = "vetted"
     config.ProctoredExecute.closed = str(folder)
     config.Exchange.root = str(folder / "exchange")  # none is used, and nbgrader must not look for one on the machine
-    return config
+    return config, environment
+
+
+@contextmanager
+def variables(values: dict[str, str]) -> Iterator[None]:
+    """Set variables of the environment for a while, and leave it as it was, whatever was set in the meantime."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @contextmanager

@@ -167,6 +167,7 @@ def hook(publish: Callable, closed: str) -> Callable[[str, tuple], None]:
         return path == folder or path.startswith(folder + os.sep)
 
     def refuse(kind: str, what: Any) -> None:
+        what = os.fsdecode(what) if isinstance(what, bytes) else what
         tell(publish, kind, what)
         raise PermissionError(f"refused while this is graded: {kind} ({what})")
 

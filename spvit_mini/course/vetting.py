@@ -24,7 +24,8 @@ NEW = {"code": new_code_cell, "markdown": new_markdown_cell, "raw": new_raw_cell
 # Words in a student's own code that a person should look at. Most uses mean no harm, so they cost nothing by themselves.
 MENTIONS = {
     "the network": r"\b(?:socket|requests|urllib|httpx?|aiohttp|ftplib|smtplib|torch\.hub|load_state_dict_from_url)\b",
-    "other programs": r"\b(?:subprocess|os\.system|os\.popen|os\.exec\w*|os\.fork|pexpect)\b|^\s*[!%]\S+",
+    "other programs": r"\b(?:subprocess|os\.system|os\.popen|os\.exec\w*|os\.fork|pexpect)\b"
+    r"|^\s*!\S*|^\s*%{1,2}(?:pip|conda|bash|sh|sx|system|script|run)\b",
     "files of the class": r"gradebook|sqlite3?|\bsubmitted\b|\bautograded\b|nbgrader",
     "the insides of checks": r"\blesson\s*=(?!\s*(?:=|begin\())|\.check\s*=(?!=)|\bsetattr\b|\bsys\.modules\b|__code__"
     r"|__closure__|cell_contents|_getframe|currentframe|\bf_(?:locals|back|globals)\b|\bimport gc\b|\bctypes\b|\bget_ipython\b"
@@ -139,7 +140,8 @@ def put_in_order(cells: list[NotebookNode], set_cells: Iterable[NotebookNode]) -
     odd += unique_ids(cells)
     odd += put_back(cells, ours, missing=[name for name in ours if name not in found])
     solutions = [name for name, cell in ours.items() if grading(cell)["solution"]]
-    unsolved = [name for name in solutions if name not in found or cells_of(cells)[name].source == ours[name].source]
+    there = cells_of(cells)
+    unsolved = [name for name in solutions if name in there and there[name].source == ours[name].source]
     if unsolved:
         odd.append("nothing is solved" if unsolved == solutions else f"unsolved: {listed(unsolved)}")
     return odd

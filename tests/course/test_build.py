@@ -1,14 +1,15 @@
 """Students' copies: what nbgrader would make, and nothing of a student's work is ever lost."""
 
 import json
-import shutil
-import subprocess
 
 import nbformat
 import pytest
 
+from spvit_mini.course.assignments import assemble
 from spvit_mini.course.build import MANIFEST, build, digest_of, replace_region, student_copy
-from spvit_mini.course.lessons import read, text_of
+from spvit_mini.course.grading import Classroom
+from spvit_mini.course.lessons import lesson_files, read, text_of
+from spvit_mini.course.problem_sets import SETS
 from spvit_mini.errors import UserError
 
 
@@ -123,22 +124,27 @@ def comparable(notebook):
     return cells
 
 
-def nbgraders_copy(lesson, folder):
-    """Make a student's copy with nbgrader itself."""
-    path = folder / "source" / "set" / "lesson.ipynb"
-    path.parent.mkdir(parents=True)
-    path.write_text(text_of(lesson), encoding="utf-8")
-    command = ["nbgrader", "generate_assignment", "set", f"--course-dir={folder}", "--create"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return read(folder / "release" / "set" / "lesson.ipynb")
+def nbgraders_copies(notebooks, folder):
+    """Make students' copies with nbgrader itself."""
+    room = Classroom(folder)
+    source = room.path("source", "all")
+    source.mkdir(parents=True)
+    for name, notebook in notebooks.items():
+        (source / f"{name}.ipynb").write_text(text_of(notebook), encoding="utf-8")
+    room.run(room.api.generate_assignment, "all")
+    return {name: read(room.path("release", "all") / f"{name}.ipynb") for name in notebooks}
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("nbgrader") is None, reason="nbgrader is not installed")
-def test_a_copy_is_what_nbgrader_makes(lesson, tmp_path):
+def test_copies_are_what_nbgrader_makes(lesson, tmp_path):
+    pytest.importorskip("nbgrader")
     add_manual_questions(lesson)
-    assert comparable(student_copy(lesson)) == comparable(nbgraders_copy(lesson, tmp_path))
+    solved = {"small": lesson} | {path.stem: read(path) for path in lesson_files()}
+    solved |= {name: assemble(problem_set) for name, problem_set in SETS.items()}
+    assert len(solved) >= 1 + 14 + 5
+    theirs = nbgraders_copies(solved, tmp_path)
+    for name, notebook in solved.items():
+        assert comparable(student_copy(notebook)) == comparable(theirs[name]), name
 
 
 # A folder of copies ---------------------------------------------------------------------------------------------------
