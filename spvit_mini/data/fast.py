@@ -44,15 +44,27 @@ class Begun(Varied):
 
     def viewed(self, image: Image.Image | Tensor) -> tuple[Unfinished, Box, bool]:
         """Give the image as `Unfinished`, the part that it shows before any shift, and whether it is mirrored in the end."""
+        image, box, mirrored = self.framed(image)
+        return self.unfinished(*self.turned(image, mirrored)), box, mirrored
+
+    def framed(self, image: Image.Image | Tensor) -> tuple[Tensor, Box, bool]:
+        """Give the part that is seen, (1, 3, height, width), where it lies, and whether it is to be mirrored."""
         image = image if isinstance(image, Tensor) else to_tensor(as_rgb(image))
         # As a batch of one, channels last, which torch's filter takes without copies; it doesn't see that in (3, h, w).
-        image, box, mirrored = self.framed(image.permute(1, 2, 0)[None].permute(0, 3, 1, 2))
-        later = mirrored and not self.looks  # what turns an image turns it when it is mirrored already
-        image = self.looked(functional.horizontal_flip(image) if mirrored and not later else image)
+        return super().framed(image.permute(1, 2, 0)[None].permute(0, 3, 1, 2))
+
+    def turned(self, image: Tensor, mirrored: bool) -> tuple[Tensor, bool]:
+        """Change how an image looks, and mirror it before; else give it as it is, and that it is still to be mirrored."""
+        if not self.looks:
+            return image, mirrored
+        return self.looked(functional.horizontal_flip(image) if mirrored else image), False
+
+    def unfinished(self, image: Tensor, mirror: bool) -> Unfinished:
+        """Draw what is erased, and leave the rest to `Finish`."""
         erased, noise = torch.zeros(4, dtype=torch.int64), torch.zeros(0)
         if self.erasing is not None:
             erased, noise = self.erasing.drawn(image)
-        return Unfinished(image[0].permute(1, 2, 0).contiguous(), later, erased, noise), box, mirrored
+        return Unfinished(image[0].permute(1, 2, 0).contiguous(), mirror, erased, noise)
 
     def looked(self, image: Tensor) -> Tensor:
         """Change how an image looks: by Pillow, which is several times as fast as torch at turning a single image."""
