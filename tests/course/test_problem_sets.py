@@ -9,11 +9,14 @@ import torch
 import spvit_mini
 from spvit_mini.attention import SPSA
 from spvit_mini.course.assignments import assemble
+from spvit_mini.course.build import student_copy
 from spvit_mini.course.lesson import PROFILES, Lesson
 from spvit_mini.course.lessons import grading, lesson_files, read
 from spvit_mini.course.problem_sets import SETS, Part, Question
 from spvit_mini.geometry import offsets, pair_offsets, spread
 from spvit_mini.spatial import Quadratic, SquareWindow, resize_table
+from spvit_mini.studies.records import RESULTS, read_runs
+from spvit_mini.studies.statistics import paired
 
 QUESTIONS = {part.name: part for one in SETS.values() for part in one.parts if isinstance(part, Question)}
 each_set = pytest.mark.parametrize("one", SETS.values(), ids=list(SETS))
@@ -121,6 +124,15 @@ def test_a_question_is_whole(question):
     numbered = [set(re.findall(r"^(\d)\. ", text, re.MULTILINE)) for text in (question.text, question.answer)]
     if numbered[0]:
         assert numbered[1] >= numbered[0], "each numbered part is answered"
+
+
+@each_set
+def test_students_get_neither_rubrics_nor_answers(one):
+    text = "\n".join(cell.source for cell in student_copy(assemble(one)).cells)
+    for question in (part for part in one.parts if isinstance(part, Question)):
+        assert question.text.strip() in text
+        secret = [line.strip() for line in f"{question.rubric}\n{question.answer}".splitlines() if len(line) > 40]
+        assert secret and not [line for line in secret if line in text]
 
 
 @each_set
@@ -288,6 +300,20 @@ def test_zero_start():
     assert {"spatial.w1", "spatial.b1", "queries and keys"} <= second
     stuck = moved(dict.fromkeys(("w1", "b1", "w2", "b2"), 0.0), 3)
     assert all({"spatial.w1", "spatial.b1", "spatial.w2"}.isdisjoint(found) and "spatial.b2" in found for found in stuck)
+
+
+def test_the_models_comparison_is_what_its_record_says():
+    answer = QUESTIONS["comparison"].answer
+    rows = re.findall(r"^\| (multiplied|added) \| ([\d., ]+) \| (\d) of 5", answer, re.MULTILINE)
+    record = {arm: [float(value) for value in values.split(",")] for arm, values, _ in rows}
+    assert {arm: sum(value >= 90 for value in record[arm]) for arm in record} == {arm: int(n) for arm, _, n in rows}
+    gain = paired(record["multiplied"], record["added"])
+    says("comparison", f"is {gain.mean:+.1f} points, 95 % interval {gain.low:.1f} to {gain.high:+.1f}, n = 5".replace("-", "−"))
+    scatter = torch.tensor(record["multiplied"]).sub(torch.tensor(record["added"])).std().item()
+    pairs = round(2 + 8 * (round(scatter, 1) / round(gain.mean, 1)) ** 2)
+    says("comparison", f"scatter by {scatter:.1f} points", f"({scatter:.1f}/{gain.mean:.1f})² ≈ {pairs} pairs")
+    recorded = [run.final for run in read_runs("variants_compass6", RESULTS) if run.arm == "psa"]
+    assert [f"{value:.1f}" for value in (min(recorded), max(recorded))] == ["99.6", "100.0"]
 
 
 # The project's code -----------------------------------------------------------------------------------------------------
