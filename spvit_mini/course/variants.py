@@ -366,9 +366,9 @@ Write it for all heads and all offsets that are asked for.
 and the window has holes. Return an (N, N) tensor of booleans, True where query i (first axis) sees key j.
 
 - `grid` is (rows, columns), any rectangle; tokens are numbered row by row. `size` is odd; `dilation` is at least 1.
-- A query sees `size` × `size` keys where the grid has room: in each direction the query's own row (column) and size
-  // 2 further ones on each side, in steps of `dilation`. So with `size` 3 and `dilation` 2 it sees the offsets −2, 0
-  and +2, in rows and in columns: nine keys.
+- A query sees `size` × `size` keys where the grid has room: in each direction the query's own row (column) and
+  `size // 2` further ones on each side, in steps of `dilation`. So with `size` 3 and `dilation` 2 it sees the offsets
+  −2, 0 and +2, in rows and in columns: nine keys.
 - What lies beyond the border of the grid is left out. Nothing is moved inwards, and nothing comes in from the other
   side.
 - By hand: seven patches in a row, `size` 3, `dilation` 2. Patch 3 sees 1, 3 and 5; patch 0 sees 0 and 2; patch 1 sees
