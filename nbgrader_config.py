@@ -38,7 +38,7 @@ c.ProctoredExecute.closed = str(classroom)
 c.ProctoredExecute.timeout = CELL_SECONDS  # a check stops an answer after 20 s itself
 c.ProctoredExecute.startup_timeout = 120  # a kernel's start; slow on a busy machine
 c.ProctoredExecute.iopub_timeout = 10  # for what a cell still prints after it has ended
-c.ProctoredExecute.max_bytes = 100_000  # of each cell
+c.ProctoredExecute.max_output = 100_000  # characters of each cell
 c.ProctoredExecute.shutdown_kernel = "immediate"
 c.ProctoredExecute.extra_arguments = ["--IPKernelApp.log_level=40"]  # what a kernel wonders about is not the grader's business
 c.LimitOutput.max_lines = 500

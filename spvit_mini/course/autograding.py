@@ -18,15 +18,21 @@ from nbformat.v4 import new_output
 from nbgrader.preprocessors import Execute
 from traitlets import Integer, Unicode
 
-from .proctor import MIME, receipt
+from . import proctor
 
-ODD = "odd"  # the notebook's metadata.spvit_mini.odd lists what was odd, a line each
+WORDS = {
+    "network": "asked for the network",
+    "program": "tried to start a program",
+    "file": "reached for the class's files",
+    "changed": "ran with parts of the package changed",
+}
+MOST_ODD = 20  # lines about one run
 
 
 class ProctoredExecute(Execute):
     """Run a submission's cells, cut what they print, and fail each check that gave no receipt."""
 
-    max_bytes = Integer(100_000, help="how much a cell may print before the rest is cut").tag(config=True)
+    max_output = Integer(100_000, help="how many characters a cell may print; the rest is cut").tag(config=True)
     closed = Unicode("classroom", help="the class's folder, of which a submission sees its own part alone").tag(config=True)
 
     def preprocess(self, nb: NotebookNode, resources: Any = None, km: Any = None) -> tuple[NotebookNode, Any]:
@@ -40,20 +46,20 @@ class ProctoredExecute(Execute):
             self.note(f"{place(self.cell)} ran on after it was interrupted; nothing after it was run")
         for index, cell in enumerate(nb.cells):
             self.settle(cell, index)
-        nb.metadata.setdefault("spvit_mini", NotebookNode()).setdefault(ODD, []).extend(self.odd)
+        nb.metadata.setdefault("spvit_mini", NotebookNode()).setdefault("odd", []).extend(self.odd)
         return nb, resources
 
     def note(self, line: str) -> None:
-        if line not in self.odd:
+        """Keep a line for the report, once."""
+        if line not in self.odd and len(self.odd) < MOST_ODD:
             self.odd.append(line)
 
     # While it runs ------------------------------------------------------------------------------------------------------
 
     async def on_notebook_start(self, **_) -> None:
-        """Let the proctor in before the first cell. The code is silent, so that it leaves no trace in the history."""
-        code = "from spvit_mini.course import proctor as _"
-        expressions = {"secret": f"_.watch({self.closed!r})"}
-        message = self.kc.execute(code, silent=True, user_expressions=expressions)
+        """Let the proctor in before the first cell, and leave no trace of it in the history or among the names."""
+        watch = f"__import__('importlib').import_module('{proctor.__name__}').watch({self.closed!r})"
+        message = self.kc.execute("", silent=True, user_expressions={"secret": watch})
         try:
             while (reply := await self.kc.get_shell_msg(timeout=self.startup_timeout))["parent_header"]["msg_id"] != message:
                 pass
@@ -76,7 +82,7 @@ class ProctoredExecute(Execute):
     def output(self, outs: list, msg: dict, display_id: str | None, cell_index: int) -> NotebookNode | None:
         """Take what the proctor says; keep what the cell says, up to a size."""
         content = msg["content"]
-        if said := content.get("data", {}).get(MIME):
+        if said := content.get("data", {}).get(proctor.MIME):
             if "receipt" in said:
                 self.receipts[cell_index].add(said["receipt"])
             for kind in WORDS.keys() & said.keys():
@@ -84,9 +90,9 @@ class ProctoredExecute(Execute):
             return None
         if msg["msg_type"] != "error":  # nbgrader needs to see that
             self.printed[cell_index] += (size := len(str(content.get("text") or content.get("data") or "")))
-            if (over := self.printed[cell_index] - self.max_bytes) > 0:
+            if (over := self.printed[cell_index] - self.max_output) > 0:
                 if over <= size:  # the first time
-                    self.note(f"{place(self.cell)} printed more than {self.max_bytes:,} characters; the rest was cut")
+                    self.note(f"{place(self.cell)} printed more than {self.max_output:,} characters; the rest was cut")
                     outs.append(new_output("stream", name="stdout", text="\n(too much output: the rest was cut)\n"))
                 return None
         return super().output(outs, msg, display_id, cell_index)
@@ -101,24 +107,19 @@ class ProctoredExecute(Execute):
         expected = receipts(cell.source, self.secret)
         if not expected:
             return  # a notebook that was not made by `release`: nbgrader's own rule holds
-        failed = any(output.output_type == "error" for output in cell.outputs)
-        if expected <= self.receipts[index] and not failed:
+        errors = [output for output in cell.outputs if output.output_type == "error"]
+        for output in errors:
+            if output.ename == "CheckFailed":  # its words are for the student, the way through the checks is not
+                output.traceback = [f"{output.ename}: {output.evalue}"]
+        if expected <= self.receipts[index] and not errors:
             cell.outputs = [output for output in cell.outputs if output.output_type != "execute_result"]
             for output in cell.outputs:
                 if output.output_type == "stream":  # a warning on stderr would cost all points
                     output.name = "stdout"
-        elif not failed:
+        elif not errors:
             self.note(f"{place(cell)} showed no error, yet its check did not pass: no points")
             words = "NotGraded: the check did not run to its end"
             cell.outputs.append(new_output("error", ename="NotGraded", evalue="", traceback=[words]))
-
-
-WORDS = {
-    "network": "asked for the network",
-    "program": "tried to start a program",
-    "file": "reached for the class's files",
-    "changed": "ran with parts of the package changed",
-}
 
 
 def place(cell: NotebookNode | None) -> str:
@@ -141,5 +142,5 @@ def receipts(source: str, secret: str) -> set[str]:
             options = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
             if options.pop("grade", False):
                 name = options.pop("name", None) or ast.unparse(call.args[0])
-                found.add(receipt(secret, number[1], name, options))
+                found.add(proctor.receipt(secret, number[1], name, options))
     return found

@@ -61,7 +61,7 @@ def collect(room, name: str, student: str, failure: str | None) -> Graded:
     if failure:
         return graded
     notebook = read(room.notebook("autograded", name, student))
-    graded.odd = list(notebook.metadata.get("spvit_mini", {}).get("odd", []))
+    graded.odd = [one_line(said) for said in notebook.metadata.get("spvit_mini", {}).get("odd", [])]
     with room.gradebook() as gradebook:
         try:
             grades = gradebook.find_submission_notebook(name, name, student).grades
@@ -81,8 +81,14 @@ def collect(room, name: str, student: str, failure: str | None) -> Graded:
             if cell.cell_type == "markdown":
                 graded.by_hand |= {exercise}
             elif said := outcome(cell):
-                graded.words[exercise] = said
+                graded.words[exercise] = one_line(said)
     return graded
+
+
+def one_line(text: str) -> str:
+    """Make of what may be a student's words a short line that does nothing to a terminal."""
+    line = "".join(sign if sign.isprintable() else " " for sign in str(text))
+    return line if len(line) <= 300 else f"{line[:297]}..."
 
 
 def outcome(cell) -> str:

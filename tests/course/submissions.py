@@ -225,6 +225,9 @@ CLASS = {
         **WRONG_BOTH,
         odd=("the cell check-offsets showed no error, yet its check did not pass: no points",),
     ),
+    "renames": Student(
+        pad="pad_prefix = offsets", points=(2, 0, None), odd=("the cell check-pad_prefix showed no error, yet",)
+    ),
     "hides-errors": Student(
         first="get_ipython().showtraceback = lambda *arguments, **options: None\n"
         "type(get_ipython())._showtraceback = lambda *arguments, **options: None",

@@ -1,5 +1,6 @@
 """A whole class graded with nbgrader, once, in the smoke profile, as `make grade` does it: what came of each submission."""
 
+import csv
 import re
 from copy import deepcopy
 
@@ -10,14 +11,16 @@ pytest.importorskip("nbgrader")
 from nbformat.v4 import new_code_cell
 
 from spvit_mini.course import problem_sets
+from spvit_mini.course.checks import exercises
 from spvit_mini.course.grading import grade, release
 from spvit_mini.course.lessons import read, text_of
 
-from .submissions import CLASS, SMALL, cell, written_as
+from .submissions import CLASS, OFFSETS, SMALL, cell, written_as
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 CELL_SECONDS = 10  # three submissions never end
+HANDED_IN: dict = {}
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +32,7 @@ def graded(tmp_path_factory):
         blank = read(release("small", classroom=room))
         for name, student in CLASS.items():
             hand_in(room, name, student, blank)
+        HANDED_IN.update((path, path.read_bytes()) for path in room.glob("submitted/*/small/small*.ipynb"))
         yield room, {result.student: result for result in grade("small", classroom=room, cell_seconds=CELL_SECONDS)}
 
 
@@ -64,3 +68,45 @@ def test_what_was_odd_is_named_and_nothing_else_of_a_plain_submission(graded, na
         assert any(re.search(pattern, line) for line in odd), (pattern, odd)
     if not expected:
         assert odd == []
+
+
+@pytest.mark.parametrize(
+    ("name", "exercise", "mistake"),
+    [
+        ("wrong-swapped", "offsets", "components swapped"),
+        ("wrong-swapped", "pad_prefix", "rows only"),
+        ("wrong-sign", "offsets", "sign"),
+        ("wrong-absolute", "offsets", "absolute value"),
+    ],
+)
+def test_what_went_wrong_is_said_as_the_check_says_it(graded, name, exercise, mistake):
+    (hint,) = [known.hint for known in exercises("03")[exercise].mistakes if known.name == mistake]
+    assert graded[1][name].words[exercise] == f"NOT YET {exercise}: {hint}"
+
+
+def test_everybody_has_a_row_and_a_page_and_the_report_names_who_was_odd(graded):
+    room, results = graded
+    assert list(results) == sorted(CLASS)
+    with (room / "reports" / "small.csv").open(encoding="utf-8") as file:
+        rows = {row["student"]: row for row in csv.DictReader(file)}
+    assert {name: (float(row["offsets"]), float(row["pad_prefix"])) for name, row in rows.items()} == {
+        name: student.points[:2] for name, student in CLASS.items()
+    }
+    report = (room / "reports" / "small.md").read_text(encoding="utf-8").split("## What was odd")[1]
+    for name in CLASS:
+        assert (room / "feedback" / name / "small" / "small.html").is_file()
+        assert (f"**{name}**" in report) == bool(CLASS[name].odd)
+
+
+def test_output_is_cut_and_nothing_refused_was_done(graded):
+    room, _ = graded
+    for name in CLASS:
+        assert (room / "autograded" / name / "small" / "small.ipynb").stat().st_size < 400_000
+    assert not list(room.rglob("ran"))
+    curious = (room / "autograded" / "right-curious" / "small" / "small.ipynb").read_text(encoding="utf-8")
+    assert OFFSETS.splitlines()[0] in curious and curious.count("down = torch.arange") == 1  # not the neighbour's too
+
+
+def test_what_was_handed_in_is_as_it_was(graded):
+    room, _ = graded
+    assert {path: path.read_bytes() for path in sorted(room.glob("submitted/*/small/small*.ipynb"))} == HANDED_IN
