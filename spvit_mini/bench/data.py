@@ -312,7 +312,6 @@ def comparisons(options: Options, kinds: dict[str, list[str]], device: torch.dev
 
 PROMISES = (  # images per core of the second side, as a multiple of the first's, in the comparison MIXED, WHOLE
     (f"torchvision, {FULL}", f"ours, fast, {FULL}", 1.5),
-    (f"torchvision, {FULL}", f"ours, fast, {JPEG}", 2.5),
     (f"torchvision, {FULL}", f"ours, fast, {RAW}", 2.5),
     (f"torchvision, {JPEG}", f"ours, fast, {RAW}", 2.5),
 )
