@@ -6,7 +6,8 @@
     course      the lessons: seconds and memory of each
     growth      time and memory as patches, heads, images and blocks grow
     bounds      the ratios that this project promises of a CPU, and whether they hold here
-    all         all of these, in an order in which what matters comes first; for an accelerator, 25 minutes
+    page        docs/speed.md and its figure, from the records of growth and bounds
+    all         all that measures, what matters most first; for an accelerator, 25 minutes
 
 Steps of all sides take turns, so that a busy machine slows them alike; what counts are ratios. Before anything is timed,
 sides that should compute the same are checked to do so. Each part prints a table and leaves a CSV and a figure; what is in
@@ -23,7 +24,7 @@ from .training.commandline import parse
 
 __all__ = ["interleaved", "main", "training_step"]
 PROGRAM = "python -m spvit_mini.benchmark"
-PARTS = ("attention", "model", "data", "course", "growth", "bounds", "all")
+PARTS = ("attention", "model", "data", "course", "growth", "bounds", "page", "all")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -20,7 +20,7 @@ def test_every_part_explains_its_options(part, capsys):
         benchmark.main([part, "--help"])
     shown = capsys.readouterr().out
     assert end.value.code == 0 and "--out" in shown and f"spvit_mini.benchmark {part}" in shown
-    assert importlib.import_module(f"spvit_mini.bench.{part}").__doc__.split(":")[0].split(".")[0][:20] in shown
+    assert importlib.import_module(f"spvit_mini.bench.{part}").__doc__[:20] in shown
 
 
 def test_mistakes_are_one_clear_line():

@@ -126,8 +126,9 @@ def timed(case: dict, device: torch.device) -> dict[str, Side]:
     models = sides_of(case["model"], case["image"], depth=case["depth"] or 0)
     ours, training = models[case["model"]], case["pass"] == "training"
     if device.type == "cuda" and case["model"] in SKELETON:
-        models[f"{case['model']}, path flex"] = beside = copy.deepcopy(ours)
-        take_path(beside, "flex")
+        for path in ("recomputed", "flex") if training and case["compiled"] == "no" else ("flex",):
+            models[f"{case['model']}, path {path}"] = beside = copy.deepcopy(ours)
+            take_path(beside, path)
     counted = multiply_adds(ours, case["image"])["total"]
     images = torch.randn(case["batch"], 3, case["image"], case["image"], device=device)
     labels = torch.randint(10, (case["batch"],), device=device)

@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch._C._profiler import _EventType
 from tqdm import tqdm
 
 from ..errors import UserError
@@ -131,10 +132,17 @@ def peak_memory(step: Callable[[], object], device: torch.device | None = None) 
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it would tell of its start and stop, and of missing GPUs
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         step()
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    now = most = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        now += event.nbytes()
+    allocations, events = [], list(profile.profiler.kineto_results.experimental_event_tree())
+    while events:
+        event = events.pop()
+        events += event.children
+        if event.tag == _EventType.Allocation:
+            allocations.append((event.start_time_ns, event.extra_fields.ptr, event.extra_fields.alloc_size))
+    now, most, taken = 0, 0, {}
+    for _, place, size in sorted(allocations, key=lambda allocation: allocation[0]):
+        if size > 0:
+            taken[place] = size
+        now += size if size > 0 else -taken.pop(place, 0)  # what was there before may be freed too, such as old gradients
         most = max(most, now)
     return most
 

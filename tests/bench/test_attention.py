@@ -113,10 +113,11 @@ def test_what_is_counted_is_what_cost_counts_and_all_pairs_more(name):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_steps_do_what_they_say(dtype):
     layer, x = build_attention("spsa", 24, 4, grid=(2, 3)), torch.randn(2, 6, 24, requires_grad=True)
-    attention.training_step(layer, x, (2, 3), dtype=getattr(torch, dtype))()
+    step = attention.training_step(layer, x, (2, 3), dtype=getattr(torch, dtype))
+    step()
     assert x.grad is not None and all(parameter.grad is not None for parameter in layer.parameters())
     first = layer.qkv.weight.grad.clone()
-    attention.training_step(layer, x, (2, 3), dtype=getattr(torch, dtype))()
+    step()
     assert torch.equal(layer.qkv.weight.grad, first)  # made anew, not added up
     y = attention.inference_step(layer.eval(), x, (2, 3), dtype=getattr(torch, dtype))()
     assert not y.requires_grad and y.dtype == getattr(torch, dtype)

@@ -63,6 +63,18 @@ def test_peak_memory_is_what_lies_there_at_one_time(size):
     assert 2 * 4 * size**2 <= timing.peak_memory(lambda: w.relu().sum().backward()) < 2.1 * 4 * size**2
 
 
+def test_peak_memory_is_the_same_in_each_run_whatever_is_freed_that_was_there_before():
+    layer = torch.nn.Linear(64, 64)
+    x = torch.randn(50, 64)
+
+    def step():
+        layer.zero_grad()  # frees the last gradients
+        layer(x).square().sum().backward()
+
+    step()
+    assert len({timing.peak_memory(step) for _ in range(4)}) == 1
+
+
 def test_sides_that_differ_are_named():
     timing.same({"a": torch.ones(2), "b": torch.ones(2) + 1e-6})
     with pytest.raises(AssertionError, match="theirs is not ours"):
