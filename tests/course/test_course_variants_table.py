@@ -1,5 +1,7 @@
 """The table of what each case tells of each mistake of the variants: what can be told apart, and where."""
 
+import pytest
+
 from spvit_mini.course.checks.variants import BANKS
 
 from .bank import table
@@ -242,6 +244,7 @@ def told(exercise) -> list[str]:
     return ["".join(seen[0] if len(set(seen)) == 1 else "*" for seen in zip(*row, strict=True)) for row in rows]
 
 
+@pytest.mark.slow
 def test_the_table_of_what_each_case_tells():
     lines = [""]
     for variant, lessons in BANKS.items():
