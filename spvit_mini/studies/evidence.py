@@ -130,12 +130,12 @@ EVIDENCE = (
         photo_arms("cifar10"),
         changes=CIFAR10,
         tuning={"optim.lr": (1e-3, 3e-3, 6e-3)},
-        tuning_seeds=(100, 101, 102),  # candidates lie within a point: one run of each chose by luck (see rates_cifar10)
+        tuning_seeds=(100, 101, 102),  # the candidates lie close together: see rates_cifar10
         level=35.0,
     ),
     Study(
         name="rates_cifar10",
-        question="Two rates that one run of each could not tell apart: what becomes of the comparison under each?",
+        question="Two rates that the tuning can hardly tell apart: what becomes of the comparison under each?",
         arms={
             f"{name}-{1000 * rate:.0f}": Arm(arm.recipe, arm.changes | {"optim.lr": rate}, arm.colour if rate == 3e-3 else None)
             for name, arm in photo_arms("cifar10").items()
