@@ -94,8 +94,8 @@ def sides_of(name: str, options: Options, grid: Grid) -> dict[str, nn.Module]:
     return plain | layers
 
 
-def add_paths(layers: dict[str, nn.Module], case: dict, device: torch.device) -> None:
-    """Put the other paths of a layer that multiplies its scores beside it: `paths.PATHS`, where they can be had.
+def add_paths(layers: dict[str, nn.Module], case: dict, grid: Grid, device: torch.device) -> None:
+    """Put the other paths of a layer that multiplies its scores beside it, checked: `paths.PATHS`, where they can be had.
 
     flex on a CPU has no gradients, and the path compiled is nothing of its own where the whole is compiled.
     """
@@ -105,21 +105,35 @@ def add_paths(layers: dict[str, nn.Module], case: dict, device: torch.device) ->
     training, cuda = case["pass"] == "training", device.type == "cuda"
     eager = case["compiled"] == "no"
     wanted = {"recomputed": training and eager, "compiled": eager and cuda, "flex": cuda or (not eager and not training)}
-    for path in (name for name, there in wanted.items() if there):
-        layers[f"{case['layer']}, path {path}"] = beside = copy.deepcopy(ours)
-        take_path(beside, path)
+    besides = {f"{case['layer']}, path {path}": path for path, there in wanted.items() if there}
+    for name, path in besides.items():
+        layers[name] = copy.deepcopy(ours)
+        take_path(layers[name], path)
+    # FlexAttention multiplies matrices of float32 in TF32.
+    all_paths = {name: layers[name] for name in (case["layer"], *besides)}
+    check(all_paths, grid, case["dim"], device=device, training=training, tolerance=1e-2 if cuda else 1e-4)
 
 
-def check(layers: dict[str, nn.Module], grid: Grid, dim: int) -> None:
-    """Hold all layers to the first, in value and in the gradients of the tokens and of the last weights."""
-    x = torch.randn(2, grid[0] * grid[1], dim, requires_grad=True)
+def check(
+    layers: dict[str, nn.Module],
+    grid: Grid,
+    dim: int,
+    *,
+    device: torch.device | str = "cpu",
+    training: bool = True,
+    tolerance: float = 1e-4,
+) -> None:
+    """Hold all layers to the first, in value and, in training, in the gradients of the tokens and of the last weights."""
+    x = torch.randn(2, grid[0] * grid[1], dim, device=device, requires_grad=training)
     direction, values, gradients = torch.randn_like(x), {}, {}
     for name, layer in layers.items():
-        values[name] = layer(x, grid)
-        proj = getattr(layer, "layer", layer).proj.weight
-        gradients[name] = list(torch.autograd.grad((values[name] * direction).sum(), [x, proj]))
-    same(values)
-    same(gradients, rtol=1e-3, atol=1e-3)
+        with torch.set_grad_enabled(training):
+            values[name] = layer.to(device)(x, grid)
+        if training:
+            proj = getattr(layer, "layer", layer).proj.weight
+            gradients[name] = list(torch.autograd.grad((values[name] * direction).sum(), [x, proj]))
+    same(values, rtol=tolerance, atol=tolerance)
+    same(gradients, rtol=10 * tolerance, atol=10 * tolerance)
 
 
 def training_step(layer: nn.Module, x: Tensor, grid: Grid, *, dtype: torch.dtype = torch.float32) -> Callable[[], None]:
@@ -175,7 +189,7 @@ def comparisons(options: Options, device: torch.device) -> Iterator[Comparison]:
 def timed(case: dict, grid: Grid, options: Options, device: torch.device) -> dict[str, Side]:
     """Build a comparison's sides on the device, as steps."""
     layers = sides_of(case["layer"], options, grid)
-    add_paths(layers, case, device)
+    add_paths(layers, case, grid, device)
     ours = layers.get(case["layer"], layers[PLAIN])
     x = torch.randn(case["batch"], grid[0] * grid[1], options.dim, device=device)
     training = case["pass"] == "training"

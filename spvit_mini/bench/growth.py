@@ -1,7 +1,7 @@
 """What growth costs: time and memory of SP-SA beside plain attention, as patches, heads, images and blocks grow.
 
-One of the four grows, the others stay at 14 × 14 patches, 6 heads, 4 images and one block, of width 384 (768 heads·8 at
-most). The record is growth.csv; the page docs/speed.md and its figure are made from it: python -m spvit_mini.benchmark page.
+One of the four grows, the others stay at 14 × 14 patches, 6 heads, 4 images and one block, of width 384. The record is
+growth.csv; the page docs/speed.md and its figure are made from it: python -m spvit_mini.benchmark page.
 
     python -m spvit_mini.benchmark growth --grows patches
 """

@@ -9,7 +9,6 @@ those of another machine, milliseconds can't.
 
 import csv
 import platform
-import statistics
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from ..attention import GPSA, MHSA, SPSA, RelativeBias
 from ..bench.attention import training_step
 from ..bench.peers import AllPairs
-from ..bench.timing import interleaved
+from ..bench.timing import interleaved, spread_of
 from ..cost import attention_cost, multiply_adds
 from ..errors import UserError, run_program, take_no_arguments
 from ..geometry import Grid
@@ -87,12 +86,6 @@ def model_step(model: nn.Module, images: Tensor, labels: Tensor):
         nn.functional.cross_entropy(model(images), labels).backward()
 
     return step
-
-
-def spread_of(values: list[float]) -> tuple[float, float, float]:
-    """Give the median and the two quartiles."""
-    low, middle, high = statistics.quantiles(values, n=4)
-    return middle, low, high
 
 
 def rows_of(kind: str, grid: Grid, seconds: dict[str, list[float]], more: dict[str, dict]) -> list[dict]:
