@@ -232,3 +232,65 @@ def test_sharing_images_and_rings_are_as_the_prose_says():
     assert min(found["psa"] + found["anchored"]) > 85
     assert sum(value > 60 for value in found["convit"]) == 3
     assert max(value for arm in ("none", "vit", "rpb", "mlp_added", "spsa") for value in found[arm]) < 40
+
+
+def test_photographs_are_as_the_prose_says():
+    said, arms, rates = text_of("saw"), finals("variants_cifar10"), finals("rates_cifar10")
+
+    def gap(one, other):
+        return paired(one, other)
+
+    def agrees(pattern, found):
+        assert numbers(pattern, said) == pytest.approx([found.mean, found.low, found.high], abs=0.051)
+
+    agrees(rf"plain `vit` is told below psa \({N} points, from {N} to {N}\)", gap(arms["vit"], arms["psa"]))
+    agrees(rf"`anchored` \({N}, from {N} to {N}\) and", gap(arms["anchored"], arms["psa"]))
+    agrees(rf"`mlp_added` \({N}, from {N} to {N}\)", gap(arms["mlp_added"], arms["psa"]))
+    agrees(rf"`anchored` is not told apart \({N}, from {N} to {N}\)", gap(arms["anchored"], rates["psa-3"]))
+    agrees(rf"told \*below\* \({N}, from {N} to {N}\)", gap(arms["spsa"], rates["psa-3"]))
+    worse = gap(rates["psa-6"], rates["psa-3"])
+    found = numbers(rf"{N} points worse \(from {N} to {N}\)", said)
+    assert found == pytest.approx([-worse.mean, worse.low, worse.high], abs=0.051)
+    assert rates["psa-6"] == arms["psa"]  # the rate that the tuning took
+    for other in ("psa-3", "psa-6"):
+        assert gap(arms["vit"], rates[other]).high < -1.7 and gap(arms["vit"], rates[other]).mean < -2
+    spsa, added = gap(arms["spsa"], arms["psa"]), gap(arms["mlp_added"], rates["psa-3"])
+    assert spsa.low < 0 < spsa.high and added.low < 0 < added.high
+    held = finals("variants_cifar10-tuning")
+    low, high = (sum(held[f"psa@optim.lr=0.00{rate}"]) / 3 for rate in (3, 6))
+    assert high - low == pytest.approx(0.02, abs=0.005)
+    flowers = finals("variants_flowers17")
+    gaps = {arm: gap(values, flowers["psa"]) for arm, values in flowers.items() if arm != "psa"}
+    assert all(found.low < 0 < found.high for found in gaps.values()) and min(gaps, key=lambda arm: gaps[arm].mean) == "convit"
+    d = torch.tensor(flowers["spsa"]) - torch.tensor(flowers["psa"])
+    assert numbers(f"differences scatter by {N} points", said) == pytest.approx([d.std().item()], abs=0.05)
+    assert math.ceil(2 + 8 * (d.std().item() / 0.6) ** 2) == pytest.approx(400, abs=20)
+
+
+def test_steps_to_the_level_are_as_the_prose_says():
+    runs = {name: read_runs(f"convergence_{name}", RESULTS) for name in ("compass6", "textures6")}
+
+    def steps(name, arm):
+        curves = [[(row["step"], row["val_top1"]) for row in run.rows] for run in runs[name] if run.arm == arm]
+        return sorted(next((step for step, value in curve if value >= 90), math.inf) for curve in curves)
+
+    said = text_of("saw")
+    assert numbers(f"of Compass-6 after a median of {N} steps, psa and `spsa` after {N}, one seed of `spsa` after {N}", said) == [
+        steps("compass6", "cnn")[2], steps("compass6", "psa")[2], max(steps("compass6", "spsa")),
+    ]  # fmt: skip
+    assert steps("compass6", "spsa")[2] == steps("compass6", "psa")[2]
+    assert numbers(f"first look, after {N} steps, psa and `convit` after {N}", said) == [
+        steps("textures6", "cnn")[2], steps("textures6", "psa")[2],
+    ]  # fmt: skip
+    assert steps("textures6", "convit")[2] == steps("textures6", "psa")[2] and max(steps("textures6", "psa")) < math.inf
+    assert all(min(steps(name, "vit")) == math.inf for name in runs)
+    assert {run.recipe["optim"]["lr"] for run in runs["textures6"] if run.arm == "psa"} == {8e-3}
+
+
+def test_promises_that_were_not_kept_are_counted_over_all_arms():
+    for name, arms in (("compass6", 4), ("textures6", 5)):
+        promised = {}
+        for candidate, (value,) in finals(f"variants_{name}-tuning").items():
+            promised[candidate.split("@")[0]] = max(value, promised.get(candidate.split("@")[0], 0))
+        short = [arm for arm, values in finals(f"variants_{name}").items() if promised[arm] - min(values) > 20]
+        assert len(short) == arms
