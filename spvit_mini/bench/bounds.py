@@ -99,7 +99,7 @@ BUILD: dict[str, Callable[[], dict[str, Side]]] = {
     "gpsa-24": lambda: layer("gpsa", 24, 4, 9, "timm GPSA"),
     "deit_small": lambda: whole("deit_small", 224, 4),
     "convit_small": lambda: whole("convit_small", 224, 4),
-    "convit_small-384": lambda: whole("convit_small", 384, 1, ours_first=True),
+    "convit_small-384": lambda: whole("convit_small", 384, 4, ours_first=True),
 }
 
 

@@ -44,7 +44,7 @@ class Options(Common):
     compiled: tuple[Literal["no", "yes"], ...] = ()
     """Whether each side goes through torch.compile. Default: both on an accelerator, no on a CPU."""
     batch: int = 0
-    """Images a step. Default: 4 on a CPU, 1 at 384; on an accelerator 256, 64 at 384."""
+    """Images a step. Default: 4 on a CPU; on an accelerator 256, 64 at 384."""
     depth: int = 0
     """So many blocks in place of each model's own; 0: its own. For a try: all sides must have as many."""
 
@@ -115,7 +115,7 @@ def comparisons(options: Options, device: torch.device) -> Iterator[Comparison]:
                         size = 32 if name.endswith("_mini") else image
                         if size == 32 and image != options.images[0]:
                             continue
-                        default = (64 if size == 384 else 256) if fast else (1 if size == 384 else 4)
+                        default = (64 if size == 384 else 256) if fast else 4
                         case = {"model": name, "image": size, "batch": options.batch or default, "depth": options.depth or ""}
                         case |= {"pass": pass_, "dtype": dtype, "compiled": compiled}
                         yield Comparison(case, lambda case=case: timed(case, device))
