@@ -16,7 +16,10 @@ from spvit_mini.course.lessons import ROOT, grading, read, text_of, write
 from spvit_mini.course.problem_sets import SETS, Part, ProblemSet, Question
 from spvit_mini.course.site import build_site
 
-pytestmark = pytest.mark.browser
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.filterwarnings("ignore::PendingDeprecationWarning:myst_parser.sphinx_ext.myst_refs"),
+]
 
 ANSWER = "A score times one is the score."
 SMALL = ProblemSet(

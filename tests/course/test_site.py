@@ -15,7 +15,10 @@ from spvit_mini.course.lessons import ROOT, grading, heading, lesson_files, read
 from spvit_mini.course.site import build_site
 from spvit_mini.errors import UserError
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:myst_parser")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::PendingDeprecationWarning:myst_parser.sphinx_ext.myst_refs"),
+]
 
 LESSONS = lesson_files()
 LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href", "object": "data", "video": "src"}
