@@ -19,6 +19,7 @@ classroom = Path(__file__).resolve().parent / "classroom"
 c.CourseDirectory.course_id = "spvit-mini"
 c.CourseDirectory.root = str(classroom)
 c.CourseDirectory.db_url = f"sqlite:///{classroom / 'gradebook.db'}"
+c.Exchange.root = str(classroom / "exchange")  # not used; its default would draw a warning
 
 # Kernels: this Python and this package, two training steps where a lesson trains, one thread, nothing asked of the network.
 os.environ.update(kernel_environment())

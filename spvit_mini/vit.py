@@ -109,9 +109,14 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         """Pass tokens x, (B, P + R·C, D), of a grid (R, C) through: same shape out."""
-        x = x + self.drop_path(self.attention(self.norm1(x), grid)) / self.residual_scale
-        x = x + self.drop_path(self.mlp(self.norm2(x))) / self.residual_scale
+        x = x + self.branch(self.attention(self.norm1(x), grid))
+        x = x + self.branch(self.mlp(self.norm2(x)))
         return x if self.peg is None else self.peg(x, grid)
+
+    def branch(self, y: Tensor) -> Tensor:
+        """Leave a branch out for some images (stochastic depth), and divide it by the residual scale."""
+        y = self.drop_path(y)
+        return y if self.residual_scale == 1 else y / self.residual_scale  # to divide by 1 costs a pass over the tokens
 
 
 class PEG(nn.Module):
@@ -234,7 +239,7 @@ class ViT(nn.Module):
             x = swap_box(x, mix)
         if self.positions is not None:
             x = x + resize_grid(self.positions, grid)
-        x = x.flatten(2).transpose(1, 2)  # (B, R·C, D)
+        x = x.flatten(2).transpose(1, 2).contiguous()  # (B, R·C, D); else every norm would copy it anew
         for i, block in enumerate(self.blocks):
             if self.class_token is not None and i == self.config.class_enters:
                 x = torch.cat([self.class_token.expand(x.shape[0], -1, -1).to(x.dtype), x], dim=1)

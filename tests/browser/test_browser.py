@@ -1,34 +1,19 @@
 """A real browser does what a newcomer does: the course's one command, lesson 00, Run All Cells; then an exercise, to its end."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
 import sys
 
 import pytest
 
 from spvit_mini.course.build import build, digest_of
 from spvit_mini.course.checks import exercises
-from spvit_mini.course.lessons import ROOT, lesson_files, read
+from spvit_mini.course.lessons import lesson_files, read
 from spvit_mini.course.links import has_links, set_links
 
 pytestmark = pytest.mark.browser
 
 FIRST = "00_start_here.ipynb"
-SCREENS = ROOT / "build" / "screens"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 MINUTE = 60_000  # in Playwright's milliseconds
 
 
@@ -43,51 +28,10 @@ def work(tmp_path):
 
 
 @pytest.fixture
-def served(tmp_path, work, wait_until_it_listens):
+def served(work, serve):
     """Start `lab` over a folder of copies: its address, with the token, and the folder."""
     command = [sys.executable, "-m", "spvit_mini.course", "lab", "--no-browser", "--out", str(work)]
-    # A home of its own, so that no settings of this machine's user have a say.
-    home = {
-        "HOME": str(tmp_path),
-        "JUPYTER_CONFIG_DIR": str(tmp_path / "config"),
-        "IPYTHONDIR": str(tmp_path / "ipython"),
-    }
-    environment = os.environ | home | {"SPVIT_PROFILE": "smoke", "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime")}
-    server = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
-    try:
-        lines = []
-        for line in server.stderr:
-            lines.append(line)
-            if address := re.search(r"http://127\.0\.0\.1:\S+token=\w+", line):
-                break
-        else:
-            pytest.fail("JupyterLab did not start:\n" + "".join(lines))
-        wait_until_it_listens(address.group())
-        yield address.group(), work
-    finally:
-        server.terminate()
-        server.stderr.read()
-        server.wait()
-
-
-@pytest.fixture
-def page(tmp_path):
-    """Open an empty page in Debian's Chromium."""
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium on this machine: apt-get install chromium")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        page.set_default_timeout(MINUTE)
-        yield page
-        browser.close()
-
-
-def shot(page, name: str) -> None:
-    """Keep a picture for people to look at."""
-    SCREENS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SCREENS / f"{name}.png")
+    return serve(command, SPVIT_PROFILE="smoke"), work
 
 
 def wait_for_kernel(page, status: str, *, minutes: int = 1) -> None:
@@ -103,19 +47,19 @@ def save(page, name: str = FIRST) -> None:
     assert saved.value.ok
 
 
-def test_all_cells_of_lesson_00_run(page, served):
+def test_all_cells_of_lesson_00_run(page, served, shot):
     address, work = served
     page.goto(address)
     wait_for_kernel(page, "idle")
     page.get_by_role("heading", name="00 · ").wait_for()
-    shot(page, "lesson_00_opened")
+    shot("lesson_00_opened")
 
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     wait_for_kernel(page, "busy")
     wait_for_kernel(page, "idle", minutes=5)
     save(page)
-    shot(page, "lesson_00_run")
+    shot("lesson_00_run")
 
     cells = [cell for cell in read(work / FIRST).cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
@@ -126,7 +70,7 @@ def test_all_cells_of_lesson_00_run(page, served):
     assert "not done yet patchify" in said
     assert any("image/png" in output.get("data", {}) for output in outputs)
     page.locator(".jp-RenderedImage img").first.scroll_into_view_if_needed()
-    shot(page, "lesson_00_picture")
+    shot("lesson_00_picture")
 
 
 # Lesson 01, an exercise from the first wrong answer to the next lesson -------------------------------------------------
@@ -172,7 +116,7 @@ def run_check(page, said: str) -> str:
     return output.inner_text()
 
 
-def test_an_exercise_from_a_wrong_answer_to_the_next_lesson(page, served):
+def test_an_exercise_from_a_wrong_answer_to_the_next_lesson(page, served, shot):
     address, work = served
     name, following = (path.name for path in lesson_files(work)[1:3])
     page.goto(address.replace(FIRST, name))
@@ -188,12 +132,12 @@ def test_an_exercise_from_a_wrong_answer_to_the_next_lesson(page, served):
     mistake = next(known for known in exercises("01")["one_head"].mistakes if "not divided by √C" in known.hint)
     type_and_run(page, code_cell(page, "def one_head(q, k, v):"), WRONG)
     assert mistake.hint[:60] in " ".join(run_check(page, "NOT YET one_head").split())
-    shot(page, "lesson_01_hint")
+    shot("lesson_01_hint")
 
     # The right answer, saved.
     type_and_run(page, code_cell(page, "def one_head(q, k, v):"), RIGHT)
     assert run_check(page, "PASS one_head").startswith("PASS one_head: ")
-    shot(page, "lesson_01_pass")
+    shot("lesson_01_pass")
     save(page, name)
     saved = {cell.id: cell.source for cell in read(work / name).cells}
     assert saved["solution-one-head"] == RIGHT
@@ -215,7 +159,7 @@ def test_an_exercise_from_a_wrong_answer_to_the_next_lesson(page, served):
         page.keyboard.press("Control+Enter")
     assert run_check(page, "PASS one_head")
     save(page, name)
-    shot(page, "lesson_01_after_restart")
+    shot("lesson_01_after_restart")
 
     # The next lesson opens beside it; opened and saved, its copy still counts as not begun.
     before = digest_of((work / following).read_bytes())
@@ -223,7 +167,7 @@ def test_an_exercise_from_a_wrong_answer_to_the_next_lesson(page, served):
     notebook.locator(".jp-WindowedPanel-outer").evaluate("element => element.scrollTo(0, 0)")
     notebook.get_by_role("link", name=re.compile("^02 .* →$")).first.click()
     page.get_by_role("heading", name="02 · ").wait_for()
-    shot(page, "lesson_02_followed")
+    shot("lesson_02_followed")
     page.get_by_role("heading", name="02 · ").click()
     save(page, following)
     assert digest_of((work / following).read_bytes()) == before
