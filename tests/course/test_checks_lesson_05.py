@@ -62,6 +62,7 @@ masked_weights
     first in, then out              xxxxxxx
     all 0                           xxxxxxx
     sum clamped                     ......x
+    sum clamped after the softmax   ......x
     transposed                      xxxxxxx
     one mask for all heads          ..xx.x.
     softmax over queries            xxxxxxx

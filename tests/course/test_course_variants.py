@@ -145,6 +145,37 @@ def test_the_packages_solution_of_the_lesson_is_out_of_reach(key, answer):
     assert offsets(2, 3)[0, 0].tolist() == [-1, -2]  # and all is put back
 
 
+def dilated_by_token_numbers(grid, size, dilation):
+    """Count a query's window in token numbers, over the ends of rows."""
+    n, mask = grid[0] * grid[1], torch.zeros(grid[0] * grid[1], grid[0] * grid[1], dtype=torch.bool)
+    half = range(-(size // 2), size // 2 + 1)
+    for query, down, right in itertools.product(range(n), half, half):
+        key = query + dilation * (down * grid[1] + right)
+        if 0 <= key < n:
+            mask[query, key] = True
+    return mask
+
+
+def dilated_by_clamped_places(grid, size, dilation):
+    """Move what lies beyond the border onto it."""
+    mask = torch.zeros(*grid, *grid, dtype=torch.bool)
+    half = range(-(size // 2), size // 2 + 1)
+    for (row, column), down, right in itertools.product(places(grid), half, half):
+        key = [min(max(x, 0), side - 1) for x, side in zip((row + dilation * down, column + dilation * right), grid, strict=True)]
+        mask[row, column, key[0], key[1]] = True
+    return mask.flatten(2).flatten(0, 1)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(
+    ("answer", "name"),
+    [(dilated_by_token_numbers, "flat index"), (dilated_by_clamped_places, "clamped to the border")],
+)
+def test_windows_that_leave_the_grid_get_their_hint(answer, name, seed):
+    result = examine(ALL["dilated", "window_mask"], answer, seed=seed)
+    assert (result.status, result.mistake) == ("NOT YET", name)
+
+
 # Right answers that nobody would have thought of ----------------------------------------------------------------------
 
 

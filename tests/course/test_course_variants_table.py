@@ -229,6 +229,8 @@ dilated 05 window_mask
     rows only                             xxxx.xxxx
     columns only                          xxx.xxxxx
     wrapped                               xxxxxxx..
+    clamped to the border                 xxxxxx..x
+    flat index                            xxx.xxx.x
     column by column                      xx...xx.x
     square assumed: rows                  xx.xxxxxx
     square assumed: columns               xx.xxxxxx

@@ -256,7 +256,7 @@ SHAW2D = Exercise(
                 {"limit": "0 outside"},
             ),
             "key for query": (
-                "it is the patch that is looked at which meets the embedding: row i of the result must depend on query i only.",
+                "in your result the *key's* vector meets the embedding. It should be the query's: row i depends on query i only.",
                 {"asks": "key"},
             ),
             "unscaled": ("the products are not divided by √(D/H), as the scores beside them are.", {"root": "none"}),

@@ -226,7 +226,7 @@ MASKED_WEIGHTS = Exercise(
         masked,
         {
             "× 0/1": (
-                "the outside keeps a score of 0, and exp(0) = 1. A product does not mask: this lesson's surprise.",
+                "the outside still gets weight. Which score does a key have that is out, and what does softmax make of it?",
                 {"way": "× 0/1"},
             ),
             "0/1 added": (
@@ -282,6 +282,11 @@ MASKED_WEIGHTS = Exercise(
                 "a query that matches nothing well gets no weights: all its exponentials are tiny, and their sum is clamped to "
                 "something larger. Only a query that *sees* nothing gets 0. softmax subtracts the largest score first.",
                 {"way": "exp, sum clamped"},
+            ),
+            "sum clamped after the softmax": (
+                "a query whose best matches are outside gets too little: the softmax, which saw them, has left the inside "
+                "next to nothing, and its sum is clamped to something larger. Mask before the softmax.",
+                {"way": "after, sum clamped"},
             ),
             "transposed": (
                 "queries and keys have changed places in the mask. A window's mask does not show it; this one need not be "

@@ -108,6 +108,9 @@ def masked(
     infinite = float("inf")
     if way == "after":
         return scores.softmax(along) * visible
+    if way == "after, sum clamped":
+        kept = scores.softmax(along) * visible
+        return kept / kept.sum(along, keepdim=True).clamp(min=1e-9)
     if way == "all 0":
         return scores * 0
     if way == "in, then out":

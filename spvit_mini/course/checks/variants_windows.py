@@ -39,12 +39,16 @@ def holes(
         "one short": step * (size // 2) - 1,
         "none": rows + columns,
     }[reach]
+    moves = torch.arange(-rows - columns, rows + columns + 1)
+    moves = moves[(moves.abs() <= far) & ((moves % step == 0) | (gaps == "none"))]
     seen = []
     for at, side in ((line, rows), (place, columns)):
         delta = at[None] - at[:, None]
         if border == "wrapped":
             delta = (delta + side // 2) % side - side // 2
         near = delta.abs() <= far
+        if border == "clamped":  # a column for each move of a query
+            near = ((at[:, None] + moves).clamp(0, side - 1)[:, None] == at[None, :, None]).any(-1)
         if kind == "tiles":
             near = at[None] // (step * size) == at[:, None] // (step * size)
         hit = {
@@ -52,7 +56,7 @@ def holes(
             "skipped": delta % step == 0,
             "none": torch.ones_like(near),
             "of the key's place": (at % step == 0)[None].expand_as(near),
-        }[gaps]
+        }[gaps if border != "clamped" else "none"]
         seen.append((near, hit))
     (near_rows, hit_rows), (near_columns, hit_columns) = seen
     if both == "holes in rows only":
@@ -61,6 +65,9 @@ def holes(
         hit_rows = torch.ones_like(hit_rows)
     down, right = near_rows & hit_rows, near_columns & hit_columns
     result = {"row or column": down | right, "rows only": down, "columns only": right}.get(both, down & right)
+    if border == "flat":
+        n = torch.arange(rows * columns)
+        result = torch.isin(n - n[:, None], moves[:, None] * columns + moves)
     if says == "others":
         return result & ~torch.eye(len(result), dtype=torch.bool)
     return result if says == "inside" else ~result
@@ -160,6 +167,16 @@ HOLES = Exercise(
                 "wrapped": (
                     "the window goes round the border: what it loses at one end it gains at the other. Here it is just cut.",
                     {"border": "wrapped"},
+                ),
+                "clamped to the border": (
+                    "what lies beyond the border is moved onto it, so that some queries see the border's patches without reason. "
+                    "It is left out.",
+                    {"border": "clamped"},
+                ),
+                "flat index": (
+                    "the window runs over the end of a row into the next one: a token's number alone does not say where its row "
+                    "ends. Take rows and columns apart.",
+                    {"border": "flat"},
                 ),
                 "column by column": (
                     "right for square grids only: rows and columns have changed places. Tokens are numbered row by row.",
