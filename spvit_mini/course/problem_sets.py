@@ -56,7 +56,7 @@ SET_1 = ProblemSet(
             "log N where N keys have the same.",
         ),
         questions.LARGE_SCORES,
-        questions.BAG_OF_PATCHES,
+        questions.TWO_SHUFFLES,
         Part(
             "03",
             "offsets",
@@ -72,7 +72,7 @@ SET_1 = ProblemSet(
             "cell imports the lesson's `pair_offsets(rows, columns)`, (N, N, 2): the place of j minus the place of i.",
             setup="from spvit_mini.geometry import pair_offsets",
         ),
-        questions.TWO_SLIPS,
+        questions.PASSING_TEST,
         Part(
             "03",
             "pad_prefix",
@@ -87,15 +87,17 @@ SET_2 = ProblemSet(
     title="Problem set 2 · Bias and windows",
     minutes=135,
     after="after lesson 05",
-    about="Positions that meet the query, offsets for a network, windows as masks, and what a product with 0 does not do. Two "
-    "questions ask for numbers: a pocket calculator is enough.",
+    about="Positions that meet the query, offsets for a network, windows as masks, and a finding to judge. Exercise 7 "
+    "needs a pocket calculator.",
     parts=(
         Part(
             "04",
             "shaw2d",
-            before=f"{GRID} In Shaw's way each offset δ has an embedding, $e_\\delta = e^{{\\text{{row}}}}_{{\\text{{clip}}"
-            "(\\delta_\\text{row})} + e^{\\text{column}}_{\\text{clip}(\\delta_\\text{column})}$, which meets the query as a "
-            "key does. (Where nothing else is said, δ[i, j] is the place of the key j minus the place of the query i.)",
+            before=f"{GRID} In Shaw's way each offset δ has an embedding, $e_\\delta = e^{{\\text{{row}}}}_{{\\bar\\delta_"
+            "\\text{row}} + e^{\\text{column}}_{\\bar\\delta_\\text{column}}$, which meets the query as a key does. The bar "
+            "brings a number into −clip … clip: $\\bar x = \\min(\\max(x, -\\text{clip}), \\text{clip})$. (Where nothing else is "
+            "said, δ[i, j] is the place of the key j minus the place of the query i; `lesson.pair_offsets` gives whole numbers, "
+            "(N, N, 2), each (row, column).)",
         ),
         Part(
             "04",
@@ -109,9 +111,9 @@ SET_2 = ProblemSet(
         Part(
             "05",
             "window_mask",
-            before=f"{GRID} A window says for each pair of patches: in or out. Where tiles are laid over the grid, patches see "
-            "those of their own tile. For instance, seven patches in a row, tiles of three, the first whole tile at patch 2: "
-            "the pieces are {0, 1}, {2, 3, 4} and {5, 6}.",
+            before=f"{GRID} A window says for each pair of patches: in or out. (Where a task speaks of tiles, they are laid over "
+            "the grid, and patches see those of their own tile. For instance, seven patches in a row, tiles of three, the first "
+            "whole tile at patch 2: the pieces are {0, 1}, {2, 3, 4} and {5, 6}.)",
         ),
         questions.WHO_HEARS,
         Part(
@@ -119,10 +121,11 @@ SET_2 = ProblemSet(
             "masked_weights",
             before="A mask is True where a query may look: weights = softmax(S + {0, −∞}). But what is the softmax of a row of "
             "nothing but −∞, and what would a large negative number do there? The next cell shows it; the text below calls "
-            "its output “the first line above” and “the second”.",
+            "its output “the first line above” and “the second”. (The check also asks in float32, with scores up to 20,000 "
+            "apart.)",
             setup="print(torch.full((3,), -math.inf).softmax(0))\nprint(torch.full((3,), -1e9).softmax(0))",
         ),
-        questions.TIMES_ZERO,
+        questions.FINDING,
     ),
 )
 
@@ -153,7 +156,7 @@ SET_3 = ProblemSet(
             "*By hand* stands in lesson 07: three patches in a row.",
             setup="import torch.nn.functional as F",
         ),
-        questions.PADDED_TOO_EARLY,
+        questions.ONE_LINE,
         Part(
             "07",
             "nonlocality",
@@ -161,7 +164,7 @@ SET_3 = ProblemSet(
             "A_{h,ij}\\,\\lVert\\delta_{ij}\\rVert$, with weights A whose rows sum to 1.",
             setup="from spvit_mini.geometry import pair_offsets",
         ),
-        questions.GATES_ALONE,
+        questions.THREE_HEADS,
     ),
 )
 

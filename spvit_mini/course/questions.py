@@ -28,8 +28,8 @@ independently, with mean 0 and variance 1, and there are 36 keys. Two people wri
 divide, B divides by $C$ in place of $\sqrt C$.
 
 1. What is the standard deviation of a score as it should be, with A, and with B?
-2. For A and for B: do the weights have more or less entropy than they should, and towards which number of nats does it
-   go?
+2. For A and for B: do the weights have more or less entropy than they should, and which number of nats would it
+   approach if $C$ became larger and larger?
 3. A third person says: “No matter, the network can learn that away.” Is that right? Say which parameters would have to
    change and by what factor, and what is different all the same.""",
     rubric=r"""- **1 point**: all three standard deviations, 1, 8 and ⅛. (8² = 64 in place of 8: no point.)
@@ -40,15 +40,15 @@ divide, B divides by $C$ in place of $\sqrt C$.
   average). “It learns it away” or “it can't” alone: no point.""",
     answer=r"""1. A score is a sum of 64 products, each with mean 0 and variance 1, so its variance is 64. Divided by
    √64 it has the standard deviation 1; with A it is 8, with B ⅛.
-2. A's scores are large, so one key takes nearly all: less entropy, towards 0. B's scores are all nearly 0, so the
-   weights are nearly equal: more entropy, towards log 36 = 3.58 nats, the largest that there is.
+2. A's scores are large, the larger the wider the head, so one key takes nearly all: less entropy, towards 0. B's are
+   all nearly 0, so the weights are nearly equal: more entropy, towards log 36 = 3.58 nats, the largest that there is.
 3. It is right for what the layer *can* compute: multiply the weights that make the queries by ⅛ (A) or by 8 (B), and
    the scores are as they should be. But training starts elsewhere: A begins with hard choices among keys that mean
    nothing yet, and little gradient for most of them; B begins with an average to which the content hardly matters.""",
 )
 
-BAG_OF_PATCHES = Question(
-    name="bag-of-patches",
+TWO_SHUFFLES = Question(
+    name="two-shuffles",
     points=4,
     text=r"""**Three networks, two shuffles.** Images of 6 × 6 patches show a ship somewhere beside a lighthouse; the
 class is the direction. Take (a) a ViT without positions whose last tokens are averaged, (b) the same with a learned
@@ -82,8 +82,8 @@ in a sentence.""",
   learned to compare are others.""",
 )
 
-TWO_SLIPS = Question(
-    name="two-slips",
+PASSING_TEST = Question(
+    name="passing-test",
     points=3,
     text=r"""**A test that passes.** Somebody writes `delta = places[:, None] - places[None]`, looks each pair's offset
 up in a table and tests the result on a grid of 6 × 9 patches, with a table that holds the *length* of each offset. All
@@ -115,57 +115,58 @@ LARGER_GRID = Question(
     text=r"""**The same head on a larger grid.** A head was trained on 7 × 7 patches and looks at “two to the right”.
 Now it is asked on 13 × 13 patches, without further training. Its map was one of these:
 
-- T: a table of 13 × 13 entries, resized to 25 × 25 as Swin does;
-- S: embeddings as in Shaw 2D, with clip 3;
-- P: a network of δ in patches;
-- G: a network of offsets that are divided by the side of the grid *at hand* less one, so by 6 in training and by 12
+- (a) a table of 13 × 13 entries, resized to 25 × 25 as a picture would be;
+- (b) embeddings as in Shaw 2D, with clip 3;
+- (c) a network of δ in patches;
+- (d) a network of offsets that are divided by the side of the grid *at hand* less one, so by 6 in training and by 12
   now.
 
-1. How many columns to the right does it look now, with each of the four?
+1. About how many columns to the right does it look now, with each of the four?
 2. What does each know of an offset of nine columns, which no image in training had?
 3. Which two suit if the images show *more* of the world at the same scale, and which two if the same picture is cut
    into *finer* patches?
-4. Can one build a map that gets both right without being told? Reason in one or two sentences.""",
-    rubric=r"""- **1 point**: T near 4 (2 · 25/13 = 3.85), S 2, P 2, G 4. All four; “between 3 and 4, smeared” will do
-  for T.
-- **1 point**: at least three of: T reads between entries that were learned for 4 and 5 columns (9 · 13/25 = 4.7); S
-  uses the embedding of 3, the clip; P makes up something that was never trained (it goes on as its layers do); G reads
-  what it learned for 4.5.
-- **1 point**: more of the world: S and P; finer patches: T and G.
+4. Can any map, of these four kinds or another, get both right if it is given the grid and the offsets, but not which
+   of the two cases it is? Reason in one or two sentences.""",
+    rubric=r"""- **1 point**: (a) near 4 (2 · 25/13 = 3.85), (b) 2, (c) 2, (d) 4. All four; for (a) “between 3 and 4,
+  smeared” will do, and so will 4, if corners are taken to stay on corners.
+- **1 point**: at least three of: (a) reads between entries that were learned for 4 and 5 columns (9 · 13/25 = 4.7, or
+  4.5 with corners on corners); (b) uses the embedding of 3, the clip; (c) makes up something that was never trained (it
+  goes on as its layers do); (d) reads what it learned for 4.5.
+- **1 point**: more of the world: (b) and (c); finer patches: (a) and (d).
 - **1 point**: no; the patches and their grid are the same numbers in both cases, so somebody has to say what a larger
   grid means (or the network has to find out from the images). An answer that only repeats 3 earns nothing.""",
-    answer=r"""1. T: the table is stretched by 25/13, so two columns become 3.85, smeared over its neighbours. S: 2,
-   which is within the clip. P: 2. G: 2/6 = 4/12, so 4.
-2. T: at nine columns stands what was learned for 9 · 13/25 = 4.7. S: the embedding of three columns. P: its network is
-   asked about an input it never had, and goes on as its last layers happen to. G: 9/12 = 4.5/6, between what it
+    answer=r"""1. (a) The table is stretched by 25/13, so two columns become 3.85, smeared over its neighbours. (b) 2,
+   which is within the clip. (c) 2. (d) 2/6 = 4/12, so 4.
+2. (a) At nine columns stands what was learned for 9 · 13/25 = 4.7. (b) The embedding of three columns. (c) Its network
+   is asked about an input it never had, and goes on as its last layers happen to. (d) 9/12 = 4.5/6, between what it
    learned for four and for five.
-3. More of the world at the same scale: S and P, where patches stay patches. The same picture cut finer: T and G, where
-   shares of the image stay shares.
+3. More of the world at the same scale: (b) and (c), where patches stay patches. The same picture cut finer: (a) and
+   (d), where shares of the image stay shares.
 4. No. In both cases the map is handed the same grid of 13 × 13 and the same offsets; nothing in them says what a patch
    is. Who uses the network has to decide, or train on both.""",
 )
 
-TIMES_ZERO = Question(
-    name="times-zero",
+FINDING = Question(
+    name="finding",
     points=4,
-    text=r"""**A finding about windows.** A group takes a trained ViT on 14 × 14 patches and multiplies its scores by a
-sliding window, 1 in the 5 × 5 patches around the query and 0 outside: `weights = (scores * window).softmax(-1)`.
-Nothing is trained again. Accuracy falls by 0.3 points. They write: “What lies outside a patch's neighbourhood is of no
-use to a trained ViT.”
+    text=r"""**A finding about windows.** A group takes a trained ViT on 14 × 14 patches, without a class token (its
+tokens are averaged), and multiplies its scores by a sliding window, 1 in the 5 × 5 patches around the query and 0
+outside: `weights = (scores * window).softmax(-1)`. Nothing is trained again. Accuracy falls by 0.3 points. They write:
+“What lies outside a patch's neighbourhood is of no use to a trained ViT.”
 
 1. A query in the middle of the image has scores of 0 with all its keys. Which share of its weight lies outside the
    window? (Two digits.)
 2. If its scores inside are all alike, s, how large must s be for only 5 % of its weight to lie outside? (Two digits.)
 3. Why does the conclusion not follow from the experiment?
-4. Give the line of code that does what they meant to do, and say what else should be measured along with it before
-   that sentence may be written.""",
+4. Give the line of code that does what they meant to do, and name two other measurements that should stand beside it
+   before that sentence may be written.""",
     rubric=r"""- **1 point**: 171/196 = 87 %.
 - **1 point**: s = log(19 · 171/25) ≈ 4.9.
 - **1 point**: a score of 0 is no weight of 0 ($e^0 = 1$): the outside keeps a large, content-blind share, so they have
   measured what happens if far patches are *averaged*, not if they are left out. (Naming only exp(0) = 1, without what
   was measured: no point.)
 - **1 point**: `scores.masked_fill(~window, -inf).softmax(-1)`, or an equal form (add log of the window; multiply the
-  exponentials and share anew); *and* one sensible measurement: the share of weight outside before and after, windows
+  exponentials and share anew); *and* two sensible measurements: the share of weight outside before and after, windows
   of several sizes, a network trained with the window, several seeds or images with an interval, or random windows of
   the same size beside it.""",
     answer=r"""1. 25 keys are inside, 171 outside, and all count e⁰ = 1: 171/196 = 87 %.
@@ -182,27 +183,26 @@ use to a trained ViT.”
 WHO_HEARS = Question(
     name="who-hears",
     points=3,
-    text=r"""**News along a row.** Twelve patches in a row. Attention is masked to tiles of 4; in every second layer
-the tiles are shifted by 2, so that the pieces are 2, 4, 4 and 2 long. After how many layers has patch 0 heard of patch
-11,
+    text=r"""**News along a row.** Twelve patches in a row. Attention is masked to tiles of 4. Plain and shifted layers
+take turns: in the shifted ones the tiles are moved by 2, so that the pieces are 2, 4, 4 and 2 long. After how many
+layers has patch 0 heard of patch 11,
 
-1. if the first layer has the unshifted tiles? If the first layer has the shifted ones? Give the pieces that the news
-   crosses.
+1. if the first layer is a plain one? If it is a shifted one? Give one piece a layer, on the way from patch 11 to
+   patch 0.
 2. if all layers have sliding windows of five patches instead (two to each side)?
-3. if the tiles stay as in 1., but a class token stands in front that sees everyone and is seen by everyone? What is
-   the price?""",
-    rubric=r"""- **1 point**: 5 layers with unshifted tiles first, 6 with shifted ones first, with the way for at least
+3. if the tiles stay as in 1., but a class token stands in front that sees everyone and is seen by everyone? What does
+   the news lose on this way?""",
+    rubric=r"""- **1 point**: 5 layers with a plain one first, 6 with a shifted one first, with the pieces for at least
   one of the two.
 - **1 point**: 6 layers: 2 patches a layer, and 11 is more than 10.
-- **1 point**: 2 layers, one for the token to hear, one for patch 0 to be told; *and* the price: all news goes through
-  one vector (it is mixed with everyone's), or the token's N pairs.""",
-    answer=r"""1. Follow patch 0 back from the last layer: it hears of its piece, these had heard of theirs in the
-   layer before, and so on. With unshifted tiles in layers 1, 3, 5: {0–3}, {0–5}, {0–7}, {0–9}, {0–11}, so **5**
-   layers. With shifted ones first, the fifth layer is a shifted one, and patch 0 shares it with patch 1 alone: {0, 1},
-   {0–3}, {0–5}, {0–7}, {0–9}. It takes a sixth: **6**.
+- **1 point**: 2 layers, one for the token to hear, one for patch 0 to be told; *and* the loss: all news goes through
+  one vector, where it is mixed with everyone's.""",
+    answer=r"""1. A plain layer first: {8–11}, {6–9}, {4–7}, {2–5}, {0–3}, so **5** layers; each shares two patches
+   with the one before. A shifted layer first: patch 11 shares its piece with patch 10 alone, which brings the news no
+   nearer than the next layer does by itself: {10–11}, {8–11}, {6–9}, {4–7}, {2–5}, {0–3}, so **6**.
 2. Two patches a layer: 2, 4, 6, 8, 10 after five layers, so **6**.
-3. **2**: in the first layer the class token hears of patch 11, in the second patch 0 hears of the token. The price:
-   one vector holds what everyone says, so patch 0 hears of patch 11 only what survives in that mixture.""",
+3. **2**: in the first layer the class token hears of patch 11, in the second patch 0 hears of the token. One vector
+   holds what everyone says, so patch 0 hears of patch 11 only what survives in that mixture.""",
 )
 
 # Set 3: positional attention and gates ----------------------------------------------------------------------------------
@@ -237,8 +237,8 @@ $$v_a = (-\tfrac12,\ 1,\ -2) \qquad v_b = (-4,\ 0,\ 8) \qquad v_c = (0.1,\ 0,\ 0
    so b looks there: what a convolution does that replicates its border. Zeros can't be looked at.""",
 )
 
-PADDED_TOO_EARLY = Question(
-    name="padded-too-early",
+ONE_LINE = Question(
+    name="one-line",
     points=3,
     text=r"""**One line of a GPSA layer.** There are 36 patches and one class token. Somebody writes
 
@@ -262,41 +262,41 @@ PADDED_TOO_EARLY = Question(
    worth e⁰ = 1.""",
 )
 
-GATES_ALONE = Question(
-    name="gates-alone",
+THREE_HEADS = Question(
+    name="three-heads",
     points=4,
     text=r"""**A record of heads** (invented). Three heads of a ConViT on 6 × 6 patches, before and after training:
 
 | head | σ(λ), start | σ(λ), end | nonlocality, start | nonlocality, end |
 |---|---|---|---|---|
-| A | 0.73 | 0.35 | 1.49 | 1.10 |
-| B | 0.73 | 0.74 | 1.49 | 2.60 |
-| C | 0.73 | 0.10 | 1.49 | 3.05 |
+| 1 | 0.73 | 0.35 | 1.49 | 1.10 |
+| 2 | 0.73 | 0.74 | 1.49 | 2.60 |
+| 3 | 0.73 | 0.10 | 1.49 | 3.05 |
 
-A hill of the first width has a nonlocality of 0.90, looking everywhere alike has 3.08. The report says: “A and C have
-escaped from locality; B has stayed local.”
+A hill of the first width has a nonlocality of 0.90, looking everywhere alike has 3.08. The report says: “Heads 1
+and 3 have escaped from locality; head 2 has stayed local.”
 
-1. Which nonlocality would A and C have if their hills had kept their width and content looked everywhere alike?
-2. What do you say of A? What must have happened to its content part, and how do you know?
-3. And of B? Can its content part alone explain 2.60? (Two patches of this grid are at most 7.1 apart.)
+1. Which nonlocality would heads 1 and 3 have if their hills had kept their width and content looked everywhere alike?
+2. What do you say of head 1? What must have happened to its content part, and how do you know?
+3. And of head 2? Can its content part alone explain 2.60? (Two patches of this grid are at most 7.1 apart.)
 4. Correct the report's sentence, and name one thing about these heads that the table can't tell.""",
-    rubric=r"""- **1 point**: σ · 0.90 + (1 − σ) · 3.08: A 2.32, C 2.86 (± 0.02).
-- **1 point**: A's content itself has become local: even with a hill of no width, content that looks everywhere would
-  give 0.65 · 3.08 = 2.0 > 1.10.
-- **1 point**: B's hill must have widened or moved: with the first hill, content would have to look (2.60 − 0.74 ·
+    rubric=r"""- **1 point**: σ · 0.90 + (1 − σ) · 3.08: 2.32 for head 1, 2.86 for head 3 (± 0.02).
+- **1 point**: head 1's content itself has become local: even with a hill of no width, content that looks everywhere
+  would give 0.65 · 3.08 = 2.0 > 1.10.
+- **1 point**: head 2's hill must have widened or moved: with the first hill, content would have to look (2.60 − 0.74 ·
   0.90)/0.26 = 7.4 patches far on average, more than there are. (“Its hill may have changed” without the reason: no
   point.)
-- **1 point**: A is the most local of the three though its gate fell, B has let go though its gate stayed, C looks
+- **1 point**: head 1 is the most local of the three though its gate fell, 2 has let go though its gate stayed, 3 looks
   nearly everywhere; *and* one thing left open: whether the heads matter to the answer, other seeds, *where* they look,
   how it came about, what a plain ViT's heads do here.""",
-    answer=r"""1. A: 0.35 · 0.90 + 0.65 · 3.08 = 2.32. C: 0.10 · 0.90 + 0.90 · 3.08 = 2.86.
-2. A looks nearer than it began, though its gate fell by half. Content alone, looking everywhere, would contribute 0.65
-   · 3.08 = 2.0, whatever the hill does. So its content part has become local: it picks near patches by what they show.
+    answer=r"""1. Head 1: 0.35 · 0.90 + 0.65 · 3.08 = 2.32. Head 3: 0.10 · 0.90 + 0.90 · 3.08 = 2.86.
+2. Head 1 looks nearer than it began, though its gate fell by half. Content alone, looking everywhere, would contribute
+   0.65 · 3.08 = 2.0, whatever the hill does. So its content part has become local: it picks near patches by what they show.
 3. No. The first hill contributes 0.74 · 0.90 = 0.67; the other 26 % would have to look 1.93/0.26 = 7.4 patches far on
    average, and no two patches are farther apart than 7.1. So the hill itself has widened or moved away from the query.
-4. “C looks nearly everywhere; B looks farther than at the start, though its gate stayed; A is the most local of the
-   three, though its gate fell.” The table doesn't say whether any of them matters to the accuracy, nor whether other
-   seeds agree.""",
+4. “Head 3 looks nearly everywhere; head 2 looks farther than at the start, though its gate stayed; head 1 is the most
+   local of the three, though its gate fell.” The table doesn't say whether any of them matters to the accuracy,
+   nor whether other seeds agree.""",
 )
 
 # Set 4: learned priors, and a fair comparison ---------------------------------------------------------------------------
@@ -330,7 +330,7 @@ ZERO_START = Question(
     text=r"""**Another zero.** SP-SA starts with $w_2 = 0$ and $b_2 = 1$, and a random first layer. Somebody starts
 with $w_2 = 0$ and **$b_2 = 0$** instead.
 
-1. Which weights does the layer have at the start, whatever the image?
+1. Which attention weights does the layer have at the start, whatever the image?
 2. Which parameters of the *whole layer* get no gradient at the first step: among $W_1$, $b_1$, $w_2$, $b_2$, and among
    those that make queries, keys and values? Give the reason for each group.
 3. Is the layer stuck? And one that starts with $W_1 = b_1 = w_2 = b_2 = 0$: what can it ever learn of space?""",

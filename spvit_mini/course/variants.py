@@ -82,10 +82,10 @@ def retold(source: str, text: str) -> str:
 
 # Texts and solutions --------------------------------------------------------------------------------------------------
 
-X_FIRST = "**Variant: x first.** In this exercise the column comes before the row, wherever it says so."
+X_FIRST = "**Unlike in the lesson: x first.** In this exercise the column comes before the row, wherever it says so."
 I_MINUS_J = (
-    "**Variant: i − j.** In this exercise an offset is the place of the query $i$ *minus* the place of the key $j$, "
-    "$p_i - p_j$: positive where the key lies above, or to the left."
+    "**Unlike in the lesson: i − j.** In this exercise an offset is the place of the query $i$ *minus* the place of the key "
+    "$j$, $p_i - p_j$: positive where the key lies above, or to the left."
 )
 OWN = "The package's own solution of the lesson is out of reach here as well."
 
@@ -301,8 +301,8 @@ $(\\lVert\\delta\\rVert^2, \\delta_{{\\text{{row}}}}, \\delta_{{\\text{{column}}
             Varied(
                 "06",
                 "psa_map",
-                """**Variant: a map that decays.** In place of PSA's bell each head has a *tent*: its score falls in
-equal steps with the city-block distance from a centre,
+                """**Unlike in the lesson: a map that decays.** In place of PSA's bell each head has a *tent*: its
+score falls in equal steps with the city-block distance from a centre,
 
 $$f_h[i, j] = -\\frac{|\\delta_{\\text{row}} - \\Delta_{h,\\text{row}}| + |\\delta_{\\text{column}} -
 \\Delta_{h,\\text{column}}|}{\\tau_h}$$
@@ -329,8 +329,8 @@ shape (H, 3) and `grid` = (R, C) in, (H, N, N) out.
             Varied(
                 "08",
                 "prior",
-                """**Variant: a prior that decays.** In place of ramps the hidden units are *hills*, which decay with
-the city-block distance from a centre of their own:
+                """**Unlike in the lesson: a prior that decays.** In place of ramps the hidden units are *hills*, which
+decay with the city-block distance from a centre of their own:
 
 $$f_h(\\delta) = \\text{floor}_h + \\sum_{k=1}^{K} \\text{heights}_{h,k} \\cdot
 \\exp\\left(-\\frac{|\\delta_{\\text{row}} - c_{h,k,\\text{row}}| + |\\delta_{\\text{column}} -
@@ -362,8 +362,8 @@ Write it for all heads and all offsets that are asked for.
             Varied(
                 "05",
                 "window_mask",
-                """**Variant: dilated windows.** No tiles here: every query is in the middle of a window of its own,
-and the window has holes. Return an (N, N) tensor of booleans, True where query i (first axis) sees key j.
+                """**Unlike in the lesson: dilated windows.** No tiles here: every query is in the middle of a window of
+its own, and the window has holes. Return an (N, N) tensor of booleans, True where query i (first axis) sees key j.
 
 - `grid` is (rows, columns), any rectangle; tokens are numbered row by row. `size` is odd; `dilation` is at least 1.
 - A query sees `size` × `size` keys where the grid has room: in each direction the query's own row (column) and

@@ -170,7 +170,7 @@ def test_large_scores():
     says("large-scores", f"log 36 = {math.log(36):.2f}", "8", "⅛")
 
 
-def test_bag_of_patches():
+def test_two_shuffles():
     torch.manual_seed(0)
     images = torch.randn(2, 3, 32, 32)
     moved = images.unflatten(2, (8, 4)).flip(2).flatten(2, 3)  # rows of patches in another order
@@ -181,7 +181,7 @@ def test_bag_of_patches():
         assert torch.allclose(model(images), model(moved), atol=1e-5) is same
 
 
-def test_two_slips():
+def test_passing_test():
     places = torch.cartesian_prod(torch.arange(6), torch.arange(9))
     wrong = places[:, None] - places[None]
     lengths = pair_offsets(6, 9).double().norm(dim=-1)
@@ -189,7 +189,7 @@ def test_two_slips():
     table = torch.tensor([[10, 20, 30]])
     right = spread(table, (1, 2))
     assert (right.tolist(), right.T.tolist()) == ([[20, 30], [10, 20]], [[20, 10], [30, 20]])
-    says("two-slips", "((20, 30), (10, 20))", "((20, 10), (30, 20))")
+    says("passing-test", "((20, 30), (10, 20))", "((20, 10), (30, 20))")
 
 
 def test_larger_grid():
@@ -202,13 +202,13 @@ def test_larger_grid():
     says("larger-grid", f"2 · 25/13 = {2 * 25 / 13:.2f}", f"9 · 13/25 = {9 * 13 / 25:.1f}", "2/6 = 4/12", "9/12 = 4.5/6")
 
 
-def test_times_zero():
+def test_finding():
     near = (pair_offsets(14, 14).abs() <= 2).all(-1)[7 * 14 + 7]
     share = (near * torch.zeros(196)).softmax(0)[~near].sum().item()
     large = math.log(19 * 171 / 25)
     left = (near * torch.full((196,), large)).softmax(0)[~near].sum().item()
     assert (int(near.sum()), round(left, 4)) == (25, 0.05)
-    says("times-zero", f"171/196 = {share:.0%}".replace("%", " %"), f"log 130 = {large:.1f}")
+    says("finding", f"171/196 = {share:.0%}".replace("%", " %"), f"log 130 = {large:.1f}")
 
 
 def layers_until_heard(plan: list[torch.Tensor]) -> int:
@@ -219,8 +219,19 @@ def layers_until_heard(plan: list[torch.Tensor]) -> int:
     return depth
 
 
+def pieces_crossed(plan: list[torch.Tensor]) -> str:
+    """Name the piece of each layer in which news of the last patch moves as near to patch 0 as it can."""
+    at, crossed = len(plan[0]) - 1, []
+    while at:
+        piece = plan[len(crossed) % len(plan)][at].nonzero().flatten().tolist()
+        crossed.append(f"{{{piece[0]}–{piece[-1]}}}")
+        at = piece[0]
+    return ", ".join(crossed)
+
+
 def test_who_hears():
     tiles, moved = (SquareWindow(4, shift=shift)((1, 12))[0] for shift in (0, 2))
+    says("who-hears", f"first: {pieces_crossed([tiles, moved])}, so **5**", f"itself: {pieces_crossed([moved, tiles])}, so **6**")
     sliding = pair_offsets(1, 12)[..., 1].abs() <= 2
     assert [layers_until_heard(plan) for plan in ([tiles, moved], [moved, tiles], [sliding])] == [5, 6, 6]
     with_token = torch.nn.functional.pad(tiles, (1, 0, 1, 0), value=True).float()  # the token first, then the patches
@@ -244,15 +255,15 @@ def test_read_a_head():
     says("read-a-head", f"{middle[1].max():.0%}".replace("%", " %"), "(1, −2)", "(0, 1)")
 
 
-def test_padded_too_early():
+def test_one_line():
     def share(score):
         positions = torch.full((1, 36, 36), score, dtype=torch.float64)
         return torch.nn.functional.pad(positions, (1, 0)).softmax(-1)[0, 0, 0].item()
 
-    says("padded-too-early", f"1/37 = {share(0.0):.1%}".replace("%", " %"), f"{share(-5.0):.0%}".replace("%", " %"))
+    says("one-line", f"1/37 = {share(0.0):.1%}".replace("%", " %"), f"{share(-5.0):.0%}".replace("%", " %"))
 
 
-def test_gates_alone():
+def test_three_heads():
     hill, everywhere = (
         Lesson("07", PROFILES["smoke"]).nonlocality(weights.double(), (6, 6))[0].item()
         for weights in (Quadratic(4)((6, 6)).softmax(-1).detach(), torch.full((1, 36, 36), 1 / 36))
@@ -261,7 +272,7 @@ def test_gates_alone():
     assert abs(pair_offsets(6, 6).double().norm(dim=-1).max().item() - 7.1) < 0.05
     a, c = (share * 0.90 + (1 - share) * 3.08 for share in (0.35, 0.10))
     far = (2.60 - 0.74 * 0.90) / 0.26
-    says("gates-alone", f"= {a:.2f}. C", f"= {c:.2f}", f"{0.65 * 3.08:.1f}", f"{far:.1f} patches far")
+    says("three-heads", f"= {a:.2f}. Head 3", f"= {c:.2f}", f"{0.65 * 3.08:.1f}", f"{far:.1f} patches far")
     assert far > 7.1
 
 
