@@ -284,8 +284,8 @@ I_MINUS_J = {
         anew=ONE_SIGN
         | {
             "key for query": (
-                "it is the key's patch that meets the embedding. The sign of the offset has changed, not who asks: row i of "
-                "the result depends on query i only.",
+                "in your result the *key's* vector meets the embedding. The sign of the offset has changed, not who asks: "
+                "row i depends on query i only.",
                 {"asks": "key"},
             ),
             "rows only": ("the embeddings of the columns are missing: an offset has the sum of two.", {"join": "rows only"}),
