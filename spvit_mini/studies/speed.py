@@ -66,6 +66,7 @@ def bytes_kept(layer: nn.Module, *inputs) -> int:
     kept: dict[int, Tensor] = {}  # holds them, so that no address is used twice
 
     def note(tensor: Tensor) -> Tensor:
+        tensor = tensor.detach()  # else a result that is kept would hold its graph, and the graph it: for good
         place = tensor.untyped_storage().data_ptr()
         if place not in there:
             kept[place] = tensor

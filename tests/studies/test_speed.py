@@ -1,5 +1,7 @@
 """The program that times layers: what it counts against other counts, and its rows written and read."""
 
+import weakref
+
 import pytest
 import torch
 
@@ -19,6 +21,19 @@ def test_the_sides_that_should_compute_the_same(grid, seed):
         layers[other].load_state_dict(layers[one].state_dict())
         x = torch.randn(2, grid[0] * grid[1], 384)
         torch.testing.assert_close(layers[one](x, grid), layers[other](x, grid), rtol=1e-4, atol=1e-5)
+
+
+def test_what_was_counted_is_let_go():
+    made = []
+
+    class Exp(torch.nn.Module):
+        def forward(self, x):
+            y = x.exp()  # keeps its result
+            made.append(weakref.ref(y))
+            return 2 * y
+
+    assert speed.bytes_kept(Exp(), torch.zeros(5, 4, requires_grad=True)) == 5 * 4 * 4
+    assert made[0]() is None
 
 
 def test_what_is_kept_is_counted_once_and_without_parameters():
