@@ -271,7 +271,7 @@ def draw_grids() -> Figure:
             curve = [(row["step"], row["val_top1"]) for row in tuned if (row["arm"], row["seed"]) == (arm, seed)]
             right.plot(*zip(*curve, strict=True), color=colour, linewidth=0.7, alpha=0.5)
         steps = sorted({row["step"] for row in tuned})
-        means = [sum(by_seed(tuned, "val_top1", arm=arm, step=step)) / 5 for step in steps]
+        means = [mean_and_deviation(by_seed(tuned, "val_top1", arm=arm, step=step))[0] for step in steps]
         right.plot(steps, means, color=colour, linewidth=2, label=arm)
     left.set_xticks(range(len(sizes)), [f"{r:.0f}×{c:.0f}, ≤{reach:.0f}" for r, c, reach in sizes])
     left.set(ylabel="accuracy (%)", ylim=(0, 103), xlabel="grid, farthest ship", title="as trained on 6×6, ≤3")

@@ -164,6 +164,8 @@ def fine_tune(model: ViT, *, seed: int, images: int = TUNING_IMAGES, count: int 
         if step in TUNING_STEPS:
             rows.append({"step": step, "val_top1": top1(model.eval(), held)})
             model.train()
+        if step == steps:
+            break
         batch = torch.randint(images, (TUNING_BATCH,), generator=generator)
         optimiser.zero_grad()
         cross_entropy(model(made.images[batch]), made.labels[batch]).backward()

@@ -99,6 +99,7 @@ COLLIDE = (
     "several windows have the same number: between one row of windows and the next too few numbers are kept free. Where the "
     "border cuts windows off there are more pieces than whole windows. Comparing rows and columns one by one needs no count."
 )
+NUMBERS = "the values are right, but they are numbers. A mask says in or out: True or False, so that `~mask` is the outside."
 FILLS = "`masked_fill` fills where its mask is True; ours is True for what is seen."
 
 WINDOW_MASK = Exercise(
@@ -110,7 +111,7 @@ WINDOW_MASK = Exercise(
     properties=(
         Property(
             "booleans",
-            "the values are right, but they are numbers. A mask says in or out: True or False, so that `~mask` is the outside.",
+            NUMBERS,
             lambda answer: answer((2, 3), 2, 1).dtype == torch.bool,
         ),
     ),

@@ -10,6 +10,7 @@ from ...geometry import Grid
 from .engine import Case, Exercise, Mistake, Property
 from .lesson_01 import slips
 from .lesson_03 import as_numbers, drawer
+from .lesson_05 import NUMBERS
 from .lesson_05_answers import windows
 from .variants_maps import numbered
 
@@ -103,7 +104,7 @@ HOLES = Exercise(
     properties=(
         Property(
             "booleans",
-            "the values are right, but they are numbers. A mask says in or out: True or False, so that `~mask` is the outside.",
+            NUMBERS,
             lambda answer: answer((2, 3), 3, 1).dtype == torch.bool,
         ),
     ),
