@@ -5,7 +5,6 @@
 makes data/results/lesson_07_heads.csv anew: a row for each run, evaluation, layer and head. `read_records` reads it.
 """
 
-import csv
 from pathlib import Path
 
 import torch
@@ -13,10 +12,9 @@ import torch
 from ..data.synthetic import Textures
 from ..errors import run_program, take_no_arguments
 from ..explain import gates, nonlocality
-from ..training.checkpoint import replacing
 from ..training.loop import train
 from .design import Arm, Study
-from .records import RESULTS, six_digits
+from .records import RESULTS, six_digits, write_rows
 
 # Longer than the runs of lesson_07 and one block deeper, so that there are first, middle and last heads.
 WATCHED = Study(
@@ -57,12 +55,7 @@ def watch(study: Study, arm: str, seed: int) -> list[dict]:
 
 def write(study: Study, rows: list[dict], folder: Path = RESULTS) -> Path:
     """Write the rows of a study to NAME.csv in a folder, by one rename."""
-    path = folder / f"{study.name}.csv"
-    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-    return path
+    return write_rows(folder / f"{study.name}.csv", rows)
 
 
 def main() -> int:

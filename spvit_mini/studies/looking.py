@@ -12,7 +12,6 @@ makes four files of data/results/ anew, which `read_records` reads:
     fine_tuned.csv      a row for each run and number of steps of training on a grid of twice the sides: the accuracy there
 """
 
-import csv
 import multiprocessing
 import sys
 from copy import deepcopy
@@ -28,13 +27,12 @@ from ..explain import attention_rollout, class_relevance, complement, nonlocalit
 from ..faithfulness import area, contrast, deletion, hits, insertion, random_maps, ranks
 from ..geometry import Grid, patch_grid
 from ..spatial import PriorMLP
-from ..training.checkpoint import replacing
 from ..training.loop import train
 from ..training.recipe import Recipe
 from ..vit import ViT
 from ..zoo import create_model
 from .design import Arm, Study
-from .records import RESULTS, six_digits
+from .records import RESULTS, six_digits, write_rows
 
 LATE = {"model.depth": 3, "model.pool": "class", "model.spatial_layers": 2, "model.class_enters": 2}
 LOOKING = Study(
@@ -195,12 +193,8 @@ def look(study: Study, arm: str, seed: int) -> dict[str, list[dict]]:
 
 def write(name: str, rows: list[dict], folder: Path = RESULTS) -> Path:
     """Write rows to NAME.csv in a folder, by one rename."""
-    path = folder / f"{name}.csv"
-    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        table.writeheader()
-        table.writerows({k: six_digits(v) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    return path
+    short = [{k: six_digits(v) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+    return write_rows(folder / f"{name}.csv", short)
 
 
 def run(key: tuple[str, int]) -> dict[str, list[dict]]:

@@ -106,6 +106,15 @@ def _number(column: str, text: str) -> Any:
     return None if text == "" else int(text) if column in INTEGERS else float(text)
 
 
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Write rows, dictionaries of the same columns, to a CSV file by one rename; returns its path."""
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+    return path
+
+
 def read_runs(name: str, folder: Path) -> list[Record]:
     """Read all records of a study, whatever recipes they were made by; none if there are none yet."""
     path = folder / f"{name}.jsonl"

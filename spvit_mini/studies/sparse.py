@@ -16,7 +16,6 @@ and with +product behind it, f goes on multiplying inside the mask: softmax(f �
 that is left of the prior: softmax(S + {0, −∞}).
 """
 
-import csv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -30,10 +29,9 @@ from ..data import load_data
 from ..errors import run_program, take_no_arguments
 from ..geometry import spread
 from ..sparse import attend_sparse, sparsify, visible
-from ..training.checkpoint import replacing
 from ..training.loop import train
 from .design import Arm, Study
-from .records import RESULTS, six_digits
+from .records import RESULTS, six_digits, write_rows
 
 MASKED = Study(
     name="sparse",
@@ -114,12 +112,7 @@ def make(study: Study, arm: str, seed: int) -> list[dict]:
 
 def write(study: Study, rows: list[dict], folder: Path = RESULTS) -> Path:
     """Write the rows of a study to NAME.csv in a folder, by one rename."""
-    path = folder / f"{study.name}.csv"
-    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-    return path
+    return write_rows(folder / f"{study.name}.csv", rows)
 
 
 def main() -> int:

@@ -21,10 +21,9 @@ from ..bench.timing import interleaved, spread_of
 from ..cost import attention_cost, multiply_adds
 from ..errors import UserError, run_program, take_no_arguments
 from ..geometry import Grid
-from ..training.checkpoint import replacing
 from ..training.devices import training_flops
 from ..zoo import create_model
-from .records import RESULTS, six_digits
+from .records import RESULTS, six_digits, write_rows
 
 GRIDS = ((7, 7), (10, 10), (14, 14), (20, 20))
 LAYER = {"dim": 384, "heads": 6}  # as in ViT-S and SP-ViT-S
@@ -167,12 +166,7 @@ def number(column: str, text: str):
 
 def write(rows: list[dict], folder: Path = RESULTS) -> Path:
     """Write the rows to speed.csv in a folder, by one rename."""
-    path = folder / "speed.csv"
-    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-    return path
+    return write_rows(folder / "speed.csv", rows)
 
 
 def main() -> int:
