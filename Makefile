@@ -25,7 +25,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 lab: $(READY)  ## open the course in JupyterLab; more options: make lab LAB_ARGS=--no-browser
-	$(PY) -m spvit_mini.course lab $(LAB_ARGS)
+	$(PY) -m spvit_course lab $(LAB_ARGS)
 
 test: $(READY)  ## run all tests
 	$(PY) -m ruff check .
@@ -38,19 +38,19 @@ lint: $(READY)  ## check the style
 	$(PY) -m ruff check .
 
 notebooks: $(READY)  ## run the lessons again and store their outputs
-	$(PY) -m spvit_mini.course execute notebooks/*.ipynb
+	$(PY) -m spvit_course execute notebooks/*.ipynb
 
 demo: $(READY)  ## train vit_mini and spvit_mini side by side in under two minutes
-	$(PY) -m spvit_mini.demo
+	$(PY) -m spvit_experiments demo
 
 release: $(READY)  ## make a problem set for students: make release SET=set_1 VARIANT=x_first
-	$(PY) -m spvit_mini.course release $(SET) $(if $(VARIANT),--variant $(VARIANT)) $(GRADE_ARGS)
+	$(PY) -m spvit_course release $(SET) $(if $(VARIANT),--variant $(VARIANT)) $(GRADE_ARGS)
 
 grade: $(READY)  ## grade what was handed in: make grade SET=set_1
-	$(PY) -m spvit_mini.course grade $(SET) $(GRADE_ARGS)
+	$(PY) -m spvit_course grade $(SET) $(GRADE_ARGS)
 
 site: $(READY)  ## build the course's pages into build/site: open index.html there
-	$(PY) -m spvit_mini.course site
+	$(PY) -m spvit_course site
 
 clean:  ## remove what was built; runs, data, your work and a class's folder stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache

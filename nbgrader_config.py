@@ -1,4 +1,4 @@
-"""How nbgrader grades the problem sets. `python -m spvit_mini.course release|grade` reads this, and so does nbgrader itself.
+"""How nbgrader grades the problem sets. `python -m spvit_course release|grade` reads this, and so does nbgrader itself.
 
 What is set here keeps a submission from running for ever, from filling the disk and from points it has not earned. It is
 no wall: code that takes Python apart is kept in by a container without a network, and by nothing else (docs/instructors).
@@ -8,9 +8,9 @@ import os
 import sysconfig
 from pathlib import Path
 
-from spvit_mini.course.assignments import CELL_SECONDS
-from spvit_mini.course.autograding import ProctoredExecute
-from spvit_mini.course.execute import kernel_environment
+from spvit_course.classroom.assignments import CELL_SECONDS
+from spvit_course.classroom.autograding import ProctoredExecute
+from spvit_course.classroom.execution import kernel_environment
 
 c = get_config()  # noqa: F821
 

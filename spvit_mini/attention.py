@@ -29,9 +29,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from .attention_backends import attend_multiplied, kept
 from .errors import UserError
 from .geometry import Grid, pad_prefix, spread
-from .paths import attend_multiplied, kept
 from .spatial import Anchored, PriorMLP, Quadratic, SquareWindow, Table
 
 
@@ -100,7 +100,7 @@ class SpatialAttention(MHSA):
         return self.mix(self.weights(q, k, grid), v)
 
 
-class Added(SpatialAttention):
+class BiasedAttention(SpatialAttention):
     """The map is added to the scores: softmax(S + f). The fused kernels take it as a float mask."""
 
     def weights(self, q: Tensor, k: Tensor, grid: Grid) -> Tensor:
@@ -110,7 +110,7 @@ class Added(SpatialAttention):
         return attend_masked(q, k, v, self.spatial_map(q.shape[-2], grid).to(q.dtype))
 
 
-class Contextual(SpatialAttention):
+class ContextualAttention(SpatialAttention):
     """Each query asks the embeddings of the offsets: softmax((q·k + q·e_δ)/√C) (Shaw et al. 2018, eq. 4, keys only).
 
     Each query meets each of the K embeddings once, then every pair of patches takes the product of its offset.
@@ -130,7 +130,7 @@ class Contextual(SpatialAttention):
         return pad_prefix(total, prefix, self.neutral)
 
 
-class Masked(SpatialAttention):
+class MaskedAttention(SpatialAttention):
     """Only what the map lets in is seen: softmax(S + {0, −∞}). Costs N² even so: a mask saves no work."""
 
     def visible(self, q: Tensor, grid: Grid) -> Tensor:
@@ -144,7 +144,7 @@ class Masked(SpatialAttention):
         return attend_masked(q, k, v, self.visible(q, grid))
 
 
-class Gated(SpatialAttention):
+class GatedAttention(SpatialAttention):
     """Each head mixes two distributions: (1−σ(λ))·softmax(S) + σ(λ)·softmax(f) (ConViT, d'Ascoli et al. 2021, eq. 7).
 
     Both sum to 1, so the mixture does, and the product with v splits: the content part goes through the fused kernel,
@@ -180,7 +180,7 @@ class Gated(SpatialAttention):
         return mixed.unflatten(-1, (v.shape[0], v.shape[3])).permute(2, 0, 1, 3)
 
 
-class Alone(Gated):
+class PositionOnlyAttention(GatedAttention):
     """The map is all there is: softmax(f). A fixed or learned filter, without content; a gate that stands at 1."""
 
     def __init__(self, dim: int, heads: int, spatial: nn.Module, *, qkv_bias: bool = False):
@@ -196,7 +196,7 @@ class Alone(Gated):
         return torch.cat([F.scaled_dot_product_attention(q[:, :, :prefix], k, v), patches], 2) if prefix else patches
 
 
-class Multiplied(SpatialAttention):
+class ModulatedAttention(SpatialAttention):
     """The map multiplies the scores: softmax(f ⊙ S).
 
     f > 1 sharpens where a score is positive and suppresses where it is negative; f = 0 does not mask, since exp(0) = 1.
@@ -212,7 +212,7 @@ class Multiplied(SpatialAttention):
         return attend_multiplied(q, k, v, self.spatial_map(q.shape[-2], grid), path=self.path)
 
 
-class MultipliedAdded(SpatialAttention):
+class AffineAttention(SpatialAttention):
     """One map multiplies, another is added: softmax(f ⊙ S + g). Our own; `spatial` makes both, (2, H, N, N)."""
 
     path = "auto"
@@ -238,28 +238,28 @@ class MultipliedAdded(SpatialAttention):
 # --- The named ones: a way in with its map. `spatial` puts another map, or another layer's, in its place -----------------
 
 
-class RelativeBias(Added):
+class RelativeBias(BiasedAttention):
     """Relative position bias (Swin, eq. 4) over the whole grid: a learned table of the offsets, added."""
 
     def __init__(self, dim: int, heads: int, grid: Grid | None = None, *, spatial=None, qkv_bias: bool = False):
         super().__init__(dim, heads, spatial or Table(heads, grid), qkv_bias=qkv_bias)
 
 
-class WindowAttention(Masked):
+class WindowAttention(MaskedAttention):
     """Attention inside square windows of `size` patches, moved by `shift` (Swin, §3.2)."""
 
     def __init__(self, dim: int, heads: int, size: int = 4, *, shift: int = 0, spatial=None, qkv_bias: bool = False):
         super().__init__(dim, heads, spatial or SquareWindow(size, shift=shift), qkv_bias=qkv_bias)
 
 
-class PSA(Added):
+class PSA(BiasedAttention):
     """Positional self-attention with content (ConViT, eq. 4): softmax(S + vᵀ(‖δ‖², δ)), from a local start."""
 
     def __init__(self, dim: int, heads: int, *, strength: float = 1.0, spatial=None, qkv_bias: bool = False):
         super().__init__(dim, heads, spatial or Quadratic(heads, strength=strength), qkv_bias=qkv_bias)
 
 
-class GPSA(Gated):
+class GPSA(GatedAttention):
     """Gated positional self-attention (ConViT, eq. 7), from a local start: a convolution with a way out."""
 
     def __init__(self, dim: int, heads: int, *, strength: float = 1.0, spatial=None, qkv_bias: bool = False):
@@ -278,7 +278,7 @@ class GPSA(Gated):
             self.qkv.weight[2 * dim :].copy_(torch.eye(dim))
 
 
-class SPSA(Multiplied):
+class SPSA(ModulatedAttention):
     """SP-SA (SP-ViT, §3): a learned 2D prior per head, softmax(f_h(δ) · S). Starts as exactly MHSA, since f starts as 1.
 
     Args: as `MHSA`, and `hidden`: width of each head's prior MLP; more of `spatial.PriorMLP`'s arguments by name.
@@ -288,7 +288,7 @@ class SPSA(Multiplied):
         super().__init__(dim, heads, spatial or PriorMLP(heads, hidden, **prior), qkv_bias=qkv_bias)
 
 
-class AnchoredSPSA(MultipliedAdded):
+class AnchoredSPSA(AffineAttention):
     """SP-SA with PSA's quadratic added, from a local start (our own): softmax(f_h(δ) · S + vᵀ(‖δ‖², δ))."""
 
     def __init__(self, dim: int, heads: int, hidden: int = 32, *, spatial=None, qkv_bias: bool = False, **prior):

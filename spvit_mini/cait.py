@@ -132,7 +132,7 @@ class CaiT(ViT):
         self.norm = nn.LayerNorm(dim, eps=config.norm_eps)
         self.head = nn.Linear(dim, config.num_classes)
         self.dense_head = None
-        self.checkpointing = False
+        self.activation_checkpointing = False
         self.reset_parameters()
 
     def attentions(self) -> list[MHSA]:
@@ -146,7 +146,7 @@ class CaiT(ViT):
             x = swap_box(x, mix)
         x = (x + resize_grid(self.positions, grid)).flatten(2).transpose(1, 2)  # (B, R·C, D)
         for block in self.blocks:
-            if self.checkpointing and self.training:
+            if self.activation_checkpointing and self.training:
                 x = torch.utils.checkpoint.checkpoint(block, x, grid, use_reentrant=False)
             else:
                 x = block(x, grid)

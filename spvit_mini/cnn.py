@@ -117,7 +117,7 @@ class CNN(nn.Module):
         )
         self.head = nn.Linear(config.dim, config.num_classes)
         self.class_token = self.dense_head = None
-        self.checkpointing = False  # True: recompute each block in the backward pass instead of keeping its activations
+        self.activation_checkpointing = False  # True: recompute each block in the backward pass instead of keeping its activations
         self.reset_parameters()
 
     def reset_parameters(self):
@@ -148,7 +148,7 @@ class CNN(nn.Module):
         """Compute what the head reads the mean of: the places of the last stage, row by row, (B, R·C, D)."""
         x = self.embed(images)
         for block in self.blocks:
-            x = checkpointed(block, x) if self.checkpointing and self.training else block(x)
+            x = checkpointed(block, x) if self.activation_checkpointing and self.training else block(x)
         return x.flatten(2).transpose(1, 2)
 
     def attention_maps(self, images: Tensor) -> list[Tensor]:

@@ -1,16 +1,14 @@
 """Errors that a user can cause: one clear line, never a traceback.
 
-`UserError` says in one line what was wrong, what was expected and what to do. A program wraps its main function with
-`run_program`, which prints that line and exits with 2. Anything else that goes wrong is a fault of the package and
-keeps its traceback.
+`UserError` says in one line what was wrong, what was expected and what to do. A program runs its main function through
+`cli.program.run_program`, which prints that line and exits with status 2. Every other exception is a fault of the package
+and keeps its traceback.
 """
 
 from __future__ import annotations
 
 import difflib
-import os
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 
 class UserError(ValueError):
@@ -35,36 +33,3 @@ def near(name: str, names: Iterable[str]) -> str:
         return ""
     listed = found[0] if len(found) == 1 else ", ".join(found[:-1]) + " or " + found[-1]
     return f" Did you mean {listed}?"
-
-
-def take_no_arguments(about: str) -> None:
-    """Refuse arguments, for a program that takes none; for --help print what it is about, and end."""
-    if {"--help", "-h"} & set(sys.argv[1:]):
-        print(about.strip())
-        sys.exit(0)
-    if sys.argv[1:]:
-        raise UserError(f"this program takes no arguments, so not {' '.join(sys.argv[1:])}; --help says what it does")
-
-
-def run_program(main: Callable[[], int | None]) -> None:
-    """Run `main()` as a program: a `UserError` becomes a line on stderr and exit status 2, an interrupt 130 in silence.
-
-    A status other than 0 or None that `main` returns becomes the exit status. Of several processes that torchrun has
-    started, one prints the line.
-    """
-    try:
-        status = main()
-    except UserError as error:
-        sys.stdout.flush()
-        line = str(error)
-        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-            from .training import news  # not above: to fail, torch is not needed
-
-            line = news.line(line)
-        if line is not None:
-            print(f"error: {line}", file=sys.stderr, flush=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    if status:
-        sys.exit(status)

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from .attention import GPSA, MHSA, SpatialAttention
+from .attention_registry import build_attention
 from .errors import UserError
 from .geometry import Grid, patch_grid
-from .variants import build_attention
 
 # First row, first column, end of rows, end of columns, in patches. As a tensor (4,) it can change from step to step without
 # compiling the model anew.
@@ -53,7 +53,7 @@ class ViTConfig:
     peg: bool = False  # a position encoding generator after each block (CPVT)
     residual_scale: float = 1.0  # every branch is divided by it before it is added (LV-ViT)
     norm_eps: float = 1e-6
-    class_enters: int = 0  # the block before which the class token joins (0: at once; depth − 2: late)
+    class_token_block: int = 0  # the block before which the class token joins (0: at once; depth − 2: late)
     init_std: float | None = None  # linear layers start from a normal this wide (DeiT: 0.02); None: torch's 1/√(3·inputs)
     drop_path: float = 0.0  # stochastic depth: drop rate of the last block, growing linearly from 0 (Huang et al. 2016)
 
@@ -67,9 +67,9 @@ class ViTConfig:
             raise UserError(f"the stem halves the image before the patches are cut, so a patch of {self.patch} must be even")
         if self.depth < 1:
             raise UserError(f"a model needs at least one block, not {self.depth}")
-        for name in ("class_enters", "spatial_layers"):
+        for name in ("class_token_block", "spatial_layers"):
             value = getattr(self, name)
-            if value is not None and not 0 <= value <= self.depth - (name == "class_enters"):
+            if value is not None and not 0 <= value <= self.depth - (name == "class_token_block"):
                 raise UserError(f"{name} is {value}, but there are {self.depth} blocks")
         patch_grid(self.image_size, self.patch)
 
@@ -180,7 +180,7 @@ class ViT(nn.Module):
         self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
         self.head = nn.Linear(config.dim, config.num_classes)
         self.dense_head = nn.Linear(config.dim, config.num_classes) if config.dense_head else None
-        self.checkpointing = False  # True: recompute each block in the backward pass instead of keeping its activations
+        self.activation_checkpointing = False  # True: recompute each block in the backward pass instead of keeping its activations
         self.reset_parameters()
 
     def reset_parameters(self):
@@ -241,9 +241,9 @@ class ViT(nn.Module):
             x = x + resize_grid(self.positions, grid)
         x = x.flatten(2).transpose(1, 2).contiguous()  # (B, R·C, D); else every norm would copy it anew
         for i, block in enumerate(self.blocks):
-            if self.class_token is not None and i == self.config.class_enters:
+            if self.class_token is not None and i == self.config.class_token_block:
                 x = torch.cat([self.class_token.expand(x.shape[0], -1, -1).to(x.dtype), x], dim=1)
-            if self.checkpointing and self.training:
+            if self.activation_checkpointing and self.training:
                 x = torch.utils.checkpoint.checkpoint(block, x, grid, use_reentrant=False)
             else:
                 x = block(x, grid)

@@ -19,6 +19,7 @@ from .cait import CaiT, CaiTConfig
 from .cnn import CNN, CNNConfig
 from .data.augment import Preprocessing, evaluation_transform
 from .errors import UserError, near
+from .renamed import RENAMED_VALUES, current_names
 from .spatial import Table, resize_table
 from .vit import ViT, ViTConfig, resize_grid
 
@@ -44,7 +45,7 @@ def convit(dim: int, heads: int) -> ViTConfig:
 
     Head counts are squares, so that the heads' centres fill a square; 48 dimensions a head, 64 in the “+” sizes.
     """
-    late = {"spatial_layers": 10, "class_enters": 10}
+    late = {"spatial_layers": 10, "class_token_block": 10}
     return ViTConfig(**IMAGENET, **late, attention="gpsa", dim=dim, depth=12, heads=heads, mlp_ratio=4)
 
 
@@ -70,7 +71,7 @@ def spvit(lv: ViTConfig) -> ViTConfig:
     spatial = lv.depth - 2
     return dataclasses.replace(
         lv, attention="spsa", attention_options={"hidden": 64, "weight_std": 0.02, "bias_std": 0.0},
-        spatial_layers=spatial, class_enters=spatial, peg=True,
+        spatial_layers=spatial, class_token_block=spatial, peg=True,
     )  # fmt: skip
 
 
@@ -227,11 +228,14 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise UserError(f"there is no weights file {path}")
     try:
         with safe_open(str(path), framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            metadata = file.metadata() or {}
+            if "weights" in metadata:
+                metadata["weights"] = RENAMED_VALUES["weights"].get(metadata["weights"], metadata["weights"])
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"{path} is no whole safetensors file ({error}); make it again or copy it again, or convert it first if "
-            "others made it: python -m spvit_mini.convert"
+            "others made it: python -m spvit_mini convert"
         ) from None
 
 
@@ -296,6 +300,7 @@ def model_from_weights(path: str | Path, *, image_size: int | tuple[int, int] | 
     config = read_metadata(metadata, "config", source=path)
     if config is None or "model" not in metadata:
         raise UserError(f"{path} does not say which model it belongs to; name one: create_model(NAME, weights=FILE)")
+    config = current_names(config, "model")
     config["image_size"] = tuple(config["image_size"]) if image_size is None else image_size
     return create_model(metadata["model"], weights=path, **config)
 
@@ -317,7 +322,7 @@ def start_from(model: nn.Module, path: str | Path, *, classes: list[str]) -> str
 
     Args:
         model: of the same kind as the weights, for its own classes and image size.
-        path: where the weights are. Those of others come from `python -m spvit_mini.convert`.
+        path: where the weights are. Those of others come from `python -m spvit_mini convert`.
         classes: the names of what the model will tell apart. A file without names is taken to mean the same where it has
             as many.
 
@@ -327,7 +332,7 @@ def start_from(model: nn.Module, path: str | Path, *, classes: list[str]) -> str
     path = weights_file(path)
     state, metadata = load_weights(path)
     source = f"{path} ({metadata['model']})" if "model" in metadata else f"{path}"
-    if differ := other_options(model, read_metadata(metadata, "config", source=path) or {}):
+    if differ := other_options(model, current_names(read_metadata(metadata, "config", source=path) or {}, "model")):
         raise unfit(model, differ, source=source)
 
     named = read_metadata(metadata, "classes", source=path)
@@ -338,7 +343,7 @@ def start_from(model: nn.Module, path: str | Path, *, classes: list[str]) -> str
         state |= {name: own[name] for name in state if name.startswith(HEADS) and name in own}
     load_state(model, state, source=source)
 
-    which = f"{metadata.get('weights', 'raw')} weights" + (f" of step {metadata['step']}" if "step" in metadata else "")
+    which = f"{metadata.get('weights', 'last')} weights" + (f" of step {metadata['step']}" if "step" in metadata else "")
     line = f"{path}, {which}"
     if anew:
         what = "head and dense head start" if "dense_head.bias" in own else "head starts"

@@ -21,7 +21,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(CUT), *filter(None, [os.environ.
 spec = importlib.util.spec_from_file_location("no_network", CUT / "sitecustomize.py")
 spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
-torch.set_num_threads(min(2, torch.get_num_threads()))
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def pytest_addoption(parser):

@@ -80,6 +80,6 @@ def test_readme_names_only_commands_that_exist():
 
 
 def test_the_matrix_in_the_docs_is_the_package_s():
-    from spvit_mini.variants import matrix
+    from spvit_mini.attention_registry import matrix
 
     assert f"```\n{matrix()}\n```" in (ROOT / "docs" / "variants.md").read_text()

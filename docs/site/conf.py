@@ -1,4 +1,4 @@
-"""How Sphinx makes the course's pages. `python -m spvit_mini.course site` gathers them and runs it.
+"""How Sphinx makes the course's pages. `python -m spvit_course site` gathers them and runs it.
 
 Nothing here asks for the network, neither when the pages are built nor when they are read: formulas are MathML, which
 browsers draw by themselves, and no notebook is run.

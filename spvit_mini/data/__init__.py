@@ -5,9 +5,9 @@ come when.
 """
 
 from .augment import Preprocessing, evaluation_transform, training_transform
+from .datasets import Data, load_data
 from .options import AugmentOptions, DataOptions
 from .sampler import Key, TrainBatches
-from .sets import Data, load_data
 from .synthetic import Compass, Rings, Textures
 
 __all__ = [

@@ -255,10 +255,10 @@ def training_transform(options: AugmentOptions, preprocessing: Preprocessing, *,
     operations, magnitude = options.randaugment
     # Where an operation uncovers a corner, it is filled with the mean colour, which is 0 once normalised.
     one = v2.RandAugment(1, magnitude, fill=[round(255 * value) for value in preprocessing.mean])
-    looks: list[tuple[Callable, float]] = [(one, options.randaugment_chance)] * operations
+    looks: list[tuple[Callable, float]] = [(one, options.randaugment_prob)] * operations
     if options.colour:
         looks += [(v2.ColorJitter(options.colour, options.colour, options.colour), 1)]
-    return kind(frame, shift, flip=options.flip, looks=looks, erasing=options.erasing, preprocessing=preprocessing)
+    return kind(frame, shift, flip=options.flip, looks=looks, erasing=options.random_erasing_prob, preprocessing=preprocessing)
 
 
 def check(options: AugmentOptions) -> None:
@@ -273,9 +273,9 @@ def check(options: AugmentOptions) -> None:
     if operations < 0 or not 0 <= magnitude <= 30:
         wanted = "a number of operations and a magnitude of 0 to 30"
         raise UserError(f"augment.randaugment is {wanted}, not {operations} and {magnitude}")
-    if not 0 <= options.randaugment_chance <= 1:
-        raise UserError(f"augment.randaugment_chance is a probability, from 0 to 1, not {options.randaugment_chance}")
-    if not 0 <= options.erasing <= 1:
-        raise UserError(f"augment.erasing is a probability, from 0 to 1, not {options.erasing}")
+    if not 0 <= options.randaugment_prob <= 1:
+        raise UserError(f"augment.randaugment_prob is a probability, from 0 to 1, not {options.randaugment_prob}")
+    if not 0 <= options.random_erasing_prob <= 1:
+        raise UserError(f"augment.random_erasing_prob is a probability, from 0 to 1, not {options.random_erasing_prob}")
     if options.colour < 0:
         raise UserError(f"augment.colour must not be negative: {options.colour}")

@@ -29,7 +29,7 @@ CIFAR = {
 }
 
 
-def load_cifar(name: str, root: Path, *, train: bool, on_bad_image: str, download: bool = False) -> Pixels:
+def load_cifar(name: str, root: Path, *, train: bool, on_corrupt_image: str, download: bool = False) -> Pixels:
     """Load the training or the test images of "cifar10" or "cifar100".
 
     Looked for, in this order: torchvision's folder (cifar-10-batches-py, cifar-100-python) in ROOT and in ROOT/NAME;
@@ -43,7 +43,7 @@ def load_cifar(name: str, root: Path, *, train: bool, on_bad_image: str, downloa
     parts = ["train"] if train else ["test", "val"]
     for part in parts:
         if (root / name / part).is_dir():
-            return Pixels.decode(scan(root / name / part, on_bad_image=on_bad_image), side=SIDE)
+            return Pixels.decode(scan(root / name / part, on_corrupt_image=on_corrupt_image), side=SIDE)
     if download:
         return _torchvision_files(name, root, train=train, download=True)
     tree = root / name / parts[0]

@@ -1,7 +1,7 @@
 """Photographs on disk: a tree with one folder a class, or CIFAR, and what is done about files that are broken.
 
 A start must not take ages on a million images, so the scan sees only what is cheap: missing and empty folders, empty
-files. What is broken inside shows when it is read. Then `on_bad_image` decides: "fatal" stops with the file's name;
+files. What is broken inside shows when it is read. Then `on_corrupt_image` decides: "error" stops with the file's name;
 "skip" names it once in the log, counts it, and gives its place to the next good image, so that nothing is learned from
 it.
 """
@@ -110,7 +110,7 @@ class Listing:
         classes: names of the classes; a label is a position in it.
         paths: (n,) of bytes. One array, not a million strings: worker processes then share it.
         labels: (n,), int64.
-        on_bad_image: "fatal" or "skip".
+        on_corrupt_image: "error" or "skip".
         dropped: the empty files, which are not in `paths`.
     """
 
@@ -118,7 +118,7 @@ class Listing:
     classes: list[str]
     paths: np.ndarray
     labels: Tensor
-    on_bad_image: str
+    on_corrupt_image: str
     dropped: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -134,8 +134,8 @@ class Listing:
 
     def bad(self, path: str, reason: BadImage | str) -> None:
         """Name a bad file: in the log if such files are skipped, else by raising UserError."""
-        if self.on_bad_image == "fatal":
-            cure = "replace it or remove it, or leave out such files with --data.on-bad-image skip"
+        if self.on_corrupt_image == "error":
+            cure = "replace it or remove it, or leave out such files with --data.on-corrupt-image skip"
             raise UserError(f"{path} {reason}; {cure}")
         log.warning("skipped: %s %s", path, reason)
 
@@ -152,7 +152,7 @@ def class_folders(folder: Path) -> list[str]:
 def scan(
     folder: Path,
     *,
-    on_bad_image: str,
+    on_corrupt_image: str,
     classes: list[str] | None = None,
     others: Literal["refuse", "ignore"] = "refuse",
 ) -> Listing:
@@ -160,7 +160,7 @@ def scan(
 
     Args:
         folder: holds one folder a class.
-        on_bad_image: what to do about an empty file.
+        on_corrupt_image: what to do about an empty file.
         classes: the classes to sort by; the folder's own if not given. A class may be missing here, which is logged.
         others: what to do about class folders that are not in `classes`.
 
@@ -191,8 +191,8 @@ def scan(
     within = len(str(folder)) + 1
     paths = [os.fsencode(path[within:]) for name in found for path in images[name]]
     labels = [classes.index(name) for name in found for _ in images[name]]
-    listing = Listing(folder, classes, np.array(paths, dtype=bytes), torch.tensor(labels), on_bad_image, tuple(empty))
-    more = f" (as are {len(empty) - 1} more files)" if len(empty) > 1 and on_bad_image == "fatal" else ""
+    listing = Listing(folder, classes, np.array(paths, dtype=bytes), torch.tensor(labels), on_corrupt_image, tuple(empty))
+    more = f" (as are {len(empty) - 1} more files)" if len(empty) > 1 and on_corrupt_image == "error" else ""
     for path in empty:
         listing.bad(path, f"is empty{more}")
     if without:

@@ -32,10 +32,10 @@ class DataOptions:
             class.
         holdout: the part of each class's training images that is held out and validated on, in place of the set's own
             validation part, which is then not looked at: to choose options by. `fraction` is taken of the rest.
-        on_bad_image: what to do about a file that is cut off or no image: "fatal" stops and names it, "skip" names it,
+        on_corrupt_image: what to do about a file that is cut off or no image: "error" stops and names it, "skip" names it,
             counts it and goes on with another.
         workers: processes that prepare training images; 0 does it in the main process.
-        pipeline: how training images are prepared. "plain": one by one, with Pillow. "fast": photographs are decoded and
+        backend: how training images are prepared. "pil": one by one, with Pillow. "tensor": photographs are decoded and
             cut out on uint8 tensors, then mirrored, normalised and erased on the device, a batch at a time: the same
             draws, and pixels that differ by the resizing filter's rounding. CIFAR is kept whole on the device and
             varied there (flip, shift and RandAugment only), made sets are kept there: other draws, no workers. Records
@@ -51,9 +51,9 @@ class DataOptions:
     val_images: int = 1000
     fraction: float = 1.0
     holdout: float = 0.0
-    on_bad_image: Literal["fatal", "skip"] = "fatal"
+    on_corrupt_image: Literal["error", "skip"] = "error"
     workers: int = 0
-    pipeline: Literal["plain", "fast"] = "plain"
+    backend: Literal["pil", "tensor"] = "pil"
     download: bool = False
 
 
@@ -67,14 +67,14 @@ class AugmentOptions:
             "resized" cuts out a random part and resizes it.
         crop_scale: smallest and largest part of the area that "resized" cuts out.
         randaugment: RandAugment's number of operations and their magnitude (0 to 30); 0 operations switch it off.
-        randaugment_chance: probability of each of these operations.
-        erasing: probability that a rectangle is replaced by noise.
+        randaugment_prob: probability of each of these operations.
+        random_erasing_prob: probability that a rectangle is replaced by noise.
         colour: strength of random brightness, contrast and saturation; 0 switches it off.
         mixup: both parameters of the Beta distribution from which MixUp draws how much of each of two images is kept; 0
             switches it off.
         cutmix: the same for CutMix, which puts a rectangle of one image into another. With both on, each batch takes
             one of them, either as likely.
-        mix_probability: part of the batches that are mixed.
+        mix_prob: part of the batches that are mixed.
         repeats: repeated augmentation: how many views of an image come together. An epoch keeps its number of steps,
             so it sees 1/repeats of the images.
     """
@@ -83,19 +83,19 @@ class AugmentOptions:
     crop: Literal["none", "shift", "resized"] = "none"
     crop_scale: tuple[float, float] = (0.08, 1.0)
     randaugment: tuple[int, int] = (0, 9)
-    randaugment_chance: float = 1.0
-    erasing: float = 0.0
+    randaugment_prob: float = 1.0
+    random_erasing_prob: float = 0.0
     colour: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
-    mix_probability: float = 1.0
+    mix_prob: float = 1.0
     repeats: int = 1
 
     def __post_init__(self) -> None:
         for name in ("mixup", "cutmix"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"augment.{name} is {getattr(self, name)}; it must be at least 0, which switches it off")
-        if not 0 <= self.mix_probability <= 1:
-            raise UserError(f"augment.mix_probability is a probability, from 0 to 1, not {self.mix_probability}")
+        if not 0 <= self.mix_prob <= 1:
+            raise UserError(f"augment.mix_prob is a probability, from 0 to 1, not {self.mix_prob}")
         if self.repeats < 1:
             raise UserError(f"augment.repeats is a number of views of each image, at least 1, not {self.repeats}")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from torch.utils.data import Sampler
 
 from ..errors import UserError
-from .streams import stream
+from .seeding import stream
 
 
 class Key(NamedTuple):
@@ -63,7 +63,7 @@ class TrainBatches(Sampler[list[Key]]):
             raise UserError(f"a batch of {batch} is more than the {images} training images; make it smaller")
         if batch % (world * (micro or 1)):
             of = f"{world} processes with micro-batches of {micro}" if micro else f"{world} processes"
-            raise UserError(f"a batch of {batch} images cannot be shared evenly by {of}; change batch or micro_batch")
+            raise UserError(f"a batch of {batch} images cannot be shared evenly by {of}; change batch or micro_batch_size")
         self.images, self.batch, self.seed, self.start_step = images, batch, seed, start_step
         self.repeats, self.rank, self.world, self.micro = repeats, rank, world, micro or batch // world
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import UserError
-from .streams import stream
+from .seeding import stream
 
 # (row, column) steps of the eight directions, clockwise from north, which is up.
 NAMES = ("N", "NE", "E", "SE", "S", "SW", "W", "NW")

@@ -209,7 +209,7 @@ class TokenLabels:
         if without.any():
             path = os.fsdecode(listing.paths[without.argmax()])
             more = f" ({without.sum()} of {len(listing)} images)" if without.sum() > 1 else ""
-            raise UserError(f"{self.folder} {what} {path}{more}; {cure}: python -m spvit_mini.label")
+            raise UserError(f"{self.folder} {what} {path}{more}; {cure}: python -m spvit_mini label")
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Give the scores and the classes of an image's cells, (rows, columns, top) each."""
@@ -236,7 +236,7 @@ def read_about(folder: Path) -> About:
         kind = said["format"]
         about = About(said["teacher"], said["classes"], tuple(said["grid"]), said["top"])
     except OSError as error:
-        made = "python -m spvit_mini.label makes them"
+        made = "python -m spvit_mini label makes them"
         raise UserError(f"{folder} holds no token labels ({path.name}: {error.strerror}); {made}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} does not describe token labels ({error}); copy the folder again") from None

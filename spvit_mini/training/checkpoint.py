@@ -30,7 +30,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from ..errors import UserError
-from .recipe import Recipe
+from ..recipes.recipe import Recipe
 
 FORMAT = "spvit_mini training state 2"
 # What a state consists of beside that; `state_of` in state.py fills it.
@@ -46,13 +46,13 @@ def check_run(run: Path, recipe: Recipe, *, resume: bool) -> None:
     there = next(place for place in (run.absolute(), *run.absolute().parents) if place.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         reason = "cannot be written" if there.is_dir() else "is a file"
-        raise UserError(f"the run folder {run} cannot be made, since {there} {reason}; name another with --run FOLDER")
+        raise UserError(f"the run folder {run} cannot be made, since {there} {reason}; name another with --run-dir FOLDER")
     held = [
         n for n in ("recipe.json", "metrics.csv", "last.pt", "previous.pt", "best.safetensors") if (run / n).exists()
     ]
     if held and not resume:
         raise UserError(
-            f"{run} holds a run already ({held[0]}); go on with it by --resume, or name another folder with --run"
+            f"{run} holds a run already ({held[0]}); go on with it by --resume, or name another folder with --run-dir"
         )
     if (recorded := read_recipe(run)) is not None:
         check_same(recorded, recipe, source=run / "recipe.json")
@@ -70,11 +70,11 @@ def writing(run: Path, recipe: Recipe) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise UserError(
-            f"another process is training in {run}; wait for it or stop it, or name another folder with --run"
+            f"another process is training in {run}; wait for it or stop it, or name another folder with --run-dir"
         ) from None
     except OSError as error:
         raise UserError(
-            f"the run folder {run} cannot be made ({error.strerror}); name another with --run FOLDER"
+            f"the run folder {run} cannot be made ({error.strerror}); name another with --run-dir FOLDER"
         ) from None
     try:
         if not (run / "recipe.json").exists():

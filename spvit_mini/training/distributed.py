@@ -27,7 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
 from ..errors import UserError
-from . import news
+from . import rendezvous
 
 T = TypeVar("T")
 
@@ -98,7 +98,7 @@ def joined(device: torch.device) -> Iterator[Team]:
     if mine:
         backend = "nccl" if device.type == "cuda" else "gloo"
         device_id = device if device.type == "cuda" else None
-        store = news.of_this_attempt() if team.world > 1 else dist.HashStore()
+        store = rendezvous.of_this_attempt() if team.world > 1 else dist.HashStore()
         dist.init_process_group(backend, store=store, rank=team.rank, world_size=team.world, device_id=device_id)
     try:
         yield team
@@ -106,7 +106,7 @@ def joined(device: torch.device) -> Iterator[Team]:
     except UserError as error:
         if mine:
             with suppress(dist.DistError):  # gone with the first process
-                store.set("reason", news.of_this_process(str(error)))
+                store.set("reason", rendezvous.of_this_process(str(error)))
         raise
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):

@@ -21,16 +21,16 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from ..cost import multiply_adds
 from ..data import Data, TrainBatches, load_data
-from ..data.streams import seed_of
+from ..data.seeding import seed_of
 from ..errors import UserError
+from ..flops import multiply_adds
+from ..recipes.duration import steps_in
+from ..recipes.recipe import Recipe
 from ..vit import ViT
 from ..zoo import create_model, save_weights, start_from
 from . import checkpoint
-from .board import Board
 from .devices import mfu, name_of, peak_flops
-from .display import Display, introduce
 from .distributed import (
     Share,
     Team,
@@ -42,14 +42,14 @@ from .distributed import (
     synchronised_norms,
     whole,
 )
-from .lengths import steps_in
 from .metrics import Counts, evaluate, write_rows
 from .objective import Objective
 from .optim import average, freeze, lr_at, make_optimiser
-from .recipe import Recipe
+from .progress import Display, introduce
 from .signals import Stop, leave_signals_to_the_parent
 from .state import Position, restore, state_of
 from .summary import begin_part, end_part
+from .tensorboard import Board
 
 MOST_SKIPPED = 5  # steps in a row whose gradient is not finite, before a run is given up
 
@@ -113,17 +113,17 @@ def train(
             data = load_data(recipe.data, recipe.augment, seed=recipe.seed, token_labels=recipe.token_labels.folder)
 
         # Lengths, in steps; images of a batch, here and at once; learning rates of this batch.
-        batch = recipe.batch
-        micro = recipe.micro_batch or max(1, batch // team.world)
+        batch = recipe.batch_size
+        micro = recipe.micro_batch_size or max(1, batch // team.world)
         micro_batches = max(1, batch // (micro * team.world))
         shares = {"repeats": recipe.augment.repeats, "rank": team.rank, "world": team.world, "micro": micro}
         steps_per_epoch = TrainBatches(len(data.train), batch, recipe.seed, **shares).steps_per_epoch
-        lengths = recipe.length, recipe.optim.warmup, recipe.optim.cooldown, recipe.evaluate_every, recipe.save_every
+        lengths = recipe.duration, recipe.optim.warmup, recipe.optim.cooldown, recipe.evaluate_every, recipe.save_every
         total, warmup, cooldown, evaluate_every, save_every = (
             steps_in(length, steps_per_epoch=steps_per_epoch, batch=batch) for length in lengths
         )
         last = total if max_steps is None else min(total, max_steps)
-        scale = batch / (recipe.optim.lr_batch or batch)
+        scale = batch / (recipe.optim.lr_base_batch_size or batch)
         start_lr, peak_lr, final_lr = (
             scale * lr for lr in (recipe.optim.warmup_lr, recipe.optim.lr, recipe.optim.final_lr)
         )
@@ -137,12 +137,12 @@ def train(
             image_size=data.preprocessing.image_size,
             **recipe.model.overrides(),
         ).to(device)
-        model.preprocessing, model.checkpointing = data.preprocessing, recipe.checkpointing
+        model.preprocessing, model.activation_checkpointing = data.preprocessing, recipe.activation_checkpointing
         cost, peak = multiply_adds(model)["total"], peak_flops(name_of(device), precision)
         begins = "no state to resume from yet: starting at step 0" if resume and not found else None
-        if recipe.start is not None and not found:
-            begins = f"begins with {start_from(model, recipe.start, classes=data.classes)}"
-        freeze(model, recipe.optim.frozen)
+        if recipe.init_from is not None and not found:
+            begins = f"begins with {start_from(model, recipe.init_from, classes=data.classes)}"
+        freeze(model, recipe.optim.freeze)
         averaged = None
         if recipe.ema is not None:
             averaged = AveragedModel(model, multi_avg_fn=average(recipe.ema), use_buffers=True)
@@ -258,7 +258,7 @@ def train(
                     (loss / micro_batches).backward()
                 counts.add(logits, labels, loss * len(labels))
             average_norms(model, team)
-            if step_if_finite(model, optimiser, clip=recipe.optim.clip):
+            if step_if_finite(model, optimiser, clip=recipe.optim.clip_grad_norm):
                 if averaged is not None:
                     averaged.update_parameters(model)
                 at.counts.merge(counts)
@@ -321,7 +321,7 @@ def check_skipped(at: Position) -> None:
     if at.skipped_in_a_row >= MOST_SKIPPED:
         raise UserError(
             f"the gradient was not finite in {MOST_SKIPPED} steps in a row, up to step {at.step}; the weights are as they "
-            "were before. Try a lower optim.lr, a longer optim.warmup or a smaller optim.clip, in another run folder"
+            "were before. Try a lower optim.lr, a longer optim.warmup or a smaller optim.clip_grad_norm, in another run folder"
         )
 
 
@@ -342,7 +342,7 @@ def record(
     """Write metrics.csv, and best.safetensors if the last row is the best so far. A tie keeps the earlier weights."""
     row = rows[-1]
     best = top1(row) > max(map(top1, rows[:-1]), default=-math.inf)
-    better, which = (model, "raw") if top1(row) == row["val_top1"] else (averaged.module, "averaged")
+    better, which = (model, "last") if top1(row) == row["val_top1"] else (averaged.module, "ema")
     weights = whole(better.state_dict()) if best else None  # all processes take part
 
     def write() -> None:

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from ..data.streams import stream, torch_seeded
+from ..data.seeding import stream, torch_seeded
 from ..data.token_labels import View
 from ..errors import UserError
 from ..geometry import patch_grid
-from .recipe import Recipe
+from ..recipes.recipe import Recipe
 from .token_loss import dense_loss, draw_box, mix_classes, targets
 
 
@@ -42,7 +42,7 @@ class Objective:
         self.token_labels, self.num_classes = recipe.token_labels, num_classes
         self.device, self.precision, self.smoothing = device, precision, recipe.label_smoothing
         self.finish = finish or (lambda images, device: images.to(device))
-        self.mix_probability = augment.mix_probability
+        self.mix_prob = augment.mix_prob
         self.mixes = [v2.MixUp(alpha=augment.mixup, num_classes=num_classes)] if augment.mixup else []
         self.mixes += [v2.CutMix(alpha=augment.cutmix, num_classes=num_classes)] if augment.cutmix else []
 
@@ -75,7 +75,7 @@ class Objective:
         config = getattr(model, "module", model).config  # the model itself, where several processes share it
         grid, options = patch_grid(images.shape[-2:], config.patch), self.token_labels
         patch_targets, class_target = targets(view, grid, self.num_classes)
-        if options.class_from == "label":
+        if options.class_target == "label":
             class_target = F.one_hot(labels, self.num_classes).float()
         box = None
         if options.mixtoken:
@@ -93,6 +93,6 @@ class Objective:
             return images, labels
         with torch_seeded(*seeds):
             choice, wanted = torch.rand(2).tolist()
-            if wanted >= self.mix_probability:
+            if wanted >= self.mix_prob:
                 return images, labels
             return self.mixes[int(choice * len(self.mixes))](images, labels)

@@ -2,62 +2,12 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .lengths import parse_length
-
-
-@dataclass(frozen=True)
-class OptimOptions:
-    """AdamW with a linear warm-up and a cosine (Loshchilov and Hutter 2019)."""
-
-    lr: float = 1e-3
-    """Learning rate at its peak, after the warm-up."""
-    lr_batch: int | None = None
-    """The batch that the three learning rates are meant for: with another one they are scaled in proportion. None: as
-    they are."""
-    final_lr: float = 1e-5
-    """Learning rate to which the cosine falls at the end."""
-    warmup: str = "0 steps"
-    """How long the learning rate rises to its peak, e.g. "5 epochs"."""
-    warmup_lr: float = 0.0
-    """Learning rate from which the warm-up rises."""
-    cooldown: str = "0 steps"
-    """The last part of the run, which keeps to the final learning rate."""
-    layer_decay: float | None = None
-    """The learning rate of each block, as a part of the next one's: 0.75 keeps the first blocks of a trained model.
-    None: the same for all."""
-    weight_decay: float = 0.05
-    """Decoupled weight decay of weight matrices and convolutions; nothing else is decayed."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Memory of AdamW's running mean of the gradient, and of its square."""
-    eps: float = 1e-8
-    """Added to the root of AdamW's running mean of the square."""
-    clip: float | None = 1.0
-    """Largest norm of all gradients together: longer ones are scaled down to it. None: no limit."""
-    frozen: tuple[str, ...] = ()
-    """What keeps its start: every parameter whose name has one of these parts, e.g. `attention.gate`."""
-
-    def __post_init__(self):
-        for name in ("lr", "final_lr", "warmup_lr", "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"optim.{name} is {getattr(self, name)}; it must be a number of at least 0")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise UserError(f"optim.betas are {self.betas}; both must be at least 0 and below 1")
-        parse_length(self.warmup, name="optim.warmup")
-        parse_length(self.cooldown, name="optim.cooldown")
-        if self.lr_batch is not None and self.lr_batch < 1:
-            raise UserError(f"optim.lr_batch is a number of images, at least 1, not {self.lr_batch}")
-        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
-            raise UserError(f"optim.layer_decay is {self.layer_decay}; it must be above 0 and at most 1")
-        if not self.eps > 0:
-            raise UserError(f"optim.eps is {self.eps}; it must be above 0")
-        if self.clip is not None and not self.clip > 0:
-            raise UserError(f"optim.clip is {self.clip}; it must be above 0, or None for no limit")
+from ..recipes.options import OptimOptions
 
 
 def lr_at(
@@ -111,7 +61,7 @@ def freeze(model: nn.Module, parts: tuple[str, ...]) -> None:
         found = [parameter for name, parameter in model.named_parameters() if part in name]
         if not found:
             kinds = sorted({name.split(".", 2)[-1] for name, _ in model.named_parameters()})
-            raise UserError(f"optim.frozen has {part!r}, which is part of no parameter's name; there are {', '.join(kinds)}")
+            raise UserError(f"optim.freeze has {part!r}, which is part of no parameter's name; there are {', '.join(kinds)}")
         for parameter in found:
             parameter.requires_grad_(False)
 

@@ -16,10 +16,10 @@ from torch.optim.swa_utils import AveragedModel
 
 from ..data import Data
 from ..errors import UserError
+from ..recipes.recipe import Recipe
 from .checkpoint import check_same
 from .distributed import Team, put_back, states
 from .metrics import Counts
-from .recipe import Recipe
 
 
 @dataclass

@@ -18,11 +18,11 @@ from torch import nn
 from .. import __version__
 from ..data import Data
 from ..errors import UserError
+from ..recipes import get_recipe, list_recipes
+from ..recipes.recipe import Recipe
 from .checkpoint import read_recipe, replacing
 from .devices import name_of
 from .metrics import COLUMNS, read_rows
-from .recipe import Recipe
-from .recipes import get_recipe, list_recipes
 
 MOST_ROWS = 12
 ALWAYS = ("step", "epoch", "images", "val_top1", "images_per_second", "data_seconds", "seconds")  # never empty in a row
@@ -120,7 +120,7 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
     """Read a run's rows. Raises UserError if there is no metrics.csv, or something else under its name."""
     path = run / "metrics.csv"
     if not path.is_file():
-        raise UserError(f"{run} holds no metrics.csv; name the folder of a run, as --run did")
+        raise UserError(f"{run} holds no metrics.csv; name the folder of a run, as --run-dir did")
     try:
         rows = read_rows(path)
         if any(not row.keys() >= set(COLUMNS) or math.isnan(sum(row[name] for name in ALWAYS)) for row in rows):
@@ -182,7 +182,7 @@ def accuracy(row: dict[str, float]) -> float:
 
 def which(row: dict[str, float]) -> str:
     """Say whose accuracy that is."""
-    return "raw" if accuracy(row) == row["val_top1"] else "averaged"
+    return "last" if accuracy(row) == row["val_top1"] else "ema"
 
 
 def scores(row: dict[str, float]) -> str:
@@ -247,16 +247,16 @@ def words(value: Any) -> list[str]:
 
 def command(recipe: Recipe, run: Path, *, processes: int = 1) -> str:
     """Write the command that makes a run like this one, of a recipe that has a name."""
-    # Behind the two dashes nothing is torchrun's own; without them it takes --run for the beginning of its --run-path.
+    # Behind the two dashes nothing is torchrun's own; without them it takes --run-dir for the beginning of its --run-path.
     start = "python -m" if processes == 1 else f"torchrun --nproc-per-node {processes} -m --"
-    line = [*start.split(), "spvit_mini.train", recipe.name]
+    line = [*start.split(), "spvit_mini.cli.train", recipe.name]
     for name, (value, _) in changes(recipe).items():
         section, dot, leaf = name.replace("_", "-").rpartition(".")
         if is_flag(name):
             line.append(f"--{section}{dot}{'' if value else 'no-'}{leaf}")
         else:
             line += [f"--{section}{dot}{leaf}", *words(value)]
-    return shlex.join([*line, "--run", str(run)])
+    return shlex.join([*line, "--run-dir", str(run)])
 
 
 def is_flag(name: str) -> bool:

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from spvit_mini.course.lessons import ROOT
+from spvit_course.lessons import ROOT
 
 SCREENS = ROOT / "build" / "screens"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from spvit_mini.course.build import build, digest_of
-from spvit_mini.course.checks import exercises
-from spvit_mini.course.lessons import lesson_files, read
-from spvit_mini.course.links import has_links, set_links
+from spvit_course.checks import exercises
+from spvit_course.classroom.copies import build, digest_of
+from spvit_course.classroom.links import has_links, set_links
+from spvit_course.lessons import lesson_files, read
 
 pytestmark = pytest.mark.browser
 
@@ -30,7 +30,7 @@ def work(tmp_path):
 @pytest.fixture
 def served(work, serve):
     """Start `lab` over a folder of copies: its address, with the token, and the folder."""
-    command = [sys.executable, "-m", "spvit_mini.course", "lab", "--no-browser", "--out", str(work)]
+    command = [sys.executable, "-m", "spvit_course", "lab", "--no-browser", "--out", str(work)]
     return serve(command, SPVIT_PROFILE="smoke"), work
 
 
@@ -154,7 +154,7 @@ def test_an_exercise_from_a_wrong_answer_to_the_next_lesson(page, served, shot):
     answer = code_cell(page, "def one_head(q, k, v):")
     answer.scroll_into_view_if_needed()  # what is out of sight is not drawn, and has no text then
     answer.filter(has_text=RIGHT.splitlines()[1].strip()).wait_for()
-    for text in ("from spvit_mini.course import begin", "def one_head(q, k, v):"):
+    for text in ("from spvit_course import begin", "def one_head(q, k, v):"):
         code_cell(page, text).locator(".cm-content").click()
         page.keyboard.press("Control+Enter")
     assert run_check(page, "PASS one_head")

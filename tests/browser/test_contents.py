@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from spvit_mini.course.build import build
-from spvit_mini.course.lessons import lesson_files, read
+from spvit_course.classroom.copies import build
+from spvit_course.lessons import lesson_files, read
 
 pytestmark = pytest.mark.browser
 
@@ -21,7 +21,7 @@ def headings(path) -> list[str]:
 def test_the_table_of_contents_has_a_lesson_s_headings(page, shot, serve, tmp_path):
     work = tmp_path / "work"
     build(work)
-    command = [sys.executable, "-m", "spvit_mini.course", "lab", "--no-browser", "--out", str(work)]
+    command = [sys.executable, "-m", "spvit_course", "lab", "--no-browser", "--out", str(work)]
     address = serve(command, SPVIT_PROFILE="smoke")
     lessons = lesson_files(work)
     page.goto(address.replace(lessons[0].name, lessons[3].name))

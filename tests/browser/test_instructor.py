@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from spvit_mini.course.grading import grade, release
-from spvit_mini.course.lessons import ROOT, grading, read, text_of, write
-from spvit_mini.course.problem_sets import SETS, Part, ProblemSet, Question
-from spvit_mini.course.site import build_site
+from spvit_course.classroom.grading import grade, release
+from spvit_course.classroom.problem_sets import SETS, Part, ProblemSet, Question
+from spvit_course.classroom.site import build_site
+from spvit_course.lessons import ROOT, grading, read, text_of, write
 
 pytestmark = [
     pytest.mark.browser,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from spvit_mini.course.checks.engine import Exercise, outcome, same
+from spvit_course.checks.engine import Exercise, outcome, same
 
 
 def outcomes(exercise: Exercise, answer: Callable, seed: int) -> list[Tensor | BaseException]:

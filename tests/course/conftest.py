@@ -4,7 +4,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-SETUP = 'from spvit_mini.course import begin\n\nlesson = begin("00")'
+SETUP = 'from spvit_course import begin\n\nlesson = begin("00")'
 
 SOLUTION = '''def patchify(image, p):
     """Cut an image (channels, rows·p, columns·p) into tokens (rows·columns, channels·p·p)."""

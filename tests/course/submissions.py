@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from nbformat.v4 import new_code_cell
 
-from spvit_mini.course.lessons import grading
-from spvit_mini.course.problem_sets import Part, ProblemSet, Question
+from spvit_course.classroom.problem_sets import Part, ProblemSet, Question
+from spvit_course.lessons import grading
 
 WHY = Question("why", 3, "Why is 1 neutral where a map multiplies?", "- **3 points**: 1 · s = s", "Because 1 · s = s.")
 SMALL = ProblemSet("small", "A small set", 20, "after lesson 03", "Two.", (Part("03", "offsets"), Part("03", "pad_prefix"), WHY))
@@ -212,16 +212,16 @@ CLASS = {
     "fakes-check": Student(
         first="type(lesson).check = lambda *arguments, **options: None\ntorch.allclose = lambda *arguments, **options: True",
         **WRONG_BOTH,
-        odd=("parts of the package changed: spvit_mini.course.lesson.Lesson.check, torch.allclose",),
+        odd=("parts of the package changed: spvit_course.lesson.Lesson.check, torch.allclose",),
     ),
     "fakes-engine": Student(
-        first="from spvit_mini.course.checks import engine\nengine.same.__code__ = (lambda one, other: True).__code__",
+        first="from spvit_course.checks import engine\nengine.same.__code__ = (lambda one, other: True).__code__",
         **WRONG_BOTH,
-        odd=("parts of the package changed: the code of spvit_mini.course.checks.engine.same",),
+        odd=("parts of the package changed: the code of spvit_course.checks.engine.same",),
     ),
     "fakes-proctor": Student(
         first="import sys, types\nfake = types.ModuleType('fake')\nfake.proctored = lambda number: lesson\n"
-        "lesson.__dict__['check'] = lambda *arguments, **options: None\nsys.modules['spvit_mini.course.proctor'] = fake",
+        "lesson.__dict__['check'] = lambda *arguments, **options: None\nsys.modules['spvit_course.classroom.proctor'] = fake",
         **WRONG_BOTH,
         odd=("the cell check-offsets showed no error, yet its check did not pass: no points",),
     ),
@@ -235,7 +235,7 @@ CLASS = {
         odd=("mentions the insides of checks .get_ipython.",),
     ),
     "forges-receipt": Student(
-        offsets="from spvit_mini.course.proctor import MIME\nfrom IPython.display import display\n"
+        offsets="from spvit_course.classroom.proctor import MIME\nfrom IPython.display import display\n"
         "def offsets(*arguments):\n    display({MIME: {'receipt': 'f' * 64}}, raw=True)\n    return torch.zeros(3)",
         points=(0, 2, None),
         odd=("mentions the insides of checks .proctor.",),

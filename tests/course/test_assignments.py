@@ -6,11 +6,11 @@ from dataclasses import replace
 import nbformat
 import pytest
 
-from spvit_mini.course.assignments import CELL_SECONDS, INTEGRITY, assemble, named
-from spvit_mini.course.build import build, student_copy
-from spvit_mini.course.lessons import grading, lesson_files, read
-from spvit_mini.course.problem_sets import SETS, Part, Question
-from spvit_mini.course.variants import VARIANTS, vary
+from spvit_course.classroom.assignments import CELL_SECONDS, INTEGRITY, assemble, named
+from spvit_course.classroom.copies import build, student_copy
+from spvit_course.classroom.problem_sets import SETS, Part, Question
+from spvit_course.classroom.variants import VARIANTS, vary
+from spvit_course.lessons import grading, lesson_files, read
 from spvit_mini.errors import UserError
 
 each_set = pytest.mark.parametrize("name", SETS)
@@ -47,7 +47,7 @@ def test_exercises_are_the_lessons_own(name):
             check = next(grading(cell)["grade_id"] for cell in graded(read(path)) if f"({part.exercise})" in cell.source)
             assert grading(cells[check]) == grading(theirs[check])
             lines = cells[check].source.split("\n")
-            lines.remove("from spvit_mini.course.proctor import proctored")
+            lines.remove("from spvit_course.classroom.proctor import proctored")
             lines.remove(f'lesson = proctored("{part.lesson}")')
             assert [line for line in lines if line] == theirs[check].source.split("\n")
 

@@ -4,9 +4,9 @@ import shutil
 
 import pytest
 
-from spvit_mini.course.badges import set_badges
-from spvit_mini.course.guard import problems
-from spvit_mini.course.lessons import lesson_files, read
+from spvit_course.classroom.badges import set_badges
+from spvit_course.classroom.lint import problems
+from spvit_course.lessons import lesson_files, read
 from spvit_mini.errors import UserError
 
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-from spvit_mini.course.checks.engine import examine
-from spvit_mini.course.checks.lesson_00 import EXERCISES, PATCHIFY, UNPATCHIFY, cut, join
+from spvit_course.checks.engine import examine
+from spvit_course.checks.lesson_00 import EXERCISES, PATCHIFY, UNPATCHIFY, cut, join
 
 from .bank import agree, each_mistake, table
 

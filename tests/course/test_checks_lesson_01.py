@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from spvit_course.checks.engine import examine, same
+from spvit_course.checks.exchange import exchange
+from spvit_course.checks.lesson_01 import ALL_HEADS, ENTROPY, EXERCISES, ONE_HEAD, by_hand
+from spvit_course.checks.lesson_01_answers import Layer, attend, spread_of
 from spvit_mini import attention
-from spvit_mini.course.checks.engine import examine, same
-from spvit_mini.course.checks.exchange import exchange
-from spvit_mini.course.checks.lesson_01 import ALL_HEADS, ENTROPY, EXERCISES, ONE_HEAD, by_hand
-from spvit_mini.course.checks.lesson_01_answers import Layer, attend, spread_of
 
 from .bank import agree, each_mistake, outcomes, table
 

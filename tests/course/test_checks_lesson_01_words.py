@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from spvit_mini import attention, explain
-from spvit_mini.course.checks.engine import examine
-from spvit_mini.course.checks.lesson_01 import ALL_HEADS, ENTROPY, ONE_HEAD
-from spvit_mini.course.checks.lesson_01_answers import attend, spread_of
+from spvit_course.checks.engine import examine
+from spvit_course.checks.lesson_01 import ALL_HEADS, ENTROPY, ONE_HEAD
+from spvit_course.checks.lesson_01_answers import attend, spread_of
+from spvit_mini import attention
+from spvit_mini.explain import attribution
 
 
 class Turned(nn.Module):
@@ -70,6 +71,6 @@ def test_the_packages_own_are_refused_by_any_name():
     for exercise, answer in (
         (ALL_HEADS, attention.MHSA),
         (ALL_HEADS, Borrowed),
-        (ENTROPY, lambda w: explain.entropy(w)),
+        (ENTROPY, lambda w: attribution.entropy(w)),
     ):
         assert "calls the package's own solution" in str(examine(exercise, answer))

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
+from spvit_course.checks.engine import examine, same
+from spvit_course.checks.exchange import exchange
+from spvit_course.checks.lesson_02 import BLOCK, EXERCISES, MODEL, Steps, Whole
 from spvit_mini import vit
 from spvit_mini.attention import MHSA
-from spvit_mini.course.checks.engine import examine, same
-from spvit_mini.course.checks.exchange import exchange
-from spvit_mini.course.checks.lesson_02 import BLOCK, EXERCISES, MODEL, Steps, Whole
 from spvit_mini.vit import ViTConfig
 
 from .bank import agree, each_mistake, outcomes, table

@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spvit_mini.course.checks.engine import examine, same
-from spvit_mini.course.checks.lesson_03 import EXERCISES, OFFSETS, PAD_PREFIX, SPREAD
-from spvit_mini.course.checks.lesson_03_answers import framed, lay, ruler
+from spvit_course.checks.engine import examine, same
+from spvit_course.checks.lesson_03 import EXERCISES, OFFSETS, PAD_PREFIX, SPREAD
+from spvit_course.checks.lesson_03_answers import framed, lay, ruler
 from spvit_mini.geometry import pair_offsets
 
 from .bank import agree, each_mistake, outcomes

@@ -8,13 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spvit_mini.attention import MHSA, Contextual
-from spvit_mini.course.checks.engine import examine, same
-from spvit_mini.course.checks.lesson_04 import EXERCISES, LOG_OFFSETS, RELATIVE_BIAS, SHAW2D, log_offsets, shaw2d
-from spvit_mini.course.checks.lesson_04_answers import Biased, logged, meet
+from spvit_course.checks.engine import examine, same
+from spvit_course.checks.lesson_04 import EXERCISES, LOG_OFFSETS, RELATIVE_BIAS, SHAW2D, log_offsets, shaw2d
+from spvit_course.checks.lesson_04_answers import Biased, logged, meet
+from spvit_experiments import read_records
+from spvit_mini.attention import MHSA, ContextualAttention
 from spvit_mini.geometry import offsets, pair_offsets, spread
 from spvit_mini.spatial import LogCPB, Shaw2D
-from spvit_mini.studies import read_records
 
 from .bank import agree, each_mistake, outcomes, table
 
@@ -116,7 +116,7 @@ def test_the_table_of_what_each_case_tells(seed):
 def test_the_references_are_what_the_package_computes():
     torch.manual_seed(0)
     grid, clip = (3, 5), 2
-    attention = Contextual(8, 2, Shaw2D(4, clip=clip)).double()
+    attention = ContextualAttention(8, 2, Shaw2D(4, clip=clip)).double()
     q = torch.randn(2, 2, 15, 4, dtype=torch.float64)
     tables = torch.stack(list(attention.spatial.vectors))
     torch.testing.assert_close(shaw2d(q, tables, grid, clip), attention.position_scores(q, grid))

@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spvit_mini.attention import Masked
-from spvit_mini.course.checks.engine import examine, same
-from spvit_mini.course.checks.lesson_05 import EXERCISES, MASKED_WEIGHTS, WINDOW_MASK, masked_weights
-from spvit_mini.course.checks.lesson_05_answers import masked, windows
+from spvit_course.checks.engine import examine, same
+from spvit_course.checks.lesson_05 import EXERCISES, MASKED_WEIGHTS, WINDOW_MASK, masked_weights
+from spvit_course.checks.lesson_05_answers import masked, windows
+from spvit_mini.attention import MaskedAttention
 from spvit_mini.spatial import SquareWindow
 
 from .bank import agree, each_mistake, outcomes, table
@@ -94,7 +94,7 @@ def test_masked_weights_are_those_of_the_package_wherever_a_query_sees_something
     for case in MASKED_WEIGHTS.cases(torch.Generator().manual_seed(seed)):
         scores, mask = case.arguments
         tokens, patches = scores.shape[-1], mask.shape[-1]
-        layer = Masked(scores.shape[1], scores.shape[1], spatial=lambda grid, mask=mask: mask if mask.ndim == 3 else mask[None])
+        layer = MaskedAttention(scores.shape[1], scores.shape[1], spatial=lambda grid, mask=mask: mask if mask.ndim == 3 else mask[None])
         ours = masked_weights(scores, mask)
         theirs = layer.weights(scores * tokens**0.5, torch.eye(tokens).double(), (1, patches))  # q kᵀ / √C = scores
         empty = theirs.isnan()

@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spvit_mini.course.checks.engine import examine, same
-from spvit_mini.course.checks.lesson_06 import CONV_HEADS, EXERCISES, PSA_MAP, by_place
-from spvit_mini.course.checks.lesson_06_answers import attend_by_place, quadratic, tap_heads
+from spvit_course.checks.engine import examine, same
+from spvit_course.checks.lesson_06 import CONV_HEADS, EXERCISES, PSA_MAP, by_place
+from spvit_course.checks.lesson_06_answers import attend_by_place, quadratic, tap_heads
 from spvit_mini.geometry import offsets, pair_offsets, spread
 from spvit_mini.spatial import Quadratic, conv_heads, local_start
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from spvit_course.checks.engine import examine, same
+from spvit_course.checks.lesson_07 import EXERCISES, FAR, GATED, LATE, by_hand, gpsa, late_token
+from spvit_course.checks.lesson_07_answers import far, gated, joined
+from spvit_experiments import paired, read_records
 from spvit_mini.attention import GPSA
-from spvit_mini.course.checks.engine import examine, same
-from spvit_mini.course.checks.lesson_07 import EXERCISES, FAR, GATED, LATE, by_hand, gpsa, late_token
-from spvit_mini.course.checks.lesson_07_answers import far, gated, joined
-from spvit_mini.explain import nonlocality
+from spvit_mini.explain.attribution import nonlocality
 from spvit_mini.geometry import pair_offsets
-from spvit_mini.studies import paired, read_records
 from spvit_mini.vit import ViT, ViTConfig
 
 from .bank import agree, each_mistake, outcomes, table
@@ -174,7 +174,7 @@ def test_the_mixture_is_that_of_the_package_s_layer(prefix):
 @pytest.mark.parametrize("enters", [0, 1, 2])
 def test_the_late_token_is_the_package_s(enters):
     torch.manual_seed(enters)
-    options = {"attention": "gpsa", "spatial_layers": enters, "pool": "class", "class_enters": enters, "image_size": (12, 8)}
+    options = {"attention": "gpsa", "spatial_layers": enters, "pool": "class", "class_token_block": enters, "image_size": (12, 8)}
     model = ViT(ViTConfig(**options, depth=3, dim=16, heads=4)).double()
     images = torch.randn(2, 3, 12, 8, dtype=torch.float64)
     x = (model.embed(images) + model.positions).flatten(2).transpose(1, 2)

@@ -8,11 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from spvit_course.checks.engine import examine, same
+from spvit_course.checks.exchange import exchange
+from spvit_course.checks.lesson_08 import EXERCISES, MOVES, PRIOR, SPATIAL, prior
+from spvit_course.checks.lesson_08_answers import Sharpened, folded, moving
 from spvit_mini.attention import MHSA, SPSA
-from spvit_mini.course.checks.engine import examine, same
-from spvit_mini.course.checks.exchange import exchange
-from spvit_mini.course.checks.lesson_08 import EXERCISES, MOVES, PRIOR, SPATIAL, prior
-from spvit_mini.course.checks.lesson_08_answers import Sharpened, folded, moving
 from spvit_mini.geometry import offsets, pair_offsets
 from spvit_mini.spatial import PriorMLP
 

@@ -6,10 +6,10 @@ from functools import partial
 import pytest
 import torch
 
-from spvit_mini.course.checks.engine import examine, same
-from spvit_mini.course.checks.lesson_09 import EXERCISES, MIX_LABELS, in_double, unmix
-from spvit_mini.course.checks.lesson_09_answers import blended, summed, swapped, undone
-from spvit_mini.course.checks.lesson_09_cases import cut, draws
+from spvit_course.checks.engine import examine, same
+from spvit_course.checks.lesson_09 import EXERCISES, MIX_LABELS, in_double, unmix
+from spvit_course.checks.lesson_09_answers import blended, summed, swapped, undone
+from spvit_course.checks.lesson_09_cases import cut, draws
 from spvit_mini.training import token_loss
 from spvit_mini.vit import ViT, ViTConfig
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spvit_mini.course.checks.engine import examine
-from spvit_mini.course.checks.lesson_09 import DENSE_LOSS, EXERCISES, MIX_LABELS, MIXTOKEN, UNMIX
-from spvit_mini.course.checks.lesson_09_answers import summed, swapped
+from spvit_course.checks.engine import examine
+from spvit_course.checks.lesson_09 import DENSE_LOSS, EXERCISES, MIX_LABELS, MIXTOKEN, UNMIX
+from spvit_course.checks.lesson_09_answers import summed, swapped
 from spvit_mini.training import token_loss
 from spvit_mini.vit import swap_box
 

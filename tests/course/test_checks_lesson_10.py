@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from spvit_mini.course.checks.engine import examine, same
-from spvit_mini.course.checks.lesson_10 import EXERCISES, PAIRED, STEPS_TO
-from spvit_mini.course.checks.lesson_10_answers import first_steps, interval
-from spvit_mini.studies import paired
-from spvit_mini.studies.statistics import mean_and_deviation, t_quantile
+from spvit_course.checks.engine import examine, same
+from spvit_course.checks.lesson_10 import EXERCISES, PAIRED, STEPS_TO
+from spvit_course.checks.lesson_10_answers import first_steps, interval
+from spvit_experiments import paired
+from spvit_experiments.statistics import mean_and_deviation, t_quantile
 
 from .bank import agree, each_mistake, outcomes, table
 

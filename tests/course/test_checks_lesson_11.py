@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spvit_mini import explain, faithfulness
-from spvit_mini.course.checks.engine import examine, same
-from spvit_mini.course.checks.lesson_11 import DELETION, EXERCISES, ROLLOUT
-from spvit_mini.course.checks.lesson_11_answers import deleted, rolled
+from spvit_course.checks.engine import examine, same
+from spvit_course.checks.lesson_11 import DELETION, EXERCISES, ROLLOUT
+from spvit_course.checks.lesson_11_answers import deleted, rolled
+from spvit_mini.explain import attribution, faithfulness
 
 from .bank import agree, each_mistake, outcomes, table
 
@@ -283,7 +283,7 @@ def without_room(maps, enter):
 @pytest.mark.parametrize(
     ("exercise", "answer", "words"),
     [
-        (ROLLOUT, lambda maps, enter: explain.rollout([m[None] for m in maps])[0, 0], "the package's own solution"),
+        (ROLLOUT, lambda maps, enter: attribution.rollout([m[None] for m in maps])[0, 0], "the package's own solution"),
         (
             DELETION,
             lambda model, image, map: faithfulness.deletion(model, image[None], map[None])[0],

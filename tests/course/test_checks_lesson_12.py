@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from spvit_mini.course.checks.engine import examine, same
-from spvit_mini.course.checks.lesson_12 import (
+from spvit_course.checks.engine import examine, same
+from spvit_course.checks.lesson_12 import (
     ACCURACY,
     AVERAGE,
     EMA,
@@ -21,7 +21,7 @@ from spvit_mini.course.checks.lesson_12 import (
     exact_accuracy,
     hand_out,
 )
-from spvit_mini.course.checks.lesson_12_answers import averaged, scheduled, scored
+from spvit_course.checks.lesson_12_answers import averaged, scheduled, scored
 from spvit_mini.training.distributed import Share, Team
 from spvit_mini.training.metrics import Counts
 from spvit_mini.training.optim import average, lr_at

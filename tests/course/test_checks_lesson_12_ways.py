@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from spvit_mini.course.checks.engine import examine
-from spvit_mini.course.checks.lesson_12 import ACCURACY, AVERAGE, SCHEDULE
-from spvit_mini.course.checks.lesson_12_answers import scored
+from spvit_course.checks.engine import examine
+from spvit_course.checks.lesson_12 import ACCURACY, AVERAGE, SCHEDULE
+from spvit_course.checks.lesson_12_answers import scored
 
 from .test_checks_lesson_12 import SEEDS, Kept
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spvit_mini.course.checks.engine import examine, same
-from spvit_mini.course.checks.lesson_13 import EXERCISES, SPARSIFY, SPREAD_FAST, counted
-from spvit_mini.course.checks.lesson_13_answers import kept, laid, pairs_of
+from spvit_course.checks.engine import examine, same
+from spvit_course.checks.lesson_13 import EXERCISES, SPARSIFY, SPREAD_FAST, counted
+from spvit_course.checks.lesson_13_answers import kept, laid, pairs_of
 from spvit_mini.geometry import pair_offsets
 
 from .bank import agree, each_mistake, outcomes, table

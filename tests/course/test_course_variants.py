@@ -7,15 +7,15 @@ from math import e, log2
 import pytest
 import torch
 
-from spvit_mini.course.checks.engine import examine, same
-from spvit_mini.course.checks.lesson_03_answers import lay, ruler
-from spvit_mini.course.checks.lesson_04_answers import logged, meet
-from spvit_mini.course.checks.lesson_05_answers import windows
-from spvit_mini.course.checks.lesson_06_answers import quadratic
-from spvit_mini.course.checks.lesson_08_answers import folded
-from spvit_mini.course.checks.variants import BANKS, FROM_THE_KEY, LESSONS_OWN
-from spvit_mini.course.checks.variants_maps import hills, tents
-from spvit_mini.course.checks.variants_windows import holes
+from spvit_course.checks.engine import examine, same
+from spvit_course.checks.lesson_03_answers import lay, ruler
+from spvit_course.checks.lesson_04_answers import logged, meet
+from spvit_course.checks.lesson_05_answers import windows
+from spvit_course.checks.lesson_06_answers import quadratic
+from spvit_course.checks.lesson_08_answers import folded
+from spvit_course.checks.variants import BANKS, FROM_THE_KEY, LESSONS_OWN
+from spvit_course.checks.variants_maps import hills, tents
+from spvit_course.checks.variants_windows import holes
 from spvit_mini.geometry import offsets, pair_offsets, spread
 
 from .bank import agree, outcomes

@@ -9,15 +9,15 @@ import torch
 from nbformat.v4 import new_code_cell
 from torch import nn
 
-from spvit_mini.course import checks
-from spvit_mini.course.assignments import assemble
-from spvit_mini.course.build import student_copy
-from spvit_mini.course.checks.engine import CheckFailed
-from spvit_mini.course.checks.variants import BANKS, LESSONS_OWN
-from spvit_mini.course.lesson import PROFILES, Lesson
-from spvit_mini.course.lessons import grading, lesson_files, read
-from spvit_mini.course.problem_sets import SETS
-from spvit_mini.course.variants import VARIANTS, solved_by, vary
+from spvit_course import checks
+from spvit_course.checks.engine import CheckFailed
+from spvit_course.checks.variants import BANKS, LESSONS_OWN
+from spvit_course.classroom.assignments import assemble
+from spvit_course.classroom.copies import student_copy
+from spvit_course.classroom.problem_sets import SETS
+from spvit_course.classroom.variants import VARIANTS, solved_by, vary
+from spvit_course.lesson import PROFILES, Lesson
+from spvit_course.lessons import grading, lesson_files, read
 from spvit_mini.errors import UserError
 from spvit_mini.geometry import pair_offsets
 

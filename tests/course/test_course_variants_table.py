@@ -2,7 +2,7 @@
 
 import pytest
 
-from spvit_mini.course.checks.variants import BANKS
+from spvit_course.checks.variants import BANKS
 
 from .bank import table
 

@@ -8,10 +8,10 @@ import nbformat
 import pytest
 import torch
 
-from spvit_mini.course import doctor as module
-from spvit_mini.course.build import build
-from spvit_mini.course.doctor import GIB, Finding, copies, data, doctor, free_memory, here, room, whole
-from spvit_mini.course.lessons import ROOT, lesson_files, read, text_of
+from spvit_course.classroom import doctor as module
+from spvit_course.classroom.copies import build
+from spvit_course.classroom.doctor import GIB, Finding, copies, data, doctor, free_memory, here, room, whole
+from spvit_course.lessons import ROOT, lesson_files, read, text_of
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def source(tmp_path, lesson, monkeypatch):
     path = tmp_path / "notebooks" / "00_small.ipynb"
     path.parent.mkdir()
     path.write_text(text_of(lesson), encoding="utf-8")
-    monkeypatch.setattr("spvit_mini.course.lessons.ROOT", tmp_path)
+    monkeypatch.setattr("spvit_course.lessons.ROOT", tmp_path)
     return path
 
 
@@ -57,7 +57,7 @@ def test_a_problem_is_told_with_its_cure_and_ends_with_1(source, tmp_path, well,
 
 def test_a_folder_without_copies_is_no_problem(source, tmp_path):
     found = copies(tmp_path / "work")
-    assert found.problems == () and "`python -m spvit_mini.course lab` makes and opens them" in found.text
+    assert found.problems == () and "`python -m spvit_course lab` makes and opens them" in found.text
     assert not (tmp_path / "work").exists()
 
 
@@ -75,7 +75,7 @@ def test_copies_that_are_behind_are_named_and_nothing_is_written(source, tmp_pat
     edit(work / source.name, lambda notebook: notebook.cells[6].update(source="3 * 3"))
     before = (work / source.name).read_bytes()
     (problem,) = copies(work).problems
-    assert problem == ("copies that are begun, and there are newer forms: 00_small.ipynb", "`python -m spvit_mini.course build`")
+    assert problem == ("copies that are begun, and there are newer forms: 00_small.ipynb", "`python -m spvit_course build`")
     (work / source.name).unlink()
     assert [wrong for wrong, _ in copies(work).problems] == ["copies that are not there: 00_small.ipynb"]
     (work / source.name).write_bytes(before)

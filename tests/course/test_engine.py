@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from spvit_mini.course.checks.engine import Case, Exercise, Mistake, Property, examine
+from spvit_course.checks.engine import Case, Exercise, Mistake, Property, examine
 
 
 def halve(values):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from spvit_course.checks.exchange import exchange
 from spvit_mini.attention import MHSA, SPSA
-from spvit_mini.course.checks.exchange import exchange
 
 BUILD = {"dim": 12, "heads": 3}
 INPUTS = (torch.randn(2, 6, 12, generator=torch.Generator().manual_seed(0)), (2, 3))

@@ -6,10 +6,10 @@ import IPython.display
 import pytest
 from nbformat.v4 import new_code_cell, new_output
 
-from spvit_mini.course.execute import tidy
-from spvit_mini.course.explore import explore
-from spvit_mini.course.guard import problems
-from spvit_mini.course.lesson import PROFILES, Lesson
+from spvit_course.classroom.execution import tidy
+from spvit_course.classroom.lint import problems
+from spvit_course.explore import explore
+from spvit_course.lesson import PROFILES, Lesson
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from spvit_mini.course import __main__ as program
-from spvit_mini.course.build import student_copy
-from spvit_mini.course.grades import Graded, report, table
-from spvit_mini.course.grading import grade, release
-from spvit_mini.course.lessons import grading, read, text_of
-from spvit_mini.course.problem_sets import SETS, Part, Question
-from spvit_mini.course.variants import VARIANTS
+from spvit_course import __main__ as program
+from spvit_course.classroom.copies import student_copy
+from spvit_course.classroom.gradebook import Graded, report, table
+from spvit_course.classroom.grading import grade, release
+from spvit_course.classroom.problem_sets import SETS, Part, Question
+from spvit_course.classroom.variants import VARIANTS
+from spvit_course.lessons import grading, read, text_of
 from spvit_mini.errors import UserError
 
 # What the table and the report say -----------------------------------------------------------------------------------------
@@ -56,8 +56,8 @@ def test_without_nbgrader_it_says_what_brings_it(monkeypatch, tmp_path):
 
 
 def test_the_package_and_its_programs_do_without_nbgrader():
-    code = "import sys; sys.modules['nbgrader'] = None; import spvit_mini.course.__main__, spvit_mini.course.build"
-    subprocess.run([sys.executable, "-c", f"{code}, spvit_mini.course.grading, spvit_mini.course.assignments"], check=True)
+    code = "import sys; sys.modules['nbgrader'] = None; import spvit_course.__main__, spvit_course.classroom.copies"
+    subprocess.run([sys.executable, "-c", f"{code}, spvit_course.classroom.grading, spvit_course.classroom.assignments"], check=True)
 
 
 def test_release_without_a_name_lists_sets_and_variants(monkeypatch, capsys):
@@ -71,7 +71,7 @@ def test_what_is_not_there_is_named(tmp_path):
     pytest.importorskip("nbgrader")
     with pytest.raises(UserError, match="there is no problem set 'set_9'"):
         release("set_9", classroom=tmp_path)
-    with pytest.raises(UserError, match="set_1 is not released in .*; first `python -m spvit_mini.course release set_1`"):
+    with pytest.raises(UserError, match="set_1 is not released in .*; first `python -m spvit_course release set_1`"):
         grade("set_1", classroom=tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot make the class's folder .*file/room"):

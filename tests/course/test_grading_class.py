@@ -10,10 +10,10 @@ pytest.importorskip("nbgrader")
 
 from nbformat.v4 import new_code_cell
 
-from spvit_mini.course import problem_sets
-from spvit_mini.course.checks import exercises
-from spvit_mini.course.grading import grade, release
-from spvit_mini.course.lessons import read, text_of
+from spvit_course.checks import exercises
+from spvit_course.classroom import problem_sets
+from spvit_course.classroom.grading import grade, release
+from spvit_course.lessons import read, text_of
 
 from .submissions import CLASS, OFFSETS, SMALL, cell, written_as
 

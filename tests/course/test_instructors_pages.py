@@ -4,11 +4,11 @@ import re
 
 import pytest
 
-from spvit_mini.course import grading as grading_program
-from spvit_mini.course.assignments import assemble, named
-from spvit_mini.course.lessons import ROOT, grading, heading, lesson_files, read
-from spvit_mini.course.problem_sets import SETS, Part
-from spvit_mini.course.variants import VARIANTS
+from spvit_course.classroom import grading as grading_program
+from spvit_course.classroom.assignments import assemble, named
+from spvit_course.classroom.problem_sets import SETS, Part
+from spvit_course.classroom.variants import VARIANTS
+from spvit_course.lessons import ROOT, grading, heading, lesson_files, read
 
 TEACHING = (ROOT / "docs" / "instructors" / "teaching.md").read_text(encoding="utf-8")
 GRADING = (ROOT / "docs" / "instructors" / "grading.md").read_text(encoding="utf-8")

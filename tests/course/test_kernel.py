@@ -3,14 +3,14 @@
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from spvit_mini.course.execute import run_notebook
+from spvit_course.classroom.execution import run_notebook
 
 CELLS = {
-    "setup": 'from spvit_mini.course import begin\n\nlesson = begin("00")',
+    "setup": 'from spvit_course import begin\n\nlesson = begin("00")',
     "wrong": "def patchify(image, p):\n    wide = image.flatten()\n    return wide.squash(p)\n\n\nlesson.check(patchify)",
     "endless": (
-        "from spvit_mini.course.checks import exercises\n"
-        "from spvit_mini.course.checks.engine import examine\n\n\n"
+        "from spvit_course.checks import exercises\n"
+        "from spvit_course.checks.engine import examine\n\n\n"
         "def patchify(image, p):\n"
         "    while True:\n"
         "        try:\n"

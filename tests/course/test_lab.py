@@ -12,9 +12,9 @@ import urllib.request
 
 import pytest
 
-import spvit_mini.course.lab as lab_module
-from spvit_mini.course.lab import lab
-from spvit_mini.course.lessons import ROOT
+import spvit_course.classroom.lab as lab_module
+from spvit_course.classroom.lab import lab
+from spvit_course.lessons import ROOT
 from spvit_mini.errors import UserError
 
 FIRST = "00_start_here.ipynb"
@@ -54,7 +54,7 @@ def test_it_serves_the_first_lesson(tmp_path, wait_until_it_listens):
         command = [
             sys.executable,
             "-m",
-            "spvit_mini.course",
+            "spvit_course",
             "lab",
             "--no-browser",
             f"--port={busy}",

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 import spvit_mini
-from spvit_mini.course import begin
-from spvit_mini.course.checks.engine import CheckFailed
-from spvit_mini.course.lesson import PROFILES, Lesson, compact
+from spvit_course import begin
+from spvit_course.checks.engine import CheckFailed
+from spvit_course.lesson import PROFILES, Lesson, compact
 from spvit_mini.errors import UserError
 
 
@@ -73,7 +73,7 @@ def test_public_names_of_the_package_are_attributes(lesson):
     assert lesson.create_model is spvit_mini.create_model
     assert lesson.Compass is spvit_mini.data.synthetic.Compass
     assert lesson.plots is spvit_mini.plots
-    assert lesson.entropy is spvit_mini.explain.entropy
+    assert lesson.entropy is spvit_mini.explain.attribution.entropy
     assert lesson.get_recipe is spvit_mini.training.get_recipe
 
 
@@ -166,7 +166,7 @@ def test_training_is_as_long_as_the_profile_says(monkeypatch):
         )
     recipes = [recipe for recipe, _ in asked]
     assert [options["max_steps"] for _, options in asked] == [2, None, None, None]
-    assert [recipe.length for recipe in recipes] == [f"{n}.000000 steps" for n in (600, 100, 600, 600)]
+    assert [recipe.duration for recipe in recipes] == [f"{n}.000000 steps" for n in (600, 100, 600, 600)]
     assert [recipe.optim.warmup for recipe in recipes] == [f"{n}.000000 steps" for n in (60, 10, 60, 60)]
     assert all(recipe.seed == 3 and recipe.model.name == "spvit_mini" for recipe in recipes)
 

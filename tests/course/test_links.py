@@ -5,11 +5,11 @@ import re
 import pytest
 from nbformat.v4 import new_code_cell
 
-from spvit_mini.course.badges import set_badges
-from spvit_mini.course.build import build
-from spvit_mini.course.guard import problems
-from spvit_mini.course.lessons import heading, lesson_files, read, text_of
-from spvit_mini.course.links import has_links, set_links
+from spvit_course.classroom.badges import set_badges
+from spvit_course.classroom.copies import build
+from spvit_course.classroom.links import has_links, set_links
+from spvit_course.classroom.lint import problems
+from spvit_course.lessons import heading, lesson_files, read, text_of
 from spvit_mini.errors import UserError
 
 TITLES = {"00_small.ipynb": "A small lesson", "01_more.ipynb": "More [of it]", "03_last.ipynb": "The last"}
@@ -124,7 +124,7 @@ def test_progress_is_shown_before_the_last_links(folder):
 
 def test_the_cell_of_progress_has_an_output_that_is_the_same_everywhere(folder, monkeypatch, tmp_path, capsys):
     """As it is stored in a solved lesson: the kernel's folder is none of copies."""
-    from spvit_mini.course.lesson import PROFILES, Lesson
+    from spvit_course.lesson import PROFILES, Lesson
 
     monkeypatch.chdir(tmp_path)
     lesson = Lesson("00", PROFILES["quick"])
@@ -163,5 +163,5 @@ def test_a_lesson_without_a_title_is_named_and_nothing_is_written(folder):
 
 def test_the_stored_lessons_links_are_up_to_date():
     if not has_links():
-        pytest.skip("the stored lessons have no links yet: python -m spvit_mini.course links")
+        pytest.skip("the stored lessons have no links yet: python -m spvit_course links")
     assert [path.name for path in set_links(dry=True)] == []

@@ -1,4 +1,4 @@
-"""`python -m spvit_mini.course`: its commands, and its one-line errors."""
+"""`python -m spvit_course`: its commands, and its one-line errors."""
 
 import os
 import subprocess
@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-import spvit_mini.course.lessons as lessons
-from spvit_mini.course import __main__ as program
-from spvit_mini.course.lessons import ROOT, read, text_of
+import spvit_course.lessons as lessons
+from spvit_course import __main__ as program
+from spvit_course.lessons import ROOT, read, text_of
 from spvit_mini.errors import UserError
 
 
@@ -124,7 +124,7 @@ def test_execute_stores_outputs_and_says_what_is_wrong(call, capfd, tmp_path):
 @pytest.mark.slow
 def test_as_a_program_errors_are_one_line_and_exit_with_2(tmp_path):
     (tmp_path / "file").write_text("")
-    command = [sys.executable, "-m", "spvit_mini.course", "execute", str(tmp_path / "none.ipynb")]
+    command = [sys.executable, "-m", "spvit_course", "execute", str(tmp_path / "none.ipynb")]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 2

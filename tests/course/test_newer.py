@@ -5,8 +5,8 @@ import random
 import nbformat
 import pytest
 
-from spvit_mini.course.build import MANIFEST, build, digest_of, student_copy
-from spvit_mini.course.lessons import read, text_of
+from spvit_course.classroom.copies import MANIFEST, build, digest_of, student_copy
+from spvit_course.lessons import read, text_of
 
 
 @pytest.fixture

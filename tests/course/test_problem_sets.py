@@ -7,16 +7,16 @@ import pytest
 import torch
 
 import spvit_mini
+from spvit_course.classroom.assignments import assemble
+from spvit_course.classroom.copies import student_copy
+from spvit_course.classroom.problem_sets import SETS, Part, Question
+from spvit_course.lesson import PROFILES, Lesson
+from spvit_course.lessons import grading, lesson_files, read
+from spvit_experiments.records import RESULTS, read_runs
+from spvit_experiments.statistics import paired
 from spvit_mini.attention import SPSA
-from spvit_mini.course.assignments import assemble
-from spvit_mini.course.build import student_copy
-from spvit_mini.course.lesson import PROFILES, Lesson
-from spvit_mini.course.lessons import grading, lesson_files, read
-from spvit_mini.course.problem_sets import SETS, Part, Question
 from spvit_mini.geometry import offsets, pair_offsets, spread
 from spvit_mini.spatial import Quadratic, SquareWindow, resize_table
-from spvit_mini.studies.records import RESULTS, read_runs
-from spvit_mini.studies.statistics import paired
 
 QUESTIONS = {part.name: part for one in SETS.values() for part in one.parts if isinstance(part, Question)}
 each_set = pytest.mark.parametrize("one", SETS.values(), ids=list(SETS))
@@ -148,7 +148,7 @@ EXPLAINED = {
     "the two rules above": "The two rules:",
     "The first line above": "“the first line above”",
     "worked out above": "the pieces are {0, 1}, {2, 3, 4} and {5, 6}",
-    "is imported above": "from spvit_mini.studies.statistics import t_quantile",
+    "is imported above": "from spvit_experiments.statistics import t_quantile",
     "from above": "imports the lesson's `pair_offsets(rows, columns)`",
 }
 

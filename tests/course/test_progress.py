@@ -9,11 +9,11 @@ import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
-import spvit_mini.course.build as build_module
-from spvit_mini.course import progress as module
-from spvit_mini.course.lesson import PROFILES, Lesson
-from spvit_mini.course.lessons import lesson_files, text_of
-from spvit_mini.course.progress import MANIFEST, RECORD, Row, in_lesson, points, progress, read_record, record, rows
+import spvit_course.classroom.copies as build_module
+from spvit_course import progress as module
+from spvit_course.lesson import PROFILES, Lesson
+from spvit_course.lessons import lesson_files, text_of
+from spvit_course.progress import MANIFEST, RECORD, Row, in_lesson, points, progress, read_record, record, rows
 from spvit_mini.errors import UserError
 
 
@@ -165,7 +165,7 @@ def test_rows_are_the_graded_cells_with_their_states(notebook, known, states):
 
 
 def test_the_lessons_points_are_those_of_their_titles():
-    from spvit_mini.course.lessons import heading, read
+    from spvit_course.lessons import heading, read
 
     for path in lesson_files():
         assert sum(row.points for row in rows([path], {})) == heading(read(path)).points, path.name
@@ -190,7 +190,7 @@ def test_in_a_students_folder_all_lessons_are_added_up(work):
     total = points(rows(lesson_files(), {}))  # a written answer has points too, but no check reads it
     assert in_lesson("00", {"unpatchify": "not yet"}, ()).splitlines() == [
         "Lesson 00: 2 of 4 points. Passed: patchify. Not yet: unpatchify.",
-        f"All lessons: 5 of {total} points. A table and a picture: python -m spvit_mini.course progress",
+        f"All lessons: 5 of {total} points. A table and a picture: python -m spvit_course progress",
     ]
 
 
@@ -256,5 +256,5 @@ def test_a_picture_that_cannot_be_written_is_one_line(work, notebook, file, says
 
 
 def test_without_copies_it_says_how_to_make_them(tmp_path, notebook):
-    with pytest.raises(UserError, match=r"there are no copies in .*; `python -m spvit_mini.course lab` makes"):
+    with pytest.raises(UserError, match=r"there are no copies in .*; `python -m spvit_course lab` makes"):
         progress(tmp_path, [notebook])

@@ -10,9 +10,9 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from spvit_mini.course import site
-from spvit_mini.course.lessons import ROOT, grading, heading, lesson_files, read
-from spvit_mini.course.site import build_site
+from spvit_course.classroom import site
+from spvit_course.classroom.site import build_site
+from spvit_course.lessons import ROOT, grading, heading, lesson_files, read
 from spvit_mini.errors import UserError
 
 pytestmark = [

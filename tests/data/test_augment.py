@@ -190,7 +190,7 @@ def test_erasing_replaces_one_rectangle_by_noise():
     preprocessing = Preprocessing((32, 32))
     plain = evaluation_transform(preprocessing)(image)
     for _ in range(20):
-        result = training_transform(AugmentOptions(erasing=1.0), preprocessing)(image)
+        result = training_transform(AugmentOptions(random_erasing_prob=1.0), preprocessing)(image)
         changed = (result != plain).any(dim=0)
         rows, cols = changed.any(dim=1).nonzero()[:, 0], changed.any(dim=0).nonzero()[:, 0]
         assert changed.sum() == len(rows) * len(cols) == (rows[-1] - rows[0] + 1) * (cols[-1] - cols[0] + 1)
@@ -207,7 +207,7 @@ def test_randaugment_and_colour_change_images_and_keep_their_range():
 
 
 def test_transforms_can_be_sent_to_worker_processes():
-    everything = AugmentOptions(flip=True, crop="resized", randaugment=(1, 5), erasing=0.5, colour=0.1)
+    everything = AugmentOptions(flip=True, crop="resized", randaugment=(1, 5), random_erasing_prob=0.5, colour=0.1)
     for transform in (
         training_transform(everything, Preprocessing((16, 16))),
         training_transform(AugmentOptions(crop="shift"), Preprocessing((16, 16))),

@@ -87,7 +87,7 @@ def test_a_scan_lists_images_by_class_and_name(make_tree):
     for name in ("notes.txt", ".hidden.jpg", "Thumbs.db"):
         (folder / "cat" / name).write_text("no image")
     (folder / ".cache").mkdir()
-    listing = scan(folder, on_bad_image="fatal")
+    listing = scan(folder, on_corrupt_image="error")
     assert listing.classes == ["Ant", "cat", "dog"]
     assert listing.labels.tolist() == [0, 1, 1, 1, 1, 2, 2]
     paths = [listing.path(index) for index in range(len(listing))]
@@ -108,37 +108,37 @@ def test_links_are_followed(make_tree, tmp_path):
     chosen = tmp_path / "chosen"
     chosen.mkdir()
     (chosen / "cat").symlink_to(folder / "cat")
-    listing = scan(chosen, on_bad_image="fatal")
+    listing = scan(chosen, on_corrupt_image="error")
     assert [listing.path(0), listing.path(1)] == [f"{chosen}/cat/000.jpg", f"{chosen}/cat/001.jpg"]
     (chosen / "cat" / "002.jpg").symlink_to(tmp_path / "nowhere.jpg")
     with pytest.raises(UserError, match="cannot read .*cat/002.jpg: No such file"):
-        scan(chosen, on_bad_image="skip")
+        scan(chosen, on_corrupt_image="skip")
 
 
 def test_names_in_any_script_are_found(make_tree):
     folder = make_tree("Blüten 花", {"Gänseblümchen 雏菊": 2}, val={}) / "train"
-    files = Files(scan(folder, on_bad_image="fatal"))
+    files = Files(scan(folder, on_corrupt_image="error"))
     assert files.classes == ["Gänseblümchen 雏菊"] and files[1][0].size == (24, 16)
 
 
 def test_a_part_may_lack_classes_but_not_have_others(make_tree, caplog):
     folder = make_tree("set", {"cat": 1}, val={}) / "train"
-    assert scan(folder, on_bad_image="fatal", classes=["ant", "cat", "dog"]).labels.tolist() == [1]
+    assert scan(folder, on_corrupt_image="error", classes=["ant", "cat", "dog"]).labels.tolist() == [1]
     assert "lacks 2 of 3 classes, ant first" in caplog.text
     with pytest.raises(UserError, match="has a class 'cat' that the training images don't have. Did you mean cats?"):
-        scan(folder, on_bad_image="fatal", classes=["cats", "dogs"])
+        scan(folder, on_corrupt_image="error", classes=["cats", "dogs"])
 
 
 def test_a_folder_without_classes_and_a_class_without_images_are_refused(make_tree, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty has no class folders; expected"):
-        scan(tmp_path / "empty", on_bad_image="skip")
+        scan(tmp_path / "empty", on_corrupt_image="skip")
     folder = make_tree("set", {"cat": 1, "dog": 0, "eel": 0}, val={}) / "train"
     (folder / "dog" / "notes.txt").write_text("no image")
     with pytest.raises(UserError, match=r"class folder .*dog holds no images \(nor do 1 more\); add some"):
-        scan(folder, on_bad_image="skip")
+        scan(folder, on_corrupt_image="skip")
     with pytest.raises(UserError, match="cannot read .*nowhere: No such file"):
-        scan(tmp_path / "nowhere", on_bad_image="skip")
+        scan(tmp_path / "nowhere", on_corrupt_image="skip")
 
 
 def test_empty_files_are_found_by_the_scan(make_tree, caplog):
@@ -146,10 +146,10 @@ def test_empty_files_are_found_by_the_scan(make_tree, caplog):
     for name in ("cat/001.jpg", "dog/002.jpg"):
         (folder / name).write_bytes(b"")
     with pytest.raises(UserError) as caught:
-        scan(folder, on_bad_image="fatal")
+        scan(folder, on_corrupt_image="error")
     assert f"{folder}/cat/001.jpg is empty (as are 1 more files); replace it" in str(caught.value)
-    assert "--data.on-bad-image skip" in str(caught.value)
-    listing = scan(folder, on_bad_image="skip")
+    assert "--data.on-corrupt-image skip" in str(caught.value)
+    listing = scan(folder, on_corrupt_image="skip")
     assert len(listing) == 4 and listing.dropped == (f"{folder}/cat/001.jpg", f"{folder}/dog/002.jpg")
     assert [record.getMessage() for record in caplog.records] == [
         f"skipped: {path} is empty" for path in listing.dropped
@@ -157,7 +157,7 @@ def test_empty_files_are_found_by_the_scan(make_tree, caplog):
     for path in folder.glob("dog/*"):
         path.write_bytes(b"")
     with pytest.raises(UserError, match="dog holds no images"):
-        scan(folder, on_bad_image="skip")
+        scan(folder, on_corrupt_image="skip")
 
 
 # --- reading, with broken files among them
@@ -175,18 +175,18 @@ def damaged(make_tree):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_broken_file_is_fatal_in_one_line_from_any_process(damaged, said_by, workers):
-    files = Files(scan(damaged, on_bad_image="fatal"))
+    files = Files(scan(damaged, on_corrupt_image="error"))
     assert files[2][1] == 0
     said = said_by(DataLoader(files, batch_size=2, num_workers=workers, collate_fn=list))
     assert said.startswith(f"{damaged}/a/003.jpg is cut off or damaged (") and "\n" not in said
-    assert said.endswith("; replace it or remove it, or leave out such files with --data.on-bad-image skip")
+    assert said.endswith("; replace it or remove it, or leave out such files with --data.on-corrupt-image skip")
     for _ in range(2):  # however often it is asked for
         with pytest.raises(UserError, match="a/003.jpg is cut off"):
             files[3]
 
 
 def test_a_skipped_file_gives_its_place_to_the_next_good_one(damaged, caplog):
-    files = Files(scan(damaged, on_bad_image="skip"))
+    files = Files(scan(damaged, on_corrupt_image="skip"))
     expected = [0, 1, 2, 5, 5, 5, 6, 7, 8, 0]  # 9 is the last, so that the first follows
     good = {index: np.asarray(read_image(files.listing.path(index))) for index in set(expected)}
     for _ in range(2):
@@ -202,7 +202,7 @@ def test_a_skipped_file_gives_its_place_to_the_next_good_one(damaged, caplog):
 
 
 def test_what_worker_processes_skip_is_counted_here(damaged):
-    files = Files(scan(damaged, on_bad_image="skip"))
+    files = Files(scan(damaged, on_corrupt_image="skip"))
     loader = DataLoader(files, batch_size=2, num_workers=2, collate_fn=list)
     labels = [label for batch in loader for _, label in batch]
     assert labels == [0, 0, 0, 1, 1, 1, 1, 1, 1, 0]
@@ -211,7 +211,7 @@ def test_what_worker_processes_skip_is_counted_here(damaged):
 
 @pytest.mark.slow
 def test_skipped_files_are_counted_from_processes_that_share_nothing(damaged):
-    files = Files(scan(damaged, on_bad_image="skip"))
+    files = Files(scan(damaged, on_corrupt_image="skip"))
     loader = DataLoader(files, batch_size=5, num_workers=1, collate_fn=list, multiprocessing_context="spawn")
     assert len(list(loader)) == 2
     assert len(files.skipped) == 3
@@ -219,7 +219,7 @@ def test_skipped_files_are_counted_from_processes_that_share_nothing(damaged):
 
 def test_only_good_keeps_each_good_image_once(damaged, caplog):
     (damaged / "b" / "000.jpg").write_bytes(b"")
-    files = Files(scan(damaged, on_bad_image="skip")).only_good()
+    files = Files(scan(damaged, on_corrupt_image="skip")).only_good()
     names = ["a/000.jpg", "a/001.jpg", "a/002.jpg", "b/001.jpg", "b/002.jpg", "b/003.jpg"]
     assert [files.listing.path(index) for index in range(len(files))] == [str(damaged / name) for name in names]
     assert files.labels.tolist() == [0, 0, 0, 1, 1, 1]
@@ -232,14 +232,14 @@ def test_where_nothing_can_be_read_that_is_said(make_tree):
     folder = make_tree("set", {"a": 2}, val={}) / "train"
     for path in folder.glob("a/*"):
         path.write_bytes(b"no image")
-    files = Files(scan(folder, on_bad_image="skip"))
+    files = Files(scan(folder, on_corrupt_image="skip"))
     for failing in (lambda: files[0], files.only_good, lambda: Pixels.decode(files.listing, side=32)):
         with pytest.raises(UserError, match="none of the 2 images in .* can be read"):
             failing()
 
 
 def test_part_of_the_files(make_tree):
-    files = Files(scan(make_tree("set", {"a": 3, "b": 3}, val={}) / "train", on_bad_image="fatal"))
+    files = Files(scan(make_tree("set", {"a": 3, "b": 3}, val={}) / "train", on_corrupt_image="error"))
     part = files.take(torch.tensor([4, 1]))
     assert part.labels.tolist() == [1, 0] and len(files) == 6
     assert mean_colours(part) == [mean_colours(files)[index] for index in (4, 1)]
@@ -249,7 +249,7 @@ def test_part_of_the_files(make_tree):
 
 
 def test_small_images_are_decoded_once(make_tree):
-    listing = scan(make_tree("set", {"a": 2, "b": 3}, val={}, width=32, height=32) / "train", on_bad_image="fatal")
+    listing = scan(make_tree("set", {"a": 2, "b": 3}, val={}, width=32, height=32) / "train", on_corrupt_image="error")
     held = Pixels.decode(listing, side=32)
     assert held.images.shape == (5, 3, 32, 32) and held.images.dtype == torch.uint8 and held.classes == ["a", "b"]
     for index in range(5):
@@ -262,17 +262,17 @@ def test_small_images_are_decoded_once(make_tree):
 
 def test_broken_small_images_are_left_out_or_fatal(make_tree, caplog):
     folder = make_tree("set", {"a": 2, "b": 3}, val={}, width=32, height=32) / "train"
-    whole = Pixels.decode(scan(folder, on_bad_image="fatal"), side=32)
+    whole = Pixels.decode(scan(folder, on_corrupt_image="error"), side=32)
     for name in ("a/000.jpg", "b/001.jpg"):
         (folder / name).write_bytes(b"no image")
     with pytest.raises(UserError, match=r"a/000.jpg is no image; replace it"):
-        Pixels.decode(scan(folder, on_bad_image="fatal"), side=32)
-    held = Pixels.decode(scan(folder, on_bad_image="skip"), side=32)
+        Pixels.decode(scan(folder, on_corrupt_image="error"), side=32)
+    held = Pixels.decode(scan(folder, on_corrupt_image="skip"), side=32)
     assert torch.equal(held.images, whole.images[[1, 2, 4]]) and held.labels.tolist() == [0, 1, 1]
     assert list(held.skipped) == [f"{folder}/a/000.jpg", f"{folder}/b/001.jpg"] and len(caplog.records) == 2
 
 
 def test_an_image_of_another_size_is_refused(make_tree):
-    listing = scan(make_tree("set", {"a": 1}, val={}) / "train", on_bad_image="skip")
+    listing = scan(make_tree("set", {"a": 1}, val={}) / "train", on_corrupt_image="skip")
     with pytest.raises(UserError, match="000.jpg has 24 × 16 pixels, but images of this set have 32 × 32"):
         Pixels.decode(listing, side=32)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 def flowers(real_images, tmp_path):
     """Give options for a copy of the flowers in which files may be broken, at 64 px."""
     shutil.copytree(real_images("flowers17-256") / "flowers17-256", tmp_path / "flowers17")
-    return DataOptions(name="flowers17", root=tmp_path, image_size=64, on_bad_image="skip")
+    return DataOptions(name="flowers17", root=tmp_path, image_size=64, on_corrupt_image="skip")
 
 
 def test_flowers_are_read_as_they_are(flowers):
@@ -59,7 +59,7 @@ def test_three_percent_of_broken_files_are_named_once_each_and_learned_from_nowh
     assert empty == 4 and len(data.train) == 676 and seen == 2 * 21 * 32
     assert sorted(data.skipped) == sorted(str(path) for path in broken)
 
-    fatal = DataOptions(**{**vars(flowers), "on_bad_image": "fatal"})
+    fatal = DataOptions(**{**vars(flowers), "on_corrupt_image": "error"})
     for path in broken:
         if path.stat().st_size == 0:
             path.unlink()

@@ -123,5 +123,5 @@ def test_processes_and_micro_batches_share_a_batch_out(world, micro, repeats, st
 def test_a_batch_that_cannot_be_shared_evenly_is_refused():
     with pytest.raises(UserError, match="a batch of 10 images cannot be shared evenly by 4 processes; change batch"):
         TrainBatches(40, 10, 0, world=4)
-    with pytest.raises(UserError, match="by 2 processes with micro-batches of 4; change batch or micro_batch"):
+    with pytest.raises(UserError, match="by 2 processes with micro-batches of 4; change batch or micro_batch_size"):
         TrainBatches(40, 12, 0, world=2, micro=4)

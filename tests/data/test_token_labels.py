@@ -10,7 +10,15 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from spvit_mini.data import AugmentOptions, DataOptions, Key, Preprocessing, TrainBatches, load_data, training_transform
+from spvit_mini.data import (
+    AugmentOptions,
+    DataOptions,
+    Key,
+    Preprocessing,
+    TrainBatches,
+    load_data,
+    training_transform,
+)
 from spvit_mini.data.images import scan
 from spvit_mini.data.token_labels import About, LabelWriter, TokenLabels, read_about
 from spvit_mini.errors import UserError
@@ -30,7 +38,7 @@ def labels(pets, tmp_path):
     """Make labels of it: the scores of image i are i, i + 0.5, …; and of "bad" images none."""
 
     def make(name: str = "labels", *, bad: tuple = (), done: range = range(10), about: About = ABOUT):
-        listing = scan(pets / "train", on_bad_image="fatal")
+        listing = scan(pets / "train", on_corrupt_image="error")
         writer = LabelWriter(tmp_path / name, about, listing.paths)
         for place in done:
             scores = np.full((*about.grid, about.top), place) + np.arange(about.top) / 2
@@ -43,7 +51,7 @@ def labels(pets, tmp_path):
 
 
 def test_a_map_is_found_by_its_images_path(pets, labels):
-    listing = scan(pets / "train", on_bad_image="fatal")
+    listing = scan(pets / "train", on_corrupt_image="error")
     order = torch.tensor([7, 2, 9, 0])
     maps = TokenLabels(labels(), listing.take(order))
     for index, place in enumerate(order.tolist()):
@@ -69,7 +77,7 @@ def test_many_classes_need_wider_numbers():
 
 
 def test_another_process_opens_the_file_itself(pets, labels):
-    maps = TokenLabels(labels(), scan(pets / "train", on_bad_image="fatal"))
+    maps = TokenLabels(labels(), scan(pets / "train", on_corrupt_image="error"))
     sent = pickle.dumps(maps)
     assert b"\x00" * 500 not in sent and len(sent) < 3000  # none of the 960 values
     there = pickle.loads(sent)
@@ -80,7 +88,7 @@ def test_another_process_opens_the_file_itself(pets, labels):
 
 
 def test_what_is_refused_when_reading(pets, labels, tmp_path):
-    listing = scan(pets / "train", on_bad_image="fatal")
+    listing = scan(pets / "train", on_corrupt_image="error")
 
     def said(folder, listing=listing):
         with pytest.raises(UserError) as error:
@@ -115,10 +123,10 @@ def test_a_file_that_is_cut_off_is_refused(pets, labels, name, part):
     content = path.read_bytes()
     path.write_bytes(content[: int(part * len(content))])
     with pytest.raises(UserError, match=f"{name}.npy is cut off or damaged .*; copy the folder again"):
-        TokenLabels(path.parent, scan(pets / "train", on_bad_image="fatal"))
+        TokenLabels(path.parent, scan(pets / "train", on_corrupt_image="error"))
     path.unlink()
     with pytest.raises(UserError, match=f"cannot read .*{name}.npy: No such file"):
-        TokenLabels(path.parent, scan(pets / "train", on_bad_image="fatal"))
+        TokenLabels(path.parent, scan(pets / "train", on_corrupt_image="error"))
 
 
 @pytest.mark.parametrize("field, value", [("classes", 3), ("classes", -1), ("scores", np.nan), ("scores", np.inf)])
@@ -127,7 +135,7 @@ def test_a_damaged_map_is_refused(pets, labels, field, value):
     maps = np.load(folder / "maps.npy", mmap_mode="r+")
     maps[field][6, 3, 5, 1] = value
     maps.flush()
-    read = TokenLabels(folder, scan(pets / "train", on_bad_image="fatal"))
+    read = TokenLabels(folder, scan(pets / "train", on_corrupt_image="error"))
     assert read[5][0].shape == (4, 6, 2)
     with pytest.raises(UserError, match="map 6 in .*maps.npy is damaged"):
         read[6]
@@ -146,12 +154,12 @@ def test_labels_of_another_kind_are_not_mixed_in(labels, pets, change, said):
     folder = labels(done=range(3))
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(UserError, match=f"holds labels of another kind .{said}.; name a new folder"):
-        LabelWriter(folder, replace(ABOUT, **change), scan(pets / "train", on_bad_image="fatal").paths)
+        LabelWriter(folder, replace(ABOUT, **change), scan(pets / "train", on_corrupt_image="error").paths)
     assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_a_folder_of_other_things_or_images_is_refused(labels, pets, tmp_path):
-    paths = scan(pets / "train", on_bad_image="fatal").paths
+    paths = scan(pets / "train", on_corrupt_image="error").paths
     with pytest.raises(UserError, match="holds the labels of other images"):
         LabelWriter(labels(), ABOUT, paths[1:])
     with pytest.raises(UserError, match=r"pets holds other things \(train\); name a new folder"):
@@ -179,7 +187,7 @@ def test_an_image_comes_with_its_map_and_a_plain_set_without(pets, labels):
 
 def test_two_workers_give_what_none_gives(pets, labels):
     options = DataOptions(name="pets", root=pets.parent, image_size=32)
-    augment = AugmentOptions(flip=True, crop="resized", erasing=0.5)
+    augment = AugmentOptions(flip=True, crop="resized", random_erasing_prob=0.5)
     data = load_data(options, augment, seed=0, token_labels=labels()).train
     batches = []
     for workers in (0, 2):
@@ -195,12 +203,12 @@ def test_two_workers_give_what_none_gives(pets, labels):
 
 def test_the_map_is_of_the_image_that_took_a_bad_ones_place(pets, labels, caplog):
     (pets / "train" / "dog" / "001.jpg").write_bytes(b"no image")  # number 6; unknown until it is read
-    options = DataOptions(name="pets", root=pets.parent, image_size=32, on_bad_image="skip")
+    options = DataOptions(name="pets", root=pets.parent, image_size=32, on_corrupt_image="skip")
     data = load_data(options, seed=0, token_labels=labels(bad=(2,)))  # number 2: known from the labels
     assert data.skipped == [str(pets / "train" / "cat" / "002.jpg")] and caplog.text.count("cat/002.jpg") == 1
     assert [int(data.train[i][2].scores[0, 0, 0]) for i in (1, 2, 5, 6)] == [1, 3, 5, 7]
     assert [data.train[i][1] for i in (2, 6)] == [0, 1] and len(data.skipped) == 2
-    fatal = replace(options, on_bad_image="fatal")
+    fatal = replace(options, on_corrupt_image="error")
     with pytest.raises(UserError, match="cat/002.jpg has no token labels in .*: it could not be"):
         load_data(fatal, seed=0, token_labels=labels(bad=(2,)))
 

@@ -34,8 +34,8 @@ def tiny() -> Recipe:
             "model.drop_path": 0.5,
             "data.train_images": 123,
             "data.val_images": 41,
-            "batch": 20,
-            "length": "2 epochs",
+            "batch_size": 20,
+            "duration": "2 epochs",
             "optim.warmup": "3 steps",
             "evaluate_every": "5 steps",
             "save_every": "2 steps",
@@ -79,7 +79,7 @@ def tiny_tree(tiny, tree) -> Recipe:
             "augment.flip": True,
             "augment.crop": "shift",
             "augment.colour": 0.3,
-            "batch": 5,
+            "batch_size": 5,
         }
     )
 

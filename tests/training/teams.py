@@ -15,7 +15,8 @@ from pathlib import Path
 
 import torch
 
-from spvit_mini.errors import UserError, run_program
+from spvit_mini.cli.program import run_program
+from spvit_mini.errors import UserError
 from spvit_mini.training import loop, train
 from spvit_mini.training.distributed import joined, whole
 

@@ -205,7 +205,7 @@ def test_killed_at_any_byte_of_a_save_there_is_always_a_whole_state(tmp_path):
 
 def test_a_run_folder_below_a_file(tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UserError, match="cannot be made, since .*file is a file; name another with --run"):
+    with pytest.raises(UserError, match="cannot be made, since .*file is a file; name another with --run-dir"):
         c.check_run(tmp_path / "file" / "runs" / "x", get_recipe("vit_mini_compass"), resume=False)
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -243,7 +243,7 @@ def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path):
     )
     first = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
     assert first.stdout.readline() == b"in\n"
-    with pytest.raises(UserError, match="another process is training in .*--run"), c.writing(tmp_path, recipe):
+    with pytest.raises(UserError, match="another process is training in .*--run-dir"), c.writing(tmp_path, recipe):
         pass
     first.kill()
     first.wait()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spvit_mini.cost import multiply_adds
+from spvit_mini.flops import multiply_adds
 from spvit_mini.training import devices
 from spvit_mini.training.devices import mfu, name_of, peak_flops, training_flops
 from spvit_mini.zoo import MODELS

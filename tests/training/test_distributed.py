@@ -20,10 +20,10 @@ pytestmark = pytest.mark.slow
 # Nothing that draws random numbers in a step, and all else that could differ, in a bit more than an epoch.
 EXACT = {
     "model.drop_path": 0.0,
-    "optim.clip": 0.5,
+    "optim.clip_grad_norm": 0.5,
     "optim.layer_decay": 0.8,
     "data.val_images": 101,
-    "length": "8 steps",
+    "duration": "8 steps",
     "evaluate_every": "4 steps",
     "save_every": "5 steps",
 }
@@ -36,10 +36,10 @@ def recipes(tiny, tiny_tree):
     stem = {"model.name": "lvvit_s", "model.patch": 8, "model.dim": 16, "model.heads": 2, "model.depth": 2}
     return {
         "whole": exact.but({"ema": 0.9}),
-        "accumulated": exact.but({"ema": 0.9, "micro_batch": 5}),
+        "accumulated": exact.but({"ema": 0.9, "micro_batch_size": 5}),
         "in parts": exact.but({"sharding": "fsdp"}),
-        "in parts, accumulated": exact.but({"sharding": "fsdp", "micro_batch": 5}),
-        "repeated": tiny_tree.but(EXACT | {"augment.repeats": 2, "batch": 4}),
+        "in parts, accumulated": exact.but({"sharding": "fsdp", "micro_batch_size": 5}),
+        "repeated": tiny_tree.but(EXACT | {"augment.repeats": 2, "batch_size": 4}),
         "batch norms": exact.but({**stem, "ema": 0.9}),
     }
 
@@ -68,8 +68,8 @@ def of_two(recipes, tmp_path_factory):
     job("of parts, whole", recipes["in parts"].but({"sharding": "ddp"}), run=folder / "parts", resume=True)
     job("norms resumed", recipes["batch norms"], run=folder / "norms", resume=True)
     job("norms of one step", recipes["batch norms"], max_steps=1)
-    job("odd batch", recipes["whole"].but({"batch": 21}), refused=True)
-    job("large micro-batch", recipes["whole"].but({"micro_batch": 20}), refused=True)
+    job("odd batch", recipes["whole"].but({"batch_size": 21}), refused=True)
+    job("large micro-batch", recipes["whole"].but({"micro_batch_size": 20}), refused=True)
     together(jobs, folder)
     results = {job["out"].name: [torch.load(f"{job['out']}.{rank}") for rank in range(2)] for job in jobs}
     return results | {"folder": folder}
@@ -160,7 +160,7 @@ def test_a_batch_that_the_processes_cannot_share_is_refused(of_two):
 
 def test_three_processes_train_and_score_as_one(tiny, tmp_path):
     """Of 101 validation images, 3 processes score 34, 34 and 33."""
-    recipe = tiny.but(EXACT | {"batch": 21})
+    recipe = tiny.but(EXACT | {"batch_size": 21})
     together([{"recipe": recipe, "double": True, "out": tmp_path / "three"}], tmp_path, processes=3)
     expected = do({"recipe": recipe, "double": True})
     for rank in range(3):

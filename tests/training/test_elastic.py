@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 def test_processes_that_are_killed_start_again_and_end_as_if_nothing_had_been(tiny_tree, tmp_path):
     """With all that a state must hold: averaged weights, mixing, copies, accumulation. Two die, one after the other."""
     mixed = {"augment.mixup": 0.2, "augment.cutmix": 1.0, "augment.repeats": 2, "ema": 0.9}
-    recipe = tiny_tree.but({**mixed, "batch": 8, "micro_batch": 2, "length": "12 steps"})
+    recipe = tiny_tree.but({**mixed, "batch_size": 8, "micro_batch_size": 2, "duration": "12 steps"})
     deaths = [(0, 1, 5), (1, 0, 8)]  # (attempt, rank, step)
     job = {"recipe": recipe, "out": tmp_path / "out"}
     together([job | {"run": tmp_path / "whole"}], tmp_path)
@@ -28,7 +28,7 @@ def test_processes_that_are_killed_start_again_and_end_as_if_nothing_had_been(ti
 
 
 def command(run, *options, recipe="vit_mini_compass6"):
-    return ["-m", "--", "spvit_mini.train", recipe, "--run", str(run), "--model.dim", "16", *options]
+    return ["-m", "--", "spvit_mini.cli.train", recipe, "--run-dir", str(run), "--model.dim", "16", *options]
 
 
 def fails(*arguments, **options):
@@ -48,8 +48,8 @@ def test_an_error_that_all_meet_is_told_once(tmp_path):
 def test_an_error_that_one_meets_is_told_with_its_process(tree, tmp_path):
     """The file that the second process reads first in the third step is cut off; the first one waits for it meanwhile."""
     shutil.copytree(tree, tmp_path / "data")
-    places = {"data.name": "tree", "data.root": tmp_path / "data", "data.image_size": 16, "batch": 4}
-    recipe = get_recipe("vit_mini_flowers17").but({**places, "data.on_bad_image": "fatal"})
+    places = {"data.name": "tree", "data.root": tmp_path / "data", "data.image_size": 16, "batch_size": 4}
+    recipe = get_recipe("vit_mini_flowers17").but({**places, "data.on_corrupt_image": "fatal"})
     data = load_data(recipe.data, recipe.augment, seed=recipe.seed)
     third = next(islice(TrainBatches(len(data.train), 4, recipe.seed, rank=1, world=2), 2, None))
     broken = Path(data.train.source.listing.path(third[0].index))

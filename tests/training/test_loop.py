@@ -14,7 +14,7 @@ import tqdm
 from spvit_mini import create_model, load_weights
 from spvit_mini.data import TrainBatches, load_data
 from spvit_mini.errors import UserError
-from spvit_mini.training import display, train
+from spvit_mini.training import progress, train
 from spvit_mini.training.loop import choose_device
 from spvit_mini.training.metrics import COLUMNS, TIME_COLUMNS, read_rows
 from spvit_mini.zoo import model_from_weights
@@ -30,7 +30,7 @@ def same_weights(a, b):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_losses_and_rates_are_those_of_a_loop_written_out(tiny, seed):
-    recipe = tiny.but({"seed": seed, "model.drop_path": 0.0, "optim.clip": 0.5})
+    recipe = tiny.but({"seed": seed, "model.drop_path": 0.0, "optim.clip_grad_norm": 0.5})
     data = load_data(recipe.data, recipe.augment, seed=seed)
     torch.manual_seed(seed)
     model = create_model("spvit_mini", num_classes=8, image_size=24, depth=2, dim=16, heads=2)
@@ -149,7 +149,7 @@ def test_a_run_folder_holds_what_it_should(tiny, tmp_path):
     rows = read_rows(run / "metrics.csv")
     assert [row["val_top1"] for row in rows] == pytest.approx([row["val_top1"] for row in result.rows], rel=1e-5)
     state, metadata = load_weights(run / "best.safetensors")
-    assert metadata["weights"] == "raw" and metadata["step"] == str(result.best["step"])
+    assert metadata["weights"] == "last" and metadata["step"] == str(result.best["step"])
     assert '"NE"' in metadata["classes"]
     model = model_from_weights(run / "best.safetensors")
     assert model.preprocessing == load_data(tiny.data, seed=0).preprocessing
@@ -218,10 +218,10 @@ def test_it_says_first_what_it_does_and_then_a_line_per_row(tiny, tmp_path, caps
 
 def test_on_a_terminal_a_bar_shows_loss_accuracy_speed_and_time_left(tiny, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(display, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LOOKS", 0.0)
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr(display, "tqdm", partial(display.tqdm, mininterval=0, ncols=120))
-    display.tqdm.write = tqdm.tqdm.write
+    monkeypatch.setattr(progress, "tqdm", partial(progress.tqdm, mininterval=0, ncols=120))
+    progress.tqdm.write = tqdm.tqdm.write
     result = train(tiny)
     out, err = capsys.readouterr()
     bars = [bar for bar in err.split("\r") if "/12 [" in bar]

@@ -17,7 +17,7 @@ def parameters(model):
 
 def test_the_average_is_that_of_the_weights_after_each_step(tiny, tmp_path):
     """Weights after each step, from runs of that many steps, averaged by hand; it is scored, saved and comes back."""
-    recipe = tiny.but({"ema": 0.8, "length": "4 steps", "evaluate_every": "4 steps", "save_every": "4 steps"})
+    recipe = tiny.but({"ema": 0.8, "duration": "4 steps", "evaluate_every": "4 steps", "save_every": "4 steps"})
     after = [parameters(train(recipe, max_steps=n, progress=False).model).double() for n in (1, 2, 3, 4)]
     expected = after[0]
     for n, weights in enumerate(after[1:], start=1):
@@ -40,10 +40,10 @@ def test_best_weights_say_whether_they_are_averaged(tiny, tmp_path, decay):
     state, metadata = load_weights(tmp_path / "run" / "best.safetensors")
     best = result.best
     assert top1(best) == max(max(row["val_top1"], row["ema_top1"]) for row in result.rows)
-    assert metadata["weights"] == ("averaged" if best["ema_top1"] > best["val_top1"] else "raw")
+    assert metadata["weights"] == ("ema" if best["ema_top1"] > best["val_top1"] else "last")
     assert metadata["step"] == str(best["step"]) and float(metadata["val_top1"]) == pytest.approx(top1(best), rel=1e-5)
     if decay == 0:
-        assert metadata["weights"] == "raw"
+        assert metadata["weights"] == "last"
         assert all(row["ema_top1"] == row["val_top1"] for row in result.rows)
 
 
@@ -52,7 +52,7 @@ def test_learning_rates_follow_the_batch(tiny):
     options = {"optim.warmup_lr": 1e-4, "optim.cooldown": "2 steps", "evaluate_every": "1 step"}
     plain = train(tiny.but(options), progress=False)
     halves = {f"optim.{name}": value / 2 for name, value in (("lr", 2e-3), ("final_lr", 1e-5), ("warmup_lr", 1e-4))}
-    scaled = train(tiny.but(options | {"optim.lr_batch": 40}), progress=False)
+    scaled = train(tiny.but(options | {"optim.lr_base_batch_size": 40}), progress=False)
     by_hand = train(tiny.but(options | halves), progress=False)
     assert [row["lr"] for row in scaled.rows] == pytest.approx([row["lr"] / 2 for row in plain.rows])
     assert torch.equal(parameters(scaled.model), parameters(by_hand.model))
@@ -60,7 +60,7 @@ def test_learning_rates_follow_the_batch(tiny):
 
 
 def test_a_frozen_gate_keeps_its_start_and_all_else_is_trained(tiny):
-    recipe = tiny.but({"model.name": "convit_mini", "model.attention_options": {}, "optim.frozen": ("attention.gate",)})
+    recipe = tiny.but({"model.name": "convit_mini", "model.attention_options": {}, "optim.freeze": ("attention.gate",)})
     start = dict(train(recipe.but({"optim.lr": 0.0, "optim.final_lr": 0.0}), progress=False).model.named_parameters())
     for name, parameter in train(recipe, progress=False).model.named_parameters():
         assert torch.equal(parameter, start[name]) == name.endswith("attention.gate"), name
@@ -70,22 +70,22 @@ def test_a_frozen_gate_keeps_its_start_and_all_else_is_trained(tiny):
 @pytest.mark.parametrize(("micro", "pool"), [(10, "mean"), (5, "mean"), (4, "class")])
 def test_accumulated_gradients_are_those_of_the_whole_batch(tiny, micro, pool):
     """Stochastic depth off, which draws anew for each micro-batch."""
-    recipe = tiny.but({"model.drop_path": 0.0, "model.pool": pool, "optim.clip": 0.5})
-    whole, parts = train(recipe, progress=False), train(recipe.but({"micro_batch": micro}), progress=False)
+    recipe = tiny.but({"model.drop_path": 0.0, "model.pool": pool, "optim.clip_grad_norm": 0.5})
+    whole, parts = train(recipe, progress=False), train(recipe.but({"micro_batch_size": micro}), progress=False)
     for row, other in zip(whole.rows, parts.rows, strict=True):
         assert row["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
     torch.testing.assert_close(parameters(whole.model), parameters(parts.model), rtol=1e-3, atol=1e-5)
 
 
 def test_gradient_checkpointing_changes_nothing(tiny):
-    first, again = train(tiny, progress=False), train(tiny.but({"checkpointing": True}), progress=False)
-    assert again.model.checkpointing
+    first, again = train(tiny, progress=False), train(tiny.but({"activation_checkpointing": True}), progress=False)
+    assert again.model.activation_checkpointing
     assert torch.equal(parameters(first.model), parameters(again.model))
 
 
 @pytest.mark.slow
 def test_a_compiled_model_learns_the_same_and_its_weights_keep_their_names(tiny, tmp_path):
-    recipe = tiny.but({"model.drop_path": 0.0, "length": "5 steps", "data.val_images": 20})
+    recipe = tiny.but({"model.drop_path": 0.0, "duration": "5 steps", "data.val_images": 20})
     plain = train(recipe, progress=False)
     compiled = train(recipe.but({"compile": True}), run=tmp_path / "run", progress=False)
     torch.testing.assert_close(parameters(plain.model), parameters(compiled.model), rtol=1e-3, atol=1e-5)
@@ -94,7 +94,7 @@ def test_a_compiled_model_learns_the_same_and_its_weights_keep_their_names(tiny,
 
 def test_a_run_begins_with_other_weights_and_goes_on_with_its_own(tiny, tmp_path, capsys):
     train(tiny, run=tmp_path / "first", progress=False)
-    recipe = tiny.but({"start": tmp_path / "first", "length": "3 steps", "optim.lr": 0.0, "optim.final_lr": 0.0})
+    recipe = tiny.but({"init_from": tmp_path / "first", "duration": "3 steps", "optim.lr": 0.0, "optim.final_lr": 0.0})
     result = train(recipe, run=tmp_path / "second")
     assert f"begins with {tmp_path / 'first'}" in capsys.readouterr().out
     state, _ = load_weights(tmp_path / "first" / "best.safetensors")
@@ -143,7 +143,7 @@ def test_a_bad_image_leaves_no_trace_in_what_batch_norms_remember(tiny, monkeypa
         return real(self, model, [images, labels], seeds=seeds)
 
     monkeypatch.setattr(loop.Objective, "__call__", poisoned)
-    stem = {"model.name": "lvvit_s", "model.depth": 1, "model.patch": 8, "model.drop_path": 0.0, "length": "5 steps"}
+    stem = {"model.name": "lvvit_s", "model.depth": 1, "model.patch": 8, "model.drop_path": 0.0, "duration": "5 steps"}
     result = train(tiny.but(stem), progress=False)
     assert result.rows[-1]["skipped_steps"] == 1
     assert torch.equal(memories[2], memories[3]) and not torch.equal(memories[3], memories[4])
@@ -153,7 +153,7 @@ def test_a_bad_image_leaves_no_trace_in_what_batch_norms_remember(tiny, monkeypa
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"micro_batch": 7}, "micro_batch is 7; it must divide the batch, 20"),
+        ({"micro_batch_size": 7}, "micro_batch_size is 7; it must divide the batch, 20"),
         ({"ema": 1.0}, "ema is 1.0; it must be at least 0 and below 1"),
         ({"ema": 0.9, "sharding": "fsdp"}, "needs sharding ddp"),
         ({"model.sharing": "network", "sharding": "fsdp"}, "cannot keep a map that all of them share"),

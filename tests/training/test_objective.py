@@ -79,7 +79,7 @@ def test_cutmix_weighs_labels_by_the_area_that_was_really_cut(batch, seed):
 
 def test_of_both_either_is_drawn_half_the_time_and_of_all_batches_the_wished_part(batch):
     model = Flat()
-    compute = objective(**{"augment.mixup": 1.0, "augment.cutmix": 1.0, "augment.mix_probability": 0.6})
+    compute = objective(**{"augment.mixup": 1.0, "augment.cutmix": 1.0, "augment.mix_prob": 0.6})
     kinds = []
     for step in range(400):
         compute(model, batch, seeds=(0, step))

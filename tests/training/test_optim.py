@@ -8,7 +8,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from spvit_mini import create_model
 from spvit_mini.errors import UserError
-from spvit_mini.training.optim import OptimOptions, average, freeze, lr_at, make_optimiser, parameter_groups
+from spvit_mini.recipes.options import OptimOptions
+from spvit_mini.training.optim import average, freeze, lr_at, make_optimiser, parameter_groups
 
 
 def test_learning_rates_by_hand():
@@ -58,7 +59,7 @@ def test_parameters_are_frozen_by_a_part_of_their_names():
     freeze(model, ("attention.gate", "blocks.1.attention.spatial"))
     still = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     assert still == {"blocks.0.attention.gate", "blocks.1.attention.gate", "blocks.1.attention.spatial.v"}
-    with pytest.raises(UserError, match=r"optim.frozen has 'gates', which is part of no parameter's name; there are .*gate"):
+    with pytest.raises(UserError, match=r"optim.freeze has 'gates', which is part of no parameter's name; there are .*gate"):
         freeze(model, ("gates",))
 
 

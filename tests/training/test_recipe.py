@@ -7,15 +7,15 @@ import pytest
 
 from spvit_mini import create_model
 from spvit_mini.errors import UserError
+from spvit_mini.recipes.duration import steps_in
+from spvit_mini.recipes.options import ModelOptions, OptimOptions
+from spvit_mini.recipes.recipe import Recipe
 from spvit_mini.training import get_recipe, list_recipes
-from spvit_mini.training.lengths import steps_in
-from spvit_mini.training.optim import OptimOptions
-from spvit_mini.training.recipe import ModelOptions, Recipe
 from spvit_mini.vit import ViTConfig
 
 
 @pytest.mark.parametrize(
-    ("length", "steps"),
+    ("duration", "steps"),
     [
         ("240 steps", 240),
         ("1 step", 1),
@@ -32,7 +32,7 @@ def test_a_length_in_steps(length, steps):
     assert steps_in(length, steps_per_epoch=19, batch=100) == steps
 
 
-@pytest.mark.parametrize("length", ["", "30", "epochs", "-3 epochs", "30 eons", "1e3 steps", "30 epochs!"])
+@pytest.mark.parametrize("duration", ["", "30", "epochs", "-3 epochs", "30 eons", "1e3 steps", "30 epochs!"])
 def test_a_length_that_says_nothing(length):
     with pytest.raises(UserError, match="'30 epochs', '240 steps' or '50000 images'"):
         Recipe(length=length)
@@ -53,7 +53,7 @@ def test_a_recipe_with_everything_changed_survives_json():
             "model.attention_options": {"hidden": 8.0, "weight_std": 0.1},
             "model.positions": False,
             "optim.betas": (0.8, 0.9),
-            "optim.clip": None,
+            "optim.clip_grad_norm": None,
             "augment.randaugment": (2, 5),
             "data.image_size": 48,
             "seed": 7,
@@ -72,10 +72,10 @@ def test_model_options_are_fields_of_the_models():
 
 def test_but_changes_one_thing_and_names_the_near_ones():
     recipe = get_recipe("vit_mini_compass")
-    changed = recipe.but({"optim.lr": 5e-4, "batch": 10})
+    changed = recipe.but({"optim.lr": 5e-4, "batch_size": 10})
     assert (changed.optim.lr, changed.batch) == (5e-4, 10)
     assert recipe.optim.lr != 5e-4
-    assert changed.but({"optim.lr": recipe.optim.lr, "batch": recipe.batch}) == recipe
+    assert changed.but({"optim.lr": recipe.optim.lr, "batch_size": recipe.batch_size}) == recipe
     with pytest.raises(UserError, match=r"no option 'optim.lrr'. Did you mean optim.lr"):
         recipe.but({"optim.lrr": 1.0})
 
@@ -136,10 +136,10 @@ def test_an_unknown_recipe_names_the_near_ones():
 
 def test_a_recipe_can_ask_for_any_attention_and_for_what_sp_vit_adds():
     options = {
-        "model.attention": "quadratic/added", "model.sharing": "block", "model.peg": True,
+        "model.attention": "quadratic/additive", "model.sharing": "block", "model.peg": True,
         "model.pool": "class", "model.dense_head": True,
     }  # fmt: skip
     recipe = get_recipe("vit_mini_compass6").but(options)
     config = create_model(recipe.model.name, **recipe.model.overrides()).config
-    assert (config.attention, config.sharing, config.peg, config.dense_head) == ("quadratic/added", "block", True, True)
+    assert (config.attention, config.sharing, config.peg, config.dense_head) == ("quadratic/additive", "block", True, True)
     assert Recipe.from_json(recipe.to_json()) == recipe

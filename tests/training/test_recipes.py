@@ -7,13 +7,13 @@ import pytest
 import torch
 from torchvision.transforms.v2 import RandAugment
 
-from spvit_mini.cost import multiply_adds
 from spvit_mini.data import AugmentOptions
 from spvit_mini.data.augment import Preprocessing, training_transform
 from spvit_mini.errors import UserError
+from spvit_mini.flops import multiply_adds
+from spvit_mini.recipes import FAMILIES, RECIPES, imagenet, small_images, synthetic
+from spvit_mini.recipes.duration import parse_length, steps_in
 from spvit_mini.training import get_recipe, list_recipes
-from spvit_mini.training.lengths import parse_length, steps_in
-from spvit_mini.training.recipes import FAMILIES, RECIPES, imagenet, made, small
 from spvit_mini.zoo import create_model
 
 IMAGES = 1_281_167  # of ImageNet's training part
@@ -52,8 +52,8 @@ def test_every_recipe_has_a_model_that_can_be_built_and_lengths_that_fit(name):
     built = on_meta(recipe)
     assert built.config.image_size == (size_of(recipe), size_of(recipe))
     assert (built.dense_head is not None) >= (recipe.token_labels.folder is not None)
-    lengths = [recipe.length, recipe.optim.warmup, recipe.optim.cooldown, recipe.evaluate_every, recipe.save_every]
-    total, warmup, cooldown, *every = [steps_in(text, steps_per_epoch=100, batch=recipe.batch) for text in lengths]
+    lengths = [recipe.duration, recipe.optim.warmup, recipe.optim.cooldown, recipe.evaluate_every, recipe.save_every]
+    total, warmup, cooldown, *every = [steps_in(text, steps_per_epoch=100, batch=recipe.batch_size) for text in lengths]
     assert warmup + cooldown < total and all(0 < steps < total for steps in every)
     varied = training_transform(recipe.augment, Preprocessing((32, 32)))  # refuses options out of range
     assert varied(torch.zeros(3, 40, 40, dtype=torch.uint8)).shape == (3, 32, 32)
@@ -62,8 +62,8 @@ def test_every_recipe_has_a_model_that_can_be_built_and_lengths_that_fit(name):
 def test_every_function_of_a_recipe_is_there_under_its_name():
     ends = {name.removeprefix(model + "_") for name, (_, model) in RECIPES.items()}
     for module, parts in (
-        (made, set()),
-        (small, set()),
+        (synthetic, set()),
+        (small_images, set()),
         (imagenet, {"deit", "token_labelled", "photographs", "part_of_imagenet"}),
     ):
         functions = {
@@ -116,8 +116,8 @@ UNCHANGED = {
 def test_the_first_recipes_keep_their_numbers(data):
     r = get_recipe(f"spvit_mini_{data}")
     found = (
-        r.length,
-        r.batch,
+        r.duration,
+        r.batch_size,
         r.optim.lr,
         r.optim.warmup,
         r.evaluate_every,
@@ -126,32 +126,32 @@ def test_the_first_recipes_keep_their_numbers(data):
         r.augment.crop,
     )
     assert found == UNCHANGED[data]
-    assert (r.optim.final_lr, r.optim.weight_decay, r.optim.clip, r.optim.lr_batch) == (1e-5, 0.05, 1.0, None)
-    assert (r.ema, r.augment.mixup, r.augment.repeats, r.augment.randaugment_chance) == (None, 0, 1, 1)
+    assert (r.optim.final_lr, r.optim.weight_decay, r.optim.clip, r.optim.lr_base_batch_size) == (1e-5, 0.05, 1.0, None)
+    assert (r.ema, r.augment.mixup, r.augment.repeats, r.augment.randaugment_prob) == (None, 0, 1, 1)
 
 
 # --- what was published: DeiT's table 9 and main.py; SP-ViT's main.py and its two scripts
 
 COMMON = {
     "data.name": "imagenet", "data.fraction": 1.0, "optim.weight_decay": 0.05, "optim.betas": (0.9, 0.999),
-    "optim.eps": 1e-8, "optim.clip": None, "optim.layer_decay": None, "optim.warmup": "5 epochs", "optim.warmup_lr": 1e-6,
+    "optim.eps": 1e-8, "optim.clip_grad_norm": None, "optim.layer_decay": None, "optim.warmup": "5 epochs", "optim.warmup_lr": 1e-6,
     "optim.final_lr": 1e-5, "label_smoothing": 0.1, "augment.flip": True, "augment.crop": "resized",
-    "augment.crop_scale": (0.08, 1.0), "augment.erasing": 0.25, "augment.colour": 0.0, "augment.randaugment": (2, 27),
-    "augment.randaugment_chance": 0.5, "data.image_size": 224, "start": None, "sharding": "ddp", "micro_batch": None,
+    "augment.crop_scale": (0.08, 1.0), "augment.random_erasing_prob": 0.25, "augment.colour": 0.0, "augment.randaugment": (2, 27),
+    "augment.randaugment_prob": 0.5, "data.image_size": 224, "init_from": None, "sharding": "ddp", "micro_batch_size": None,
 }  # fmt: skip
 DEIT = COMMON | {
-    "length": "300 epochs", "batch": 1024, "optim.lr": 5e-4 * 1024 / 512, "optim.cooldown": "0 steps", "ema": None,
-    "augment.mixup": 0.8, "augment.cutmix": 1.0, "augment.mix_probability": 1.0, "augment.repeats": 3,
+    "duration": "300 epochs", "batch_size": 1024, "optim.lr": 5e-4 * 1024 / 512, "optim.cooldown": "0 steps", "ema": None,
+    "augment.mixup": 0.8, "augment.cutmix": 1.0, "augment.mix_prob": 1.0, "augment.repeats": 3,
     "token_labels.folder": None, "data.eval_crop": 0.875,
 }  # fmt: skip
 LABELLED = COMMON | {
-    "length": "310 epochs", "batch": 8 * 128, "optim.lr": 1.6e-3, "optim.cooldown": "10 epochs", "ema": 0.99992,
+    "duration": "310 epochs", "batch_size": 8 * 128, "optim.lr": 1.6e-3, "optim.cooldown": "10 epochs", "ema": 0.99992,
     "augment.mixup": 0.0, "augment.cutmix": 0.0, "augment.repeats": 1, "token_labels.dense_weight": 1.0,
-    "token_labels.class_from": "teacher", "token_labels.mixtoken": 1.0, "data.eval_crop": 1.0,
+    "token_labels.class_target": "teacher", "token_labels.mixtoken": 1.0, "data.eval_crop": 1.0,
 }  # fmt: skip
-LARGE = {"batch": 8 * 100, "optim.lr": 6e-4, "augment.randaugment": (3, 27)}
+LARGE = {"batch_size": 8 * 100, "optim.lr": 6e-4, "augment.randaugment": (3, 27)}
 FINE = LABELLED | {
-    "length": "30 epochs", "optim.lr": 5e-6, "optim.final_lr": 5e-6, "optim.weight_decay": 1e-8,
+    "duration": "30 epochs", "optim.lr": 5e-6, "optim.final_lr": 5e-6, "optim.weight_decay": 1e-8,
     "optim.cooldown": "0 epochs", "data.image_size": 384, "ema": None,
 }  # fmt: skip
 PUBLISHED = {
@@ -162,9 +162,9 @@ PUBLISHED = {
     "spvit_m_imagenet": LABELLED,
     "spvit_l_imagenet": LABELLED | LARGE,
     "spvit_l_imagenet_fsdp": LABELLED | LARGE | {"sharding": "fsdp", "ema": None},
-    "spvit_s_imagenet_384": FINE | {"batch": 8 * 32, "data.eval_crop": 0.9},
-    "spvit_m_imagenet_384": FINE | {"batch": 8 * 16},
-    "spvit_l_imagenet_384": FINE | {"batch": 8 * 16 * 4, "augment.randaugment": (3, 27), "ema": 0.99992},
+    "spvit_s_imagenet_384": FINE | {"batch_size": 8 * 32, "data.eval_crop": 0.9},
+    "spvit_m_imagenet_384": FINE | {"batch_size": 8 * 16},
+    "spvit_l_imagenet_384": FINE | {"batch_size": 8 * 16 * 4, "augment.randaugment": (3, 27), "ema": 0.99992},
     **{f"{model}_imagenet100": DEIT | {"data.name": "imagenet100"} for model in ("deit_small", "convit_small")},
     **{
         f"{model}_imagenet100_first": DEIT | {"data.name": "imagenet100_first"}
@@ -181,7 +181,7 @@ def test_published_numbers(name):
     assert {option: found[option] for option in PUBLISHED[name]} == PUBLISHED[name]
     assert on_meta(recipe).config.drop_path == DROP_PATH[recipe.model.name]
     # At the published batch the rates are the published ones; at another they follow it.
-    assert recipe.optim.lr_batch == recipe.batch
+    assert recipe.optim.lr_base_batch_size == recipe.batch_size
     assert (recipe.token_labels.folder is not None) == (PUBLISHED[name]["augment.repeats"] == 1)
 
 
@@ -191,8 +191,8 @@ def test_fewer_images_are_seen_as_often_more(model):
     for percent in (5, 10, 30, 50):
         recipe = get_recipe(f"{model}_imagenet_{percent}pct")
         assert recipe.data.fraction == percent / 100
-        assert epochs(recipe.length) == 300 * 100 / percent == int(epochs(recipe.length))
-        for length in ("length", "optim.warmup", "evaluate_every", "save_every"):
+        assert epochs(recipe.duration) == 300 * 100 / percent == int(epochs(recipe.duration))
+        for length in ("duration", "optim.warmup", "evaluate_every", "save_every"):
             assert epochs(recipe.flat()[length]) * percent / 100 == pytest.approx(
                 epochs(whole.flat()[length]), rel=1e-6
             )
@@ -215,7 +215,7 @@ def test_the_costs_in_the_docstrings_are_those_of_the_models(make):
         built = on_meta(recipe)
         assert parameters == f"{sum(p.numel() for p in built.parameters()) / 1e6:.2f} M"
         assert cost == f"{multiply_adds(built)['total'] / 1e9:.2f} G"
-        assert images == f"{epochs(recipe.length) * (IMAGES // recipe.batch) * recipe.batch / 1e6:.0f} M"
+        assert images == f"{epochs(recipe.duration) * (IMAGES // recipe.batch_size) * recipe.batch_size / 1e6:.0f} M"
 
 
 def test_accuracies_in_the_docstrings_are_the_published_ones():
@@ -265,15 +265,15 @@ def test_the_magnitude_gives_the_ranges_of_the_original():
 
 def test_operations_happen_as_often_as_asked(request):
     """Each of two operations with probability ½, of 14 of which one does nothing: about (1 − 13/28)² stay so."""
-    options = AugmentOptions(randaugment=(2, 27), randaugment_chance=0.5)
+    options = AugmentOptions(randaugment=(2, 27), randaugment_prob=0.5)
     vary = training_transform(options, Preprocessing((16, 16), mean=(0, 0, 0), std=(1, 1, 1)))
     image = torch.randint(0, 256, (3, 16, 16), dtype=torch.uint8)
     torch.manual_seed(request.config.getoption("--seed"))
     same = sum(torch.equal(vary(image), image / 255) for _ in range(2000)) / 2000
     # AutoContrast and Equalize may leave an image of noise nearly as it is, so more can stay.
     assert 0.25 < same < 0.40
-    with pytest.raises(UserError, match="augment.randaugment_chance is a probability"):
-        training_transform(dataclasses.replace(options, randaugment_chance=1.5), Preprocessing((16, 16)))
+    with pytest.raises(UserError, match="augment.randaugment_prob is a probability"):
+        training_transform(dataclasses.replace(options, randaugment_prob=1.5), Preprocessing((16, 16)))
 
 
 @pytest.mark.parametrize("operations", [1, 3])

@@ -59,7 +59,7 @@ def test_killed_anywhere_and_resumed_the_run_ends_the_same(tiny, whole, tmp_path
 def test_killed_at_every_step_with_augmented_images(tiny_tree, tmp_path, monkeypatch, workers):
     """A state a step, so that each attempt gets one step further."""
     recipe = tiny_tree.but(
-        {"data.workers": workers, "save_every": "1 step", "length": "7 steps", "evaluate_every": "3 steps"}
+        {"data.workers": workers, "save_every": "1 step", "duration": "7 steps", "evaluate_every": "3 steps"}
     )
     train(recipe, run=tmp_path / "whole", progress=False)
     for _ in range(7):
@@ -224,7 +224,7 @@ def test_images_that_have_come_or_gone(tiny_tree, tree, tmp_path):
 
 
 def test_what_is_wrong_with_model_or_data_leaves_no_run_behind(tiny, tmp_path):
-    for change in ({"model.patch": 5}, {"data.name": "compas"}, {"batch": 1000}, {"model.name": "vit"}):
+    for change in ({"model.patch": 5}, {"data.name": "compas"}, {"batch_size": 1000}, {"model.name": "vit"}):
         with pytest.raises(UserError):
             train(tiny.but(change), run=tmp_path / "run", progress=False)
         assert not (tmp_path / "run").exists()
@@ -233,7 +233,7 @@ def test_what_is_wrong_with_model_or_data_leaves_no_run_behind(tiny, tmp_path):
 @pytest.mark.slow
 def test_killed_by_sigkill_at_random_moments(tiny, tmp_path):
     """Real processes, killed for real; states every two steps, so that each attempt gets on."""
-    recipe = tiny.but({"length": "400 steps", "evaluate_every": "50 steps", "save_every": "5 steps"})
+    recipe = tiny.but({"duration": "400 steps", "evaluate_every": "50 steps", "save_every": "5 steps"})
     train(recipe, run=tmp_path / "whole", progress=False)
     (tmp_path / "recipe.json").write_text(recipe.to_json())
     code = (

@@ -30,12 +30,12 @@ def script(tmp_path):
         free.bind(("", 0))
         port = str(free.getsockname()[1])
     options = (
-        "--run run --model.dim 16 --model.depth 2 --length='100000 steps' --evaluate-every='20 steps' --device cpu"
+        "--run-dir run --model.dim 16 --model.depth 2 --duration='100000 steps' --evaluate-every='20 steps' --device cpu"
     )
     for old, new in (
         ("--nproc-per-node 8", "--nproc-per-node 2"),
         ("29500", port),
-        ("spvit_s_imagenet --data.root /datasets --run runs/spvit_s", f"vit_mini_compass6 {options}"),
+        ("spvit_s_imagenet --data.root /datasets --run-dir runs/spvit_s", f"vit_mini_compass6 {options}"),
     ):
         assert text.count(old) == 1
         text = text.replace(old, new)
@@ -63,7 +63,7 @@ def test_time_is_up_twice_and_the_job_goes_on_where_it_was(script, tmp_path):
         # One of the two processes speaks, and once.
         assert [line for line in out.splitlines() if not line.startswith(("step", "best"))] == [
             f"stopped at step {step} of 100000, saved in run; go on with: "
-            "python -m spvit_mini.train vit_mini_compass6 --run run --resume",
+            "python -m spvit_mini train vit_mini_compass6 --run-dir run --resume",
             "requeued 7",
         ]
         assert err.count("saving and stopping") == 1 and "error:" not in err

@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch.distributed.run import parse_args
 
-from spvit_mini.cost import multiply_adds
-from spvit_mini.errors import UserError, run_program
-from spvit_mini.summary import main
-from spvit_mini.train import Arguments
+from spvit_mini.cli.arguments import parse
+from spvit_mini.cli.program import run_program
+from spvit_mini.cli.summary import main
+from spvit_mini.cli.train import Arguments
+from spvit_mini.errors import UserError
+from spvit_mini.flops import multiply_adds
 from spvit_mini.training import Recipe, get_recipe, train
-from spvit_mini.training.commandline import parse
 from spvit_mini.training.metrics import COLUMNS, read_rows, write_rows
 from spvit_mini.training.summary import Part, command, read_history, summary, write_history
 
@@ -44,7 +45,7 @@ def test_its_facts_are_the_run_s(resumed, tiny):
     at = next(row for row in rows if best in (row["val_top1"], row["ema_top1"]))
     assert text.startswith(f"# resumed: {best:.2f} % right\n")
     assert page["best"].startswith(f"**{best:.2f} %** at step {at['step']:.0f}, ")
-    assert ("raw" in page["best"]) == (at["val_top1"] == best)
+    assert ("last" in page["best"]) == (at["val_top1"] == best)
     last = rows[-1]
     assert page["last"] == (
         f"step 12 of 12: {last['val_top1']:.2f} % right, loss {last['val_loss']:.4f}; "
@@ -71,23 +72,23 @@ def test_the_command_makes_the_same_recipe_again(resumed):
     changes = {
         "augment.flip": False,
         "augment.randaugment": (2, 9),
-        "augment.erasing": 0.25,
+        "augment.random_erasing_prob": 0.25,
         "compile": True,
         "data.root": Path("some where/else"),
         "ema": 0.99,
-        "length": "3 epochs",
+        "duration": "3 epochs",
         "model.attention_options": {"hidden": 64.0, "weight_std": 0.02},
         "model.positions": False,
-        "optim.clip": None,
-        "optim.lr_batch": 512,
-        "token_labels.class_from": "label",
+        "optim.clip_grad_norm": None,
+        "optim.lr_base_batch_size": 512,
+        "token_labels.class_target": "label",
         "seed": 7,
     }
     recipe = named.but(changes)
     assert set(changes) == {name for name in named.flat() if named.flat()[name] != recipe.flat()[name]}
     line = command(recipe, Path("runs/a b"))
     python, m, module, name, *options = shlex.split(line)
-    assert (python, m, module, name) == ("python", "-m", "spvit_mini.train", "spvit_mini_flowers17")
+    assert (python, m, module, name) == ("python", "-m", "spvit_mini", "train", "spvit_mini_flowers17")
     read = parse(options, default=Arguments(run=Path("runs/x"), recipe=named), prog="", description="")
     assert read.recipe == recipe and read.run == Path("runs/a b")
 

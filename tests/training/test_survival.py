@@ -86,16 +86,16 @@ def everything(tiny_tree):
     """A recipe with all on that a resumed run could get wrong: 33 images, 8 steps an epoch."""
     return tiny_tree.but(
         {
-            "batch": 4,
-            "micro_batch": 2,
+            "batch_size": 4,
+            "micro_batch_size": 2,
             "ema": 0.99,
             "augment.mixup": 0.8,
             "augment.cutmix": 1.0,
-            "augment.mix_probability": 0.8,
+            "augment.mix_prob": 0.8,
             "augment.repeats": 2,
-            "augment.erasing": 0.25,
+            "augment.random_erasing_prob": 0.25,
             "augment.randaugment": (2, 9),
-            "length": "200 steps",
+            "duration": "200 steps",
             "evaluate_every": "11 steps",
             "save_every": "3 steps",
         }
@@ -123,13 +123,13 @@ def test_killed_twenty_times_it_ends_the_same(everything, tmp_path, how, workers
 
 def test_everything_that_is_on_has_its_effect(everything):
     """Else surviving it would prove nothing."""
-    first = train(everything.but({"length": "6 steps"}), progress=False)
+    first = train(everything.but({"duration": "6 steps"}), progress=False)
     assert first.ema is not None
     for name, off in (
-        ("augment.mixup", 0.0), ("augment.cutmix", 0.0), ("augment.mix_probability", 1.0), ("augment.repeats", 1),
-        ("augment.erasing", 0.0), ("augment.randaugment", (0, 0)), ("micro_batch", 4), ("model.drop_path", 0.0),
+        ("augment.mixup", 0.0), ("augment.cutmix", 0.0), ("augment.mix_prob", 1.0), ("augment.repeats", 1),
+        ("augment.random_erasing_prob", 0.0), ("augment.randaugment", (0, 0)), ("micro_batch_size", 4), ("model.drop_path", 0.0),
     ):  # fmt: skip
-        other = train(everything.but({"length": "6 steps", name: off}), progress=False)
+        other = train(everything.but({"duration": "6 steps", name: off}), progress=False)
         pairs = zip(first.model.parameters(), other.model.parameters(), strict=True)
         assert not all(torch.equal(a, b) for a, b in pairs), name
 

@@ -186,16 +186,16 @@ def recipe(halves):
             "data.name": "halves", "data.root": halves, "data.image_size": 32, "augment.crop": "resized",
             "augment.flip": True, "model.name": "lvvit_s", "model.dim": 16, "model.depth": 2, "model.heads": 2,
             "model.patch": 8, "model.drop_path": 0.0, "token_labels.folder": halves / "labels",
-            "token_labels.dense_weight": 0.5, "token_labels.mixtoken": 1.0, "batch": 3, "length": "4 steps",
+            "token_labels.dense_weight": 0.5, "token_labels.mixtoken": 1.0, "batch_size": 3, "duration": "4 steps",
             "label_smoothing": 0.1, "evaluate_every": "2 steps", "device": "cpu",
         }
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("class_from", ["teacher", "label"])
+@pytest.mark.parametrize("class_target", ["teacher", "label"])
 @pytest.mark.parametrize("mixtoken", [0.0, 1.0])
-def test_a_batch_s_loss_is_that_of_its_parts(recipe, halves, class_from, mixtoken):
-    recipe = recipe.but({"token_labels.class_from": class_from, "token_labels.mixtoken": mixtoken})
+def test_a_batch_s_loss_is_that_of_its_parts(recipe, halves, class_target, mixtoken):
+    recipe = recipe.but({"token_labels.class_target": class_target, "token_labels.mixtoken": mixtoken})
     data = load_data(recipe.data, recipe.augment, seed=0, token_labels=halves / "labels")
     batch = torch.utils.data.default_collate([data.train[i] for i in range(3)])
     model = create_model("lvvit_s", num_classes=3, image_size=32, **recipe.model.overrides()).eval()
@@ -208,7 +208,7 @@ def test_a_batch_s_loss_is_that_of_its_parts(recipe, halves, class_from, mixtoke
         box = None if seen["mix"] is None else tuple(seen["mix"].tolist())
         boxes.add(box)
         patches, whole = targets(batch[2], (4, 4), 3)
-        class_target = whole if class_from == "teacher" else torch.eye(3)[batch[1]]
+        class_target = whole if class_target == "teacher" else torch.eye(3)[batch[1]]
         with torch.no_grad():
             again, dense = model(batch[0], dense=True, mix=box)
         if mixtoken:
@@ -234,7 +234,7 @@ def test_a_run_learns_from_token_labels_and_says_what_it_lacks(recipe, halves):
 
 def test_training_brings_patches_to_what_the_teacher_sees(recipe):
     """Red patches learn to say 1 and blue ones 2, from labels that have a place; the image's own label says nothing of it."""
-    recipe = recipe.but({"length": "60 steps", "evaluate_every": "60 steps", "label_smoothing": 0.0, "optim.lr": 3e-3})
+    recipe = recipe.but({"duration": "60 steps", "evaluate_every": "60 steps", "label_smoothing": 0.0, "optim.lr": 3e-3})
     model = train(recipe.but({"token_labels.mixtoken": 0.0}), progress=False).model.eval()
     data = load_data(recipe.data, recipe.augment, seed=0)
     image = data.val[0][0]  # the central square: half red, half blue

@@ -1,0 +1,48 @@
+"""Opening the course: the student's copies, in JupyterLab, at the first lesson."""
+
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from spvit_mini.errors import UserError
+
+from .copies import WORK, build
+from .execution import kernel_environment
+
+SETTINGS = Path(__file__).parent / "jupyter"  # asks for no news and no updates: the course needs no network
+
+
+def lab(options: Sequence[str] = (), *, work: Path = WORK) -> None:
+    """Make or update the copies and serve them in JupyterLab until it is stopped.
+
+    `options` are JupyterLab's own, such as --no-browser or --port=9000. It listens on this machine alone, and asks for
+    the token that it prints as part of its address. Raises UserError where JupyterLab is missing.
+    """
+    if find_spec("jupyterlab") is None:
+        raise UserError(
+            "JupyterLab is not installed in this Python; in the project's folder, `make lab` installs it, and so does "
+            "`python -m pip install --editable .[lab]`"
+        )
+    report = build(work)
+    for copied in report:
+        if copied.what != "unchanged":
+            print(copied)
+    print(f"Your copies are in {work}: work there. JupyterLab starts now; stop it with Ctrl-C.", flush=True)
+
+    from jupyterlab.labapp import LabApp
+
+    os.environ.update(kernel_environment())
+    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(
+        [str(SETTINGS), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
+    )
+    fixed = [
+        f"--ServerApp.root_dir={work}",
+        f"--LabApp.default_url=/lab/tree/{report[0].name}",
+        "--ServerApp.ip=127.0.0.1",
+        "--Application.log_level=WARN",  # the address is printed all the same
+    ]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:  # as in most containers; JupyterLab asks to be told
+        fixed.append("--allow-root")
+    # In this process, so that Ctrl-C and a kill reach JupyterLab itself, on every system.
+    LabApp.launch_instance([*fixed, *options])

@@ -1,0 +1,190 @@
+"""The proctor: what watches a kernel in which a submission is graded, and gives a receipt for each check that passed.
+
+A student's code and the checks run in one process, so the student's code could put anything in the checks' place, and
+nbgrader gives all points to a graded cell that shows no error. So the grader does not look for errors. Before the first
+cell it calls `watch`, which
+
+- remembers what the package and what it stands on look like, and refuses to grade once something has been changed;
+- keeps a secret, with which it signs a receipt for each check that passed; without it there are no points;
+- refuses the network, other programs and the class's folder, and tells the grader that they were asked for.
+
+That holds against code that is wrong, curious or lazy. It does not hold against code that takes Python apart: nothing
+within the same process can. A container without a network is what keeps such code in (docs/instructors).
+"""
+
+import builtins
+import hmac
+import importlib
+import inspect
+import os
+import pkgutil
+import secrets
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import matplotlib.pyplot  # noqa: F401  here, since it starts a program when it is imported for the first time
+import torch
+
+from .. import checks
+from ..checks.engine import CheckFailed, Exercise
+from ..lesson import PROFILES, Lesson
+
+MIME = "application/vnd.spvit-mini.proctor+json"  # how the proctor talks to the grader, through the cells' outputs
+
+NETWORK = {"socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.sendto"}
+NETWORK |= {"socket.sendmsg", "socket.bind"}
+PACKAGES = ("spvit_mini", "spvit_course", "spvit_experiments")
+PROGRAMS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "pty.spawn"}
+FILES = {"open", "sqlite3.connect", "os.listdir", "os.scandir", "os.remove", "os.rename", "os.mkdir", "os.rmdir"}
+FILES |= {"os.link", "os.symlink", "os.chmod", "os.truncate", "os.utime", "os.chdir"}
+
+SHELLS_OWN = {"_", "input", "exit", "quit", "display", "get_ipython"}  # builtins that IPython sets anew for each cell
+
+_check: Callable | None = None  # the check that signs; set by `watch`
+
+
+class Proctored(Lesson):
+    """A lesson whose checks are signed where a grader watches, and are the plain ones elsewhere."""
+
+    def check(self, answer: Callable, *, grade: bool = False, **options) -> None:
+        if grade and _check is not None:
+            _check(self.number, answer, options)
+        else:
+            super().check(answer, grade=grade, **options)
+
+
+def proctored(number: str) -> Proctored:
+    """Take a fresh handle on a lesson, whatever became of the notebook's own: what a hidden test begins with."""
+    return Proctored(number, PROFILES[os.environ.get("SPVIT_PROFILE", "standard")])
+
+
+def receipt(secret: str, number: str, name: str, options: dict[str, Any]) -> str:
+    """Sign that the exercise `name` of a lesson has passed, checked with these options."""
+    said = f"{number} {name} {sorted(options.items())}"
+    return hmac.new(secret.encode(), said.encode(), "sha256").hexdigest()
+
+
+def watch(closed: str) -> str:
+    """Begin to watch this process. Return the secret that receipts are signed with; call it before the student's code.
+
+    `closed` is the class's folder: the student's code may use nothing in it but the folder it runs in.
+    """
+    global _check
+    if _check is not None:
+        raise RuntimeError("somebody watches already")
+    publish = get_shell().display_pub.publish
+    secret = secrets.token_hex()
+    for module in pkgutil.iter_modules(checks.__path__, f"{checks.__name__}."):
+        importlib.import_module(module.name)
+    before = dict(parts())
+
+    def unchanged() -> None:
+        now = dict(parts())
+        changed = [name for name, value in before.items() if now.get(name) is not value]
+        changed = [name for name in changed if name.rpartition(" of ")[2] == name or name.rpartition(" of ")[2] not in changed]
+        if changed:
+            tell(publish, "changed", ", ".join(changed[:3]) + (" and more" if len(changed) > 3 else ""))
+            raise CheckFailed(f"not graded: the notebook has changed {changed[0]}")
+
+    def check(number: str, answer: Callable, options: dict[str, Any]) -> None:
+        options = {key: value for key, value in options.items() if value is not None}
+        name = options.pop("name", None) or getattr(answer, "__name__", str(answer))
+        unchanged()
+        lesson = Lesson(number, PROFILES[os.environ.get("SPVIT_PROFILE", "standard")])
+        lesson.check(answer, grade=True, name=name, **options)
+        unchanged()
+        publish({MIME: {"receipt": receipt(secret, number, name, options)}})
+
+    _check = check
+    sys.addaudithook(hook(publish, closed))
+    return secret
+
+
+def get_shell():
+    from IPython import get_ipython
+
+    return get_ipython()
+
+
+def tell(publish: Callable, kind: str, text: str) -> None:
+    """Let the grader know of something odd, in one line. That it can't be told must not help who did it."""
+    with suppress(Exception):
+        publish({MIME: {kind: " ".join(str(text).split())[:200]}})
+
+
+# What must stay as it is ------------------------------------------------------------------------------------------------
+
+
+def parts() -> Iterator[tuple[str, Any]]:
+    """List the parts that a check leans on, by name: what modules, classes and exercises hold, and functions' code."""
+    for name, module in sorted(sys.modules.items()):
+        if name.partition(".")[0] in PACKAGES and module is not None:
+            yield name, module
+            yield from held(module, name)
+    for owner in (torch, torch.Tensor, torch.autograd, torch.random, builtins, hmac):
+        for key, value in list(vars(owner).items()):
+            if key not in SHELLS_OWN:
+                yield f"{owner.__name__}.{key}", value
+
+
+def held(owner: Any, label: str) -> Iterator[tuple[str, Any]]:
+    """List what a module, a class or an exercise of the package holds."""
+    for name, value in list(vars(owner).items()):
+        if name in ("__builtins__", "_check"):
+            continue
+        name = f"{label}.{name}"
+        yield name, value
+        for number, exercise in enumerate(exercises_in(value)):
+            yield f"{name}[{number}]", exercise
+            yield from held(exercise, f"{name}[{number}]")
+        if str(getattr(value, "__module__", "")).partition(".")[0] not in PACKAGES:
+            continue
+        if inspect.isfunction(value):
+            yield f"the code of {name}", value.__code__
+            yield f"the defaults of {name}", value.__defaults__
+            yield f"the named defaults of {name}", value.__kwdefaults__
+        elif inspect.isclass(value) and value.__module__ == label:
+            yield from held(value, name)
+
+
+def exercises_in(value: Any) -> Iterator[Exercise]:
+    """Find the exercises in a value: itself, or what a list or a dictionary holds."""
+    if isinstance(value, Exercise):
+        yield value
+    elif isinstance(value, (tuple, list, dict)):
+        for entry in value.values() if isinstance(value, dict) else value:
+            yield from exercises_in(entry)
+
+
+# What is refused --------------------------------------------------------------------------------------------------------
+
+
+def hook(publish: Callable, closed: str) -> Callable[[str, tuple], None]:
+    """Make the hook that Python calls before it does such things, and that Python code can't take off again."""
+    closed, own = os.path.realpath(closed), os.path.realpath(os.getcwd())
+
+    def within(path: str, folder: str) -> bool:
+        return path == folder or path.startswith(folder + os.sep)
+
+    def refuse(kind: str, what: Any) -> None:
+        what = os.fsdecode(what) if isinstance(what, bytes) else what
+        tell(publish, kind, what)
+        raise PermissionError(f"refused while this is graded: {kind} ({what})")
+
+    def asked(event: str, arguments: tuple) -> None:
+        if event in NETWORK:
+            refuse("network", arguments[1] if isinstance(arguments[0], socket.socket) else arguments[0])
+        elif event in PROGRAMS:
+            refuse("program", arguments[0] if arguments else event)
+        elif event in FILES:
+            for argument in arguments:
+                if isinstance(argument, (str, bytes, os.PathLike)):
+                    path = os.path.realpath(os.fsdecode(argument))
+                    if within(path, closed) and not within(path, own):
+                        refuse("file", path)
+
+    return asked
+

@@ -1,0 +1,21 @@
+"""`python -m spvit_experiments COMMAND`."""
+
+import sys
+
+from spvit_mini.cli.program import run_command, run_program
+
+ABOUT = "Studies, their records, the pages written from them, and benchmarks."
+COMMANDS = {
+    "study": ("spvit_experiments.study", "run, resume, report and verify a study"),
+    "results": ("spvit_experiments.results", "write docs/results.md from the records"),
+    "benchmark": ("spvit_experiments.benchmark.command", "measure speed and memory, side by side"),
+    "demo": ("spvit_experiments.demo", "train vit_mini and spvit_mini side by side"),
+    "explanations": ("spvit_experiments.explanations", "record where trained models look"),
+    "heads": ("spvit_experiments.heads", "record the gates and nonlocality of heads during training"),
+    "sparsity": ("spvit_experiments.sparsity", "record the accuracy of binarised priors"),
+    "speed": ("spvit_experiments.speed", "record the time and memory of layers"),
+    "overview": ("spvit_experiments.overview", "record and draw where each attention looks"),
+}
+
+if __name__ == "__main__":
+    run_program(lambda: run_command("python -m spvit_experiments", ABOUT, COMMANDS, sys.argv[1:]))

@@ -1,0 +1,68 @@
+"""Running a program: one clear line and exit status 2 for a user's error, and a table of commands for `COMMAND --help`."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Mapping
+
+from ..errors import UserError, near
+
+
+def run_command(program: str, about: str, commands: Mapping[str, tuple[str, str]], argv: list[str]) -> int | None:
+    """Run the command that `argv` names first, or print the table of commands.
+
+    Args:
+        program: how the program is started, such as "python -m spvit_mini".
+        about: one sentence for `--help`.
+        commands: name of a command → (module with a function main(argv), one line for the table). The module is imported
+            only when its command runs.
+        argv: the command line without the program's name.
+
+    Returns what the command's `main` returns. Raises UserError for an unknown command.
+    """
+    if not argv or argv[0] in ("--help", "-h", "help"):
+        width = max(map(len, commands))
+        print(f"usage: {program} COMMAND [options]\n\n{about}\n")
+        print("\n".join(f"  {name:<{width}}  {line}" for name, (_, line) in commands.items()))
+        print(f"\n{program} COMMAND --help describes a command and its options.")
+        return 0
+    name, *rest = argv
+    if name not in commands:
+        raise UserError(f"there is no command {name!r}.{near(name, commands)} Use one of {', '.join(commands)}.")
+    return importlib.import_module(commands[name][0]).main(rest)
+
+
+def take_no_arguments(about: str, argv: list[str] | None = None) -> None:
+    """Refuse arguments, for a program that takes none; for --help print what it is about, and end."""
+    argv = sys.argv[1:] if argv is None else argv
+    if {"--help", "-h"} & set(argv):
+        print(about.strip())
+        sys.exit(0)
+    if argv:
+        raise UserError(f"this program takes no arguments, so not {' '.join(argv)}; --help says what it does")
+
+
+def run_program(main: Callable[[], int | None]) -> None:
+    """Run `main()` as a program: a `UserError` becomes a line on stderr and exit status 2, an interrupt 130 in silence.
+
+    A status other than 0 or None that `main` returns becomes the exit status. Of several processes that torchrun has
+    started, one prints the line.
+    """
+    try:
+        status = main()
+    except UserError as error:
+        sys.stdout.flush()
+        line = str(error)
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            from ..training import rendezvous  # not above: to fail, torch is not needed
+
+            line = rendezvous.line(line)
+        if line is not None:
+            print(f"error: {line}", file=sys.stderr, flush=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    if status:
+        sys.exit(status)

@@ -1,0 +1,180 @@
+"""Curves of several runs: who belongs together, what is averaged, what is drawn, and one line for every mistake."""
+
+import dataclasses
+import json
+
+import matplotlib.pyplot as plt
+import pytest
+
+from spvit_mini import list_models, plots
+from spvit_mini.cli.curves import SPARE, by_kind, colours_of, draw, ending, main, mean_of, read_runs
+from spvit_mini.cli.program import run_program
+from spvit_mini.errors import UserError
+from spvit_mini.training import get_recipe
+from spvit_mini.training.metrics import COLUMNS, write_rows
+from spvit_mini.training.summary import Part, write_history
+
+PART = Part(**dict.fromkeys((field.name for field in dataclasses.fields(Part)), 0) | {"classes": 8})
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Make a run folder up: its recipe, and validation accuracies at steps 10, 20, … or at those that are named."""
+
+    def make(name, top1, *, recipe="vit_mini_compass", averaged=None, history=True, **changes):
+        folder = tmp_path / name
+        folder.mkdir()
+        dotted = {option.replace("__", "."): value for option, value in changes.items()}
+        (folder / "recipe.json").write_text(get_recipe(recipe).but(dotted).to_json())
+        at = top1 if isinstance(top1, dict) else {10 * (i + 1): value for i, value in enumerate(top1)}
+        seed = changes.get("seed", 0)
+        rows = [
+            dict.fromkeys(COLUMNS, 1.0)
+            | {"step": step, "epoch": step / 20, "images": 100 * step, "seconds": step * (1 + seed), "val_top1": value}
+            | {"val_loss": 2 - value / 100, "ema_loss": averaged and 0.5, "ema_top1": averaged and averaged[i], "mfu": None}
+            for i, (step, value) in enumerate(at.items())
+        ]
+        write_rows(folder / "metrics.csv", rows)
+        if history:
+            write_history(folder, [PART])
+        return folder
+
+    return make
+
+
+def test_runs_that_differ_in_seed_and_place_alone_are_of_one_kind(run):
+    folders = (
+        run("a", [1.0]),
+        run("b", [1.0], seed=1, data__workers=4, evaluate_every="10 steps"),
+        run("c", [1.0], optim__lr=0.5),
+        run("d", [1.0], optim__lr=0.5, seed=1),
+        run("e", [1.0], recipe="spvit_mini_compass"),
+    )
+    kinds = by_kind(read_runs(folders))
+    assert {label: [one.folder.name for one in kind] for label, kind in kinds.items()} == {
+        "vit_mini_compass, optim.lr 0.002": ["a", "b"],
+        "vit_mini_compass, optim.lr 0.5": ["c", "d"],
+        "spvit_mini_compass": ["e"],
+    }
+    colours = colours_of(kinds)
+    assert colours["vit_mini_compass, optim.lr 0.002"] == plots.COLOURS["vit"]
+    assert colours["spvit_mini_compass"] == plots.COLOURS["spsa"] and len(set(colours.values())) == 3
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_model_has_the_colour_of_a_method(run, name):
+    kinds = by_kind(read_runs((run("a", [1.0], model__name=name), run("b", [1.0], model__name=name, batch=7))))
+    first, second = colours_of(kinds).values()
+    assert first != second and {first, second} <= set(plots.COLOURS.values())
+    assert sorted(SPARE) == sorted(plots.COLOURS)
+
+
+def test_a_mean_is_that_of_the_steps_that_all_have(run):
+    runs = read_runs((run("a", {10: 50.0, 20: 60.0, 30: 70.0}), run("b", {10: 54.0, 25: 1.0, 30: 80.0, 40: 90.0}, seed=1)))
+    assert mean_of(runs, "val_top1", "step") == ([10, 30], [52, 75])
+    assert mean_of(runs, "val_top1", "seconds") == ([15, 45], [52, 75])
+    assert ending(runs) == "75.00 ± 7.07 % at step 30 (n = 2)"  # √((5² + 5²) / 1)
+
+
+def test_the_end_of_a_kind_by_hand(run):
+    runs = read_runs(tuple(run(f"{seed}", [0.0, 90.0 + 2 * seed], averaged=[1.0, 95.0], seed=seed) for seed in range(3)))
+    assert ending(runs) == "92.00 ± 2.00 %, averaged 95.00 ± 0.00 % at step 20 (n = 3)"
+    assert ending(runs[:1]) == "90.00 %, averaged 95.00 % at step 20"
+    apart = read_runs((run("x", {10: 1.0}), run("y", {20: 1.0}, seed=1)))
+    assert ending(apart) == "2 runs without a common step"
+
+
+@pytest.fixture
+def drawn():
+    with plt.rc_context():
+        plots.style()
+        yield lambda *folders, x="steps": draw(by_kind(read_runs(folders)), x=x)
+
+
+def test_what_is_drawn(run, drawn):
+    a, b = (run(f"{seed}", [20.0, 40.0 + 20 * seed], averaged=[30.0, 50.0], seed=seed) for seed in (0, 1))
+    figure = drawn(a, b, run("c", [10.0, 12.0], recipe="spvit_mini_compass"))
+    accuracy, loss, training = figure.axes
+    blue, black = plots.COLOURS["spsa"], plots.COLOURS["vit"]
+    lines = [(line.get_color(), line.get_linestyle(), list(line.get_ydata())) for line in accuracy.lines]
+    assert lines == [
+        (black, "-", [20, 40]),
+        (black, "-", [20, 60]),
+        (black, "-", [20, 50]),  # their mean
+        (black, "--", [30, 50]),
+        (black, "--", [30, 50]),
+        (black, "--", [30, 50]),
+        (blue, "-", [10, 12]),
+        ("#7f7f7f", "--", [12.5, 12.5]),  # guessing among eight classes
+    ]
+    assert [line.get_linewidth() for line in accuracy.lines[:3]] == [0.8, 0.8, 1.8]
+    assert list(accuracy.lines[0].get_xdata()) == [10, 20]
+    assert list(loss.lines[-1].get_ydata()) == pytest.approx([1.9, 1.88]) and len(training.lines) == 4
+    assert [axes.get_ylabel() for axes in figure.axes] == ["images right (%)", "cross-entropy (nats)", "loss (nats)"]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "vit_mini_compass: 50.00 ± 14.14 %, averaged 50.00 ± 0.00 % at step 20 (n = 2)",
+        "spvit_mini_compass: 12.00 % at step 20",
+        "the average of the weights",
+        "a single seed (thick: their mean)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("x", "ends", "label"),
+    [("epochs", 1.0, "epochs of training"), ("images", 2000, "images of training"), ("seconds", 40, "seconds since the start")],
+)
+def test_what_it_is_drawn_over(run, drawn, x, ends, label):
+    figure = drawn(run("a", [1.0, 2.0], seed=1, history=False), x=x)
+    (line,) = figure.axes[0].lines  # without a history nobody knows what guessing is worth
+    assert line.get_xdata()[-1] == ends and figure.axes[0].get_xlabel() == label
+
+
+@pytest.mark.parametrize(("ending", "begins"), [(".png", b"\x89PNG"), (".pdf", b"%PDF"), (".svg", b"<?xml")])
+def test_the_program_writes_a_picture_and_a_table(run, tmp_path, capsys, ending, begins):
+    picture = tmp_path / "new" / f"curves{ending}"
+    folders = [run("a", [12.0, 99.5]), run("b", [13.0, 98.5], seed=1)]
+    assert main([*map(str, folders), "--out", str(picture)]) == 0
+    assert picture.read_bytes().startswith(begins)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "vit_mini_compass: 99.00 ± 0.71 % at step 20 (n = 2)"
+    assert lines[2].split()[1:] == ["0", "20", "1.00", "99.50", "-", "99.50", "0:00:20"]
+    assert lines[3].split()[1:] == ["1", "20", "1.00", "98.50", "-", "98.50", "0:00:40"]
+
+
+def test_without_arguments_it_says_how_to_use_it(capsys):
+    assert main([]) == 0
+    assert "python -m spvit_mini curves runs/a runs/b" in capsys.readouterr().out
+
+
+def test_more_kinds_than_colours(run):
+    with pytest.raises(UserError, match="runs of 10 kinds, and 9 colours"):
+        by_kind(read_runs(tuple(run(f"{i}", [1.0], batch=10 + i) for i in range(10))))
+
+
+def fails(arguments, capsys) -> str:
+    with pytest.raises(SystemExit) as end:
+        run_program(lambda: main([str(argument) for argument in arguments]))
+    err = capsys.readouterr().err
+    assert end.value.code == 2 and err.startswith("error: ") and err.count("\n") == 1
+    return err
+
+
+def test_mistakes_are_one_line(run, tmp_path, capsys):
+    whole, unread, empty, alone = (run(name, [1.0]) for name in ("whole", "unread", "empty", "alone"))
+    out = ("--out", tmp_path / "c.png")
+    (unread / "metrics.csv").write_text("step,val_top1\n10,many\n")
+    write_rows(empty / "metrics.csv", [])
+    (alone / "recipe.json").unlink()
+    assert "no runs to draw; name their folders" in fails(out, capsys)
+    assert "nowhere holds no metrics.csv" in fails([whole, tmp_path / "nowhere", *out], capsys)
+    assert "is no metrics.csv that this version" in fails([whole, unread, *out], capsys)
+    assert "holds no row in its metrics.csv yet" in fails([empty, *out], capsys)
+    assert "holds no recipe.json" in fails([alone, *out], capsys)
+    assert "is given twice" in fails([whole, whole / ".." / "whole", *out], capsys)
+    assert "a picture ends with .png, .pdf or .svg" in fails([whole, "--out", tmp_path / "c.gif"], capsys)
+    assert "cannot write" in fails([whole, "--out", whole / "recipe.json" / "c.png"], capsys)
+    assert "no option --xx" in fails([whole, "--xx", "steps"], capsys)
+    (whole / "history.json").write_text(json.dumps({"begun_at": 1}))
+    assert "is no history of a run" in fails([whole, *out], capsys)
+    assert not (tmp_path / "c.png").exists()

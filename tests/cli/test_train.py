@@ -1,0 +1,272 @@
+"""`python -m spvit_mini train` as a user meets it: the list, the help, a run, and one clear line for every mistake."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from spvit_mini import list_models
+from spvit_mini.cli.program import run_program
+from spvit_mini.cli.train import main
+from spvit_mini.errors import UserError
+from spvit_mini.training import get_recipe, list_recipes
+from spvit_mini.training.checkpoint import read_recipe, read_state
+from spvit_mini.training.metrics import read_rows
+
+TINY = (
+    "--model.depth 1 --model.dim 16 --model.heads 2 --data.train-images 60 --data.val-images 20 --batch-size 10 "
+    "--duration '1 epoch' --evaluate-every '3 steps' --save-every '2 steps' --device cpu"
+)
+
+
+def words(text):
+    import shlex
+
+    return shlex.split(text)
+
+
+def fails(arguments, capsys) -> str:
+    """Run the program in this process; check that it ends with one line and status 2, and give the line."""
+    with pytest.raises(SystemExit) as end:
+        run_program(lambda: main(words(arguments)))
+    out, err = capsys.readouterr()
+    assert end.value.code == 2
+    assert err.startswith("error: ") and err.count("\n") == 1 and "Traceback" not in out
+    assert not re.search("[╭╰│─]", out + err)
+    return err
+
+
+def test_list_names_every_recipe_a_line_each(capsys):
+    assert main(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list_recipes()
+    assert all(re.match(r"\S+ +\S.*[.]$", line) for line in lines)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_without_a_recipe_it_says_which_there_are_on_one_screen(arguments, capsys):
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "RECIPE --help" in out and "--list" in out
+    assert out.count("\n") < 50 and max(map(len, out.splitlines())) <= 130
+    named, models = [], []
+    for line in out.splitlines():
+        if line.endswith("  with"):
+            models = line.removesuffix("  with").split(" | ")
+        elif line.startswith("  _"):
+            named += [model + line.split()[0] for model in models]
+    assert named == list_recipes()
+
+
+@pytest.mark.parametrize("name", ["spvit_mini_compass", "vit_mini_cifar10"])
+def test_help_tells_every_option_with_its_meaning_and_value_in_100_columns(name, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit) as end:
+        main([name, "--help"])
+    assert not end.value.code
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 100
+    text = " ".join(re.sub("[│╭╮╰╯─]", " ", out).split())
+    recipe = get_recipe(name).flat()
+    del recipe["name"]
+    for option in ("run", "resume", "max-steps", *(option.replace("_", "-") for option in recipe)):
+        found = re.search(rf"--{re.escape(option)}[ ,](.*?)\(default: (.*?)\)(?= --| |$)", text)
+        assert found, option
+        assert len(found[1]) > 20, f"--{option} has no meaning"
+    assert f"--run-dir PATH The folder of the run: {''}" in text and f"(default: runs/{name})" in text
+    assert f"(default: {recipe['optim.lr']})" in text
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_recipe_names_models_and_lengths_that_exist(name):
+    recipe = get_recipe(name)
+    assert recipe.model.name in list_models()
+
+
+def test_a_run_and_its_options(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert (
+        main(
+            words(f"spvit_mini_compass6 {TINY} --run-dir {run} --seed 3 --optim.lr 5e-4 --model.attention-options hidden 8")
+        )
+        == 0
+    )
+    recipe = read_recipe(run)
+    assert (recipe.name, recipe.seed, recipe.optim.lr, recipe.model.depth) == ("spvit_mini_compass6", 3, 5e-4, 1)
+    assert recipe.model.overrides()["attention_options"] == {"hidden": 8}
+    rows = read_rows(run / "metrics.csv")
+    assert [row["step"] for row in rows] == [3, 6]
+    out = capsys.readouterr().out
+    assert out.startswith("model   spvit_mini, ") and "priors 8 wide, started at" in out
+    best = max(row["val_top1"] for row in rows)
+    assert f"best validation accuracy {best:.2f} % at step" in out and str(run / "best.safetensors") in out
+
+
+def test_the_run_folder_is_named_after_the_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main(words(f"vit_mini_textures6 {TINY} --max-steps 1"))
+    assert (tmp_path / "runs" / "vit_mini_textures6" / "recipe.json").is_file()
+
+
+def test_stopped_it_says_how_to_go_on_and_resuming_needs_no_options_again(tmp_path, capsys):
+    run = tmp_path / "run"
+    main(words(f"vit_mini_compass6 {TINY} --run-dir {run} --optim.lr 5e-4 --max-steps 2"))
+    out = capsys.readouterr().out
+    go_on = f"python -m spvit_mini train vit_mini_compass6 --run-dir {run} --resume"
+    assert f"stopped at step 2 of 6, saved in {run}; go on with: {go_on}" in out
+    assert main(words(go_on)[3:]) == 0
+    assert "resumed from" in capsys.readouterr().out
+    assert read_state(run / "last.pt")["position"]["step"] == 6
+    assert read_recipe(run).optim.lr == 5e-4
+
+
+# For a value that cannot be read the words are tyro's, and differ from release to release.
+MISTAKES = {
+    "spvit_mini_compas": "no recipe is called 'spvit_mini_compas'. Did you mean spvit_mini_compass",
+    "--seed 1": "the recipe comes first",
+    "vit_mini_compass --optim.lrr 1": "no option --optim.lrr. Did you mean --optim.lr,",
+    "vit_mini_compass --optim.lrr=1": "no option --optim.lrr. Did you mean --optim.lr,",
+    "vit_mini_compass --lr 1": "no option --lr. Did you mean --optim.lr?",
+    "vit_mini_compass --max_step 1": "no option --max-step. Did you mean --max-steps",
+    "vit_mini_compass 240": "unexpected '240'",
+    "vit_mini_compass --optim.lr fast": "--optim.lr: could not convert string to float: 'fast'",
+    "vit_mini_compass --seed": "--seed",
+    "vit_mini_compass --optim.betas 0.9": "--optim.betas",
+    "vit_mini_compass --precision half": "'half'",
+    "vit_mini_compass --seed -1": "error: seed is -1; it must be at least 0",
+    "vit_mini_compass --optim.lr -1": "error: optim.lr is -1.0; it must be",
+    "vit_mini_compass --duration long": "error: length is 'long'; say it as a number and a unit",
+    "vit_mini_compass --max-steps 0": "max_steps is 0",
+    "vit_mini_compass --batch-size 5000": "a batch of 5000 is more than the 2000 training images",
+    "vit_mini_compass --model.name vit_mimi": "no model is called 'vit_mimi'. Did you mean vit_mini",
+    "vit_mini_compass --model.patch 5": "an image of 32×32 pixels cannot be cut into patches of 5×5",
+    "vit_mini_compass --model.heads 7": "7 heads do not divide a width of 64",
+    "spvit_mini_compass --model.attention-options hiden 3": "does not take {'hiden': 3}",
+    "vit_mini_compass --device abacus": "device 'abacus' is not on this machine",
+    "vit_mini_compass --data.name compas": "no data set 'compas'",
+    "vit_mini_cifar10 --data.root nowhere": "cifar10 is not there",
+    "vit_mini_flowers17 --data.root nowhere": "is not a folder",
+}
+
+
+@pytest.mark.parametrize("arguments", MISTAKES)
+def test_a_mistake_is_one_line_and_leaves_nothing_behind(arguments, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert MISTAKES[arguments] in fails(arguments, capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def kept(tmp_path, capsys):
+    """A run of two saved states, and a check that its files are as they were when the test is over."""
+    run = tmp_path / "run"
+    main(words(f"vit_mini_compass6 {TINY} --run-dir {run} --max-steps 4"))
+    capsys.readouterr()
+    yield run
+
+
+def files(run):
+    return {p.name: p.read_bytes() for p in run.iterdir()}
+
+
+def test_a_folder_with_a_run_is_not_begun_again(kept, capsys):
+    before = files(kept)
+    line = fails(f"vit_mini_compass6 {TINY} --run-dir {kept}", capsys)
+    assert "holds a run already" in line and "--resume" in line and "another folder" in line
+    assert files(kept) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("spvit_mini_compass6 --run-dir {run} --resume", "holds a run of vit_mini_compass6, not of spvit_mini_compass6"),
+        ("vit_mini_compass6 --run-dir {run} --resume --optim.lr 1", "made with optim.lr = 0.002, not 1.0"),
+        ("vit_mini_compass6 --run-dir {run} --resume --model.depth 2", "made with model.depth = 1, not 2"),
+        ("vit_mini_compass6 --run-dir {run}/last.pt --resume", "last.pt is a file"),
+        ("vit_mini_compass6 --run-dir {run}/last.pt/below", "last.pt is a file"),
+    ],
+)
+def test_what_cannot_be_resumed_is_refused_and_kept(kept, capsys, arguments, says):
+    before = files(kept)
+    assert says in fails(arguments.format(run=kept), capsys)
+    assert files(kept) == before
+
+
+def test_a_state_cut_off_and_the_way_on(kept, capsys):
+    whole = (kept / "last.pt").read_bytes()
+    (kept / "last.pt").write_bytes(whole[:1000])
+    before = files(kept)
+    line = fails(f"vit_mini_compass6 --run-dir {kept} --resume", capsys)
+    assert "last.pt is cut off or damaged" in line and "previous.pt (step 2), is whole: move last.pt away" in line
+    assert files(kept) == before
+    shutil.move(kept / "last.pt", kept / "broken.pt")
+    assert main(words(f"vit_mini_compass6 --run-dir {kept} --resume")) == 0
+    assert f"resumed from {kept / 'previous.pt'} at step 2" in capsys.readouterr().out
+
+
+def test_a_broken_recipe_file(kept, capsys):
+    (kept / "recipe.json").write_text('{"name": "vit_mini_compass6", ')
+    assert "recipe.json is no JSON text" in fails(f"vit_mini_compass6 --run-dir {kept} --resume", capsys)
+
+
+def test_a_folder_of_images_with_an_empty_class(tree_with_empty_class, capsys, tmp_path):
+    line = fails(
+        f"vit_mini_flowers17 {TINY} --data.name tree --data.root {tree_with_empty_class} --run-dir {tmp_path / 'run'}",
+        capsys,
+    )
+    assert "holds no images" in line and "violet" in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def tree_with_empty_class(tmp_path):
+    from PIL import Image
+
+    for part in ("train", "val"):
+        for name in ("red", "violet"):
+            (tmp_path / "data" / "tree" / part / name).mkdir(parents=True)
+        Image.new("RGB", (40, 40), "red").save(tmp_path / "data" / "tree" / part / "red" / "1.png")
+    return tmp_path / "data"
+
+
+def test_user_errors_of_the_library_and_the_program_are_the_same():
+    with pytest.raises(UserError, match="no recipe is called"):
+        main(["nothing"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status", "workers"), [(signal.SIGTERM, 143, 2), (signal.SIGINT, 130, 0)])
+def test_a_signal_to_the_real_process_and_all_its_workers(tmp_path, number, status, workers):
+    """As a terminal's Ctrl-C and a cluster's scancel do: the whole group of processes gets it."""
+    command = [sys.executable, "-m", "spvit_mini", "train", "vit_mini_compass6", "--run-dir", str(tmp_path / "run")]
+    options = ["--model.dim", "16", "--duration", "100000 steps", "--evaluate-every", "20 steps", "--device", "cpu"]
+    options += ["--data.workers", str(workers)]
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen([*command, *options], **piped, env=environment, start_new_session=True) as process:
+        while not (line := process.stdout.readline()).startswith("step "):
+            assert line, process.stderr.read()
+        os.killpg(process.pid, number)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == status, err
+    step = read_state(tmp_path / "run" / "last.pt")["position"]["step"]
+    assert f"stopped at step {step} of 100000" in out and f"--run-dir {tmp_path / 'run'} --resume" in out
+    assert "Traceback" not in err
+    done = subprocess.run([*command, "--resume", "--max-steps", str(step + 3)], **piped, env=environment)
+    assert done.returncode == 0 and f"at step {step}" in done.stdout, done.stderr
+    assert read_state(tmp_path / "run" / "last.pt")["position"]["step"] == step + 3
+
+
+@pytest.mark.slow
+def test_as_a_process_a_mistake_exits_with_2(tmp_path):
+    """Here the box that becomes a line is drawn with other signs than under pytest."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-m", "spvit_mini", "train", "vit_mini_compass", "--seed", "x"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: --seed: invalid literal") and done.stderr.count("\n") == 1
+    assert not re.search("[╭╰│─]", done.stderr)

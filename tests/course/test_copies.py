@@ -1,0 +1,320 @@
+"""Students' copies: what nbgrader would make, and nothing of a student's work is ever lost."""
+
+import json
+
+import nbformat
+import pytest
+
+from spvit_course.classroom.assignments import assemble
+from spvit_course.classroom.copies import MANIFEST, build, digest_of, replace_region, student_copy
+from spvit_course.classroom.grading import Classroom
+from spvit_course.classroom.problem_sets import SETS
+from spvit_course.lessons import lesson_files, read, text_of
+from spvit_mini.errors import UserError
+
+
+@pytest.fixture
+def source(tmp_path, lesson):
+    """A file with the lesson."""
+    path = tmp_path / "notebooks" / "00_small.ipynb"
+    path.parent.mkdir()
+    path.write_text(text_of(lesson), encoding="utf-8")
+    return path
+
+
+def change(path, text="A new word."):
+    """Bring out a newer form of a lesson."""
+    notebook = read(path)
+    notebook.cells[3].source += f"\n\n{text}"
+    path.write_text(text_of(notebook), encoding="utf-8")
+
+
+def work_on(path, text):
+    """Do what a student does: write into a cell and save."""
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[-1].source += f"\n\n{text}"
+    nbformat.write(notebook, path)
+    return path.read_bytes()
+
+
+# A copy ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_copy_has_stubs_for_solutions_and_no_hidden_tests(lesson):
+    copy = {cell.id: cell for cell in student_copy(lesson).cells}
+    assert copy["solution-patchify"].source == (
+        "def patchify(image, p):\n"
+        '    """Cut an image (channels, rows·p, columns·p) into tokens (rows·columns, channels·p·p)."""\n'
+        "    channels, height, width = image.shape\n"
+        "    # YOUR CODE HERE\n"
+        "    raise NotImplementedError()"
+    )
+    assert copy["check-patchify"].source == "lesson.check(patchify)"
+    assert all(
+        cell.outputs == [] and cell.execution_count is None for cell in copy.values() if cell.cell_type == "code"
+    )
+    assert copy["count"].source == "2 * 2" and copy["count"].metadata.tags == ["nbval-check-output"]
+
+
+def test_the_lesson_itself_is_left_alone(lesson):
+    before = text_of(lesson)
+    student_copy(lesson)
+    assert text_of(lesson) == before
+
+
+def test_graded_cells_are_locked(lesson):
+    copy = {cell.id: cell for cell in student_copy(lesson).cells}
+    assert copy["check-patchify"].metadata.deletable is False and copy["check-patchify"].metadata.editable is False
+    assert (
+        copy["solution-patchify"].metadata.deletable is False and "editable" not in copy["solution-patchify"].metadata
+    )
+    assert "deletable" not in copy["count"].metadata
+
+
+def add_manual_questions(lesson):
+    """Add a written answer and a task with a marking scheme."""
+    nbgrader = {"grade": True, "grade_id": "why", "locked": False, "points": 3, "schema_version": 3, "solution": True}
+    lesson.cells.append(
+        nbformat.v4.new_markdown_cell("Because.", id="why", metadata={"nbgrader": nbgrader | {"task": False}})
+    )
+    task = {
+        "grade": False,
+        "grade_id": "task",
+        "locked": True,
+        "points": 2,
+        "schema_version": 3,
+        "solution": False,
+        "task": True,
+    }
+    text = "Explain.\n=== BEGIN MARK SCHEME ===\nTwo points for order.\n=== END MARK SCHEME ==="
+    lesson.cells.append(nbformat.v4.new_markdown_cell(text, id="task", metadata={"nbgrader": task}))
+
+
+def test_a_written_answer_and_a_marking_scheme_are_replaced(lesson):
+    add_manual_questions(lesson)
+    *_, why, explain = student_copy(lesson).cells
+    assert (why.source, explain.source) == ("YOUR ANSWER HERE", "Explain.")
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("### BEGIN SOLUTION\n1", "has no end"),
+        ("### BEGIN SOLUTION\n### BEGIN SOLUTION\n### END SOLUTION", "begins inside another"),
+    ],
+)
+def test_markers_that_do_not_match_are_refused(source, says):
+    with pytest.raises(UserError, match=says):
+        replace_region(source, "SOLUTION", "stub")
+
+
+def test_a_solution_outside_a_solution_cell_is_refused(lesson):
+    lesson.cells[6].source = "### BEGIN SOLUTION\n4\n### END SOLUTION"
+    with pytest.raises(UserError, match="cell count has a solution region but is no solution cell"):
+        student_copy(lesson)
+
+
+def comparable(notebook):
+    """List what nbgrader and `build` must agree on: cells with their sources, ids, outputs and metadata, checksums aside."""
+    cells = []
+    for cell in notebook.cells:
+        metadata = json.loads(json.dumps(cell.metadata))
+        metadata.get("nbgrader", {}).pop("checksum", None)
+        cells.append((cell.cell_type, cell.id, cell.source, metadata, cell.get("outputs"), cell.get("execution_count")))
+    return cells
+
+
+def nbgraders_copies(notebooks, folder):
+    """Make students' copies with nbgrader itself."""
+    room = Classroom(folder)
+    source = room.path("source", "all")
+    source.mkdir(parents=True)
+    for name, notebook in notebooks.items():
+        (source / f"{name}.ipynb").write_text(text_of(notebook), encoding="utf-8")
+    room.run(room.api.generate_assignment, "all")
+    return {name: read(room.path("release", "all") / f"{name}.ipynb") for name in notebooks}
+
+
+@pytest.mark.slow
+def test_copies_are_what_nbgrader_makes(lesson, tmp_path):
+    pytest.importorskip("nbgrader")
+    add_manual_questions(lesson)
+    solved = {"small": lesson} | {path.stem: read(path) for path in lesson_files()}
+    solved |= {name: assemble(problem_set) for name, problem_set in SETS.items()}
+    assert len(solved) >= 1 + 14 + 5
+    theirs = nbgraders_copies(solved, tmp_path)
+    for name, notebook in solved.items():
+        assert comparable(student_copy(notebook)) == comparable(theirs[name]), name
+
+
+# A folder of copies ---------------------------------------------------------------------------------------------------
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
+
+
+def test_an_untouched_copy_follows_the_lesson(source, tmp_path):
+    work = tmp_path / "work"
+    assert [copied.what for copied in build(work, [source])] == ["new"]
+    assert [copied.what for copied in build(work, [source])] == ["unchanged"]
+    change(source)
+    assert [copied.what for copied in build(work, [source])] == ["updated"]
+    assert (work / source.name).read_text(encoding="utf-8") == text_of(student_copy(read(source)))
+    assert names(work) == [source.name]
+
+
+def test_a_copy_that_was_only_opened_follows_the_lesson_too(source, tmp_path):
+    """JupyterLab writes the kernel's details and the cells' trust into a notebook when it saves it."""
+    work = tmp_path / "work"
+    build(work, [source])
+    opened = nbformat.read(work / source.name, as_version=4)
+    opened.metadata.language_info = {"name": "python", "version": "3.12.1", "codemirror_mode": {"name": "ipython"}}
+    opened.cells[2].metadata["trusted"] = True
+    nbformat.write(opened, work / source.name)
+    change(source)
+    assert [copied.what for copied in build(work, [source])] == ["updated"]
+
+
+def test_a_copy_that_was_run_is_the_students_own(source, tmp_path):
+    work = tmp_path / "work"
+    build(work, [source])
+    run = nbformat.read(work / source.name, as_version=4)
+    run.cells[2].execution_count = 1
+    nbformat.write(run, work / source.name)
+    change(source)
+    assert [copied.what for copied in build(work, [source])] == ["beside"]
+
+
+def test_an_edited_copy_stays_and_the_newer_lesson_comes_beside(source, tmp_path):
+    work = tmp_path / "work"
+    build(work, [source])
+    mine = work_on(work / source.name, "my answer")
+    assert [copied.what for copied in build(work, [source])] == ["kept"]
+    assert names(work) == [source.name]
+
+    change(source)
+    (copied,) = build(work, [source])
+    assert str(copied).splitlines() == [
+        "00_small.ipynb: yours was left as it is; the lesson has changed since, its newer form is 00_small.newer.ipynb",
+        "    changed: the text 'The question'",
+        "    as before, so that your answers can be copied over: patchify",
+    ]
+    assert (work / source.name).read_bytes() == mine
+    assert [copied.what for copied in build(work, [source])] == ["kept"]
+
+    change(source, "Newer still.")
+    assert [copied.beside for copied in build(work, [source])] == ["00_small.newer.ipynb"]
+    assert names(work) == ["00_small.ipynb", "00_small.newer.ipynb"]
+
+    also_mine = work_on(work / "00_small.newer.ipynb", "my second answer")
+    change(source, "And again.")
+    assert [copied.beside for copied in build(work, [source])] == ["00_small.newer-2.ipynb"]
+    assert (work / source.name).read_bytes() == mine
+    assert (work / "00_small.newer.ipynb").read_bytes() == also_mine
+
+
+def test_a_copy_that_was_moved_away_is_made_afresh(source, tmp_path):
+    work = tmp_path / "work"
+    build(work, [source])
+    (work / source.name).rename(work / "mine.ipynb")
+    assert [copied.what for copied in build(work, [source])] == ["new"]
+    assert names(work) == [source.name, "mine.ipynb"]
+
+
+def test_pages_beside_the_lessons_are_handed_out_with_them(source, tmp_path):
+    work, page = tmp_path / "work", source.with_name("notation.md")
+    page.write_text("# Notation\n\nδ\n", encoding="utf-8")
+    assert [(copied.name, copied.what) for copied in build(work, [source])] == [(source.name, "new"), (page.name, "new")]
+    assert (work / page.name).read_bytes() == page.read_bytes()
+    (work / page.name).write_text("my notes")
+    page.write_text("# Notation, longer\n")
+    assert [copied.beside for copied in build(work, [source])] == [None, "notation.newer.md"]
+    assert (work / page.name).read_text() == "my notes"
+
+
+@pytest.mark.parametrize("broken", [None, "", "{", "[]", '{"files": 3}'])
+def test_without_its_memory_every_copy_counts_as_edited(source, tmp_path, broken):
+    work = tmp_path / "work"
+    build(work, [source])
+    mine = work_on(work / source.name, "my answer")
+    (work / MANIFEST).unlink() if broken is None else (work / MANIFEST).write_text(broken)
+    change(source)
+    assert [copied.what for copied in build(work, [source])] == ["beside"]
+    assert (work / source.name).read_bytes() == mine
+
+
+def test_other_files_of_the_student_are_left_alone(source, tmp_path):
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / source.name).write_text("not even a notebook")
+    (work / "notes.txt").write_text("mine")
+    assert [copied.what for copied in build(work, [source])] == ["beside"]
+    assert (work / source.name).read_text() == "not even a notebook"
+    assert (work / "notes.txt").read_text() == "mine"
+
+
+def test_work_on_metadata_counts_and_a_programs_does_not():
+    def notebook(metadata):
+        return json.dumps({"cells": [{"id": "a", "source": "1", "metadata": metadata}]}).encode()
+
+    plain = digest_of(notebook({}))
+    for unasked in ({"trusted": True}, {"execution": {"a": 1}}, {"tags": []}, {"editable": True}, {"scrolled": True}):
+        assert digest_of(notebook(unasked)) == plain
+    for work in ({"tags": ["mine"]}, {"editable": False}, {"slideshow": {"slide_type": "slide"}}):
+        assert digest_of(notebook(work)) != plain
+
+
+def test_a_folder_in_a_copys_place_stays(source, tmp_path):
+    work = tmp_path / "work"
+    (work / source.name).mkdir(parents=True)
+    (work / source.name / "mine.txt").write_text("mine")
+    assert [copied.beside for copied in build(work, [source])] == ["00_small.newer.ipynb"]
+    assert (work / source.name / "mine.txt").read_text() == "mine"
+
+
+def test_a_dry_build_says_the_same_and_writes_nothing(source, tmp_path):
+    work = tmp_path / "work"
+    assert [copied.what for copied in build(work, [source], dry=True)] == ["new"]
+    assert not work.exists()
+    build(work, [source])
+    work_on(work / source.name, "my answer")
+    change(source)
+    before = {path.name: path.read_bytes() for path in work.iterdir()}
+    dry = build(work, [source], dry=True)
+    assert {path.name: path.read_bytes() for path in work.iterdir()} == before
+    assert dry == build(work, [source]) and dry[0].what == "beside"
+
+
+def test_a_crash_while_writing_leaves_the_old_copy(source, tmp_path, monkeypatch):
+    import spvit_course.lessons as lessons
+
+    work = tmp_path / "work"
+    build(work, [source])
+    before = (work / source.name).read_bytes()
+    change(source)
+
+    def crash(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lessons.os, "replace", crash)
+    with pytest.raises(KeyboardInterrupt):
+        build(work, [source])
+    monkeypatch.undo()
+    assert (work / source.name).read_bytes() == before
+    assert names(work) == [source.name]
+    assert [copied.what for copied in build(work, [source])] == ["updated"]
+
+
+def test_a_folder_that_cannot_be_written_is_refused_in_one_line(source, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write the copies into .*file/work"):
+        build(tmp_path / "file" / "work", [source])
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "text", '{"nbformat": 3, "worksheets": []}', b"\xff\xfe"])
+def test_a_file_that_is_no_notebook_is_refused_in_one_line(tmp_path, content):
+    path = tmp_path / "00_broken.ipynb"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match="00_broken.ipynb is no notebook that can be read"):
+        build(tmp_path / "work", [path])

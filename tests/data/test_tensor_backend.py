@@ -1,0 +1,237 @@
+"""The fast way of photographs against the plain one: the same files, draws and pixels, and how far a resized one differs."""
+
+import io
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import default_collate
+
+from spvit_mini.data import (
+    AugmentOptions,
+    DataOptions,
+    Key,
+    Preprocessing,
+    TrainBatches,
+    load_data,
+    training_transform,
+)
+from spvit_mini.data.images import BadImage, read_image, read_pixels
+from spvit_mini.data.seeding import torch_seeded
+from spvit_mini.data.tensor_backend import Begun, Finish, collate
+from spvit_mini.errors import UserError
+
+from .conftest import encoded, picture
+
+CPU = torch.device("cpu")
+PUBLISHED = AugmentOptions(flip=True, crop="resized", randaugment=(2, 27), randaugment_prob=0.5, random_erasing_prob=0.25)
+
+
+def noise(height: int, width: int, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.RandomState(seed).randint(0, 256, size=(height, width, 3), dtype=np.uint8))
+
+
+def as_tensor(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def both(options, preprocessing, images, *, seed):
+    """Vary images on both ways, with the same draws: two batches (B, 3, height, width)."""
+    plain = training_transform(options, preprocessing)
+    begun = pickle.loads(pickle.dumps(training_transform(options, preprocessing, kind=Begun)))  # as for worker processes
+    slow, fast = [], []
+    for index, image in enumerate(images):
+        with torch_seeded(seed, index):
+            slow.append(plain(image))
+        with torch_seeded(seed, index):
+            fast.append((begun(as_tensor(image)), index))
+    batch, labels = collate(fast)
+    assert labels.tolist() == list(range(len(images)))
+    return torch.stack(slow), Finish(preprocessing)(batch, CPU)
+
+
+# Files
+
+
+@pytest.mark.parametrize(
+    "kind, mode, options",
+    [
+        ("JPEG", "RGB", {"quality": 90}),
+        ("JPEG", "RGB", {"quality": 75, "subsampling": 0}),
+        ("JPEG", "RGB", {"quality": 95, "subsampling": 1, "progressive": True}),
+        ("JPEG", "L", {}),
+        ("JPEG", "CMYK", {}),
+        ("PNG", "RGB", {}),
+        ("PNG", "RGBA", {}),
+        ("GIF", "P", {}),
+        ("PPM", "RGB", {}),
+        ("PPM", "L", {}),
+        ("PNG", "I;16", {}),
+    ],
+)
+def test_a_file_has_the_same_pixels_on_both_ways(kind, mode, options, tmp_path):
+    image = picture(3, width=61, height=45)
+    image = Image.fromarray(np.arange(61 * 45, dtype=np.uint16).reshape(45, 61) * 20) if mode == "I;16" else image.convert(mode)
+    path = tmp_path / "image"
+    path.write_bytes(encoded(image, kind, **options))
+    pixels = read_pixels(path)
+    assert pixels.dtype == torch.uint8 and torch.equal(pixels, as_tensor(read_image(path)))
+
+
+def test_without_torchvision_s_decoder_pillow_reads_the_same(tmp_path, monkeypatch):
+    path = tmp_path / "image.jpg"
+    path.write_bytes(encoded(picture(3)))
+    pixels = read_pixels(path)
+    monkeypatch.setattr("spvit_mini.data.images.decode_jpeg", None)
+    assert torch.equal(read_pixels(path), pixels)
+
+
+def test_a_broken_file_is_named_as_on_the_plain_way(broken):
+    path, reason = broken
+    with pytest.raises(BadImage) as plain:
+        read_image(path)
+    with pytest.raises(BadImage) as fast:
+        read_pixels(path)
+    assert reason in str(fast.value) and str(fast.value) == str(plain.value)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PPM"])
+def test_a_file_cut_anywhere_is_bad_on_both_ways_or_the_same(kind, tmp_path):
+    whole = encoded(picture(1, width=40, height=30), kind)
+    path = tmp_path / "cut"
+    for length in range(1, len(whole) + 1, 97 if kind == "PPM" else 13):
+        path.write_bytes(whole[:length])
+        try:
+            expected = as_tensor(read_image(path))
+        except BadImage:
+            with pytest.raises(BadImage):
+                read_pixels(path)
+        else:
+            assert torch.equal(read_pixels(path), expected)
+
+
+def test_bytes_after_the_pixels_of_an_uncompressed_file_are_left_aside(tmp_path):
+    image = picture(2)
+    (tmp_path / "image.ppm").write_bytes(b"P6\n# made by hand\n24 16\n255\n" + image.tobytes() + b"more")
+    assert torch.equal(read_pixels(tmp_path / "image.ppm"), as_tensor(image))
+
+
+# Pixels
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(
+    "options",
+    [
+        AugmentOptions(),
+        AugmentOptions(flip=True),
+        AugmentOptions(flip=True, crop="shift", random_erasing_prob=0.5),
+        AugmentOptions(flip=True, crop="shift", colour=0.4),
+        AugmentOptions(flip=True, randaugment=(2, 27), randaugment_prob=0.5, random_erasing_prob=0.25, colour=0.2),
+        AugmentOptions(flip=True, randaugment=(3, 9)),
+    ],
+)
+def test_where_nothing_is_resized_both_ways_agree_to_the_last_bit(options, seed):
+    images = [picture(i, width=32, height=24) for i in range(20)] + [noise(24, 32, i) for i in range(20)]
+    slow, fast = both(options, Preprocessing((24, 32)), images, seed=seed)
+    assert torch.equal(slow, fast)
+    assert fast.is_contiguous()
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("crop", ["none", "resized"])
+def test_a_resized_image_differs_by_the_rounding_of_the_filter(crop, interpolation):
+    """Of smooth pictures, as photographs are, and of noise, the worst case, whose neighbours differ by all of the range.
+
+    Where one side grows and the other shrinks, Pillow and torch also go first along different sides, and cut off at black
+    and white in between.
+    """
+    options = AugmentOptions(flip=True, crop=crop, random_erasing_prob=0.25)
+    preprocessing = Preprocessing((48, 64), mean=(0, 0, 0), std=(1, 1, 1), interpolation=interpolation)
+    for images, most, differ in (
+        ([picture(i, width=110, height=75) for i in range(20)], 2, 0.02),
+        ([noise(90, 110, i) for i in range(20)], 25, 0.15),
+    ):
+        slow, fast = both(options, preprocessing, images, seed=0)
+        levels = (255 * (slow - fast)).abs().round()
+        assert levels.max() <= most and (levels > 1).float().mean() < 0.01
+        assert 0 < (levels > 0).float().mean() < differ
+
+
+def test_the_published_augmentation_cuts_turns_and_erases_the_same_on_both_ways():
+    images = [picture(i, width=96, height=80) for i in range(40)]
+    slow, fast = both(PUBLISHED, Preprocessing((64, 64)), images, seed=3)
+    # Equalising and posterising make of a level of difference many; hence most pixels, and not each.
+    near = ((slow - fast).abs() < 2.5 / 255 / 0.224).float().mean(dim=(1, 2, 3))
+    assert (near > 0.97).float().mean() > 0.85 and near.mean() > 0.97
+
+
+def test_what_is_seen_and_mirrored_is_told_alike():
+    plain, begun = (training_transform(PUBLISHED, Preprocessing((16, 16)), **kind) for kind in ({}, {"kind": Begun}))
+    for index in range(20):
+        image = picture(index)
+        told = []
+        for transform, given in ((plain, image), (begun, as_tensor(image)), (begun, image)):
+            with torch_seeded(7, index):
+                told.append(transform.viewed(given)[1:])
+        assert told[0] == told[1] == told[2]
+
+
+# Batches
+
+
+def test_only_what_is_unfinished_is_collated_in_a_way_of_its_own():
+    items = [(torch.full((3, 2, 2), float(i)), i) for i in range(3)]
+    assert all(torch.equal(a, b) for a, b in zip(collate(items), default_collate(items), strict=True))
+
+
+@pytest.fixture
+def tree(make_tree):
+    return make_tree("pets", {"cat": 7, "dog": 6}, val={"cat": 2, "dog": 2}, width=40, height=30)
+
+
+def loaded(tree, **options):
+    name = {"name": tree.name, "root": tree.parent, "image_size": 24}
+    return load_data(DataOptions(**name, **options), PUBLISHED, seed=5).train
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_loader_gives_the_batches_that_items_make(tree, workers):
+    train = loaded(tree, backend="tensor")
+    order = TrainBatches(len(train), 4, 5, repeats=2)
+    batches = train.batches(order, num_workers=workers)
+    for keys, (images, labels) in zip(order, (next(batches) for _ in range(7)), strict=False):
+        expected, expected_labels = collate([train[key] for key in keys])
+        assert all(torch.equal(a, b) for a, b in zip(images, expected, strict=True))
+        assert torch.equal(labels, expected_labels)
+        finished = train.finish(images, CPU)
+        assert finished.shape == (4, 3, 24, 24) and finished.dtype == torch.float32
+        # One by one it is the same: nothing is drawn for a batch.
+        alone = [train.finish(collate([train[key]])[0], CPU) for key in keys]
+        assert torch.equal(finished, torch.cat(alone))
+
+
+def test_validation_is_that_of_the_plain_way(tree):
+    data = [load_data(DataOptions(name="pets", root=tree.parent, image_size=24, backend=p, holdout=0.3), seed=0)
+            for p in ("plain", "fast")]  # fmt: skip
+    for (image, label), (other, other_label) in zip(*(part.val for part in data), strict=True):
+        assert torch.equal(image, other) and label == other_label
+
+
+def test_a_bad_file_is_skipped_or_fatal_as_on_the_plain_way(tree, said_by):
+    broken = tree / "train" / "cat" / "002.jpg"
+    broken.write_bytes(broken.read_bytes()[:300])
+    fatal = loaded(tree, backend="tensor")
+    assert "002.jpg is cut off or damaged" in said_by(fatal.batches(TrainBatches(len(fatal), 2, 0)))
+    skipping = loaded(tree, backend="tensor", on_corrupt_image="skip")
+    assert skipping[Key(0, 2)][1] == 0 and torch.equal(
+        skipping.source[2][0], as_tensor(Image.open(io.BytesIO((tree / "train" / "cat" / "003.jpg").read_bytes())))
+    )
+    assert skipping.source.skipped == [str(broken)]
+
+
+def test_an_unknown_pipeline_is_refused(tree):
+    with pytest.raises(UserError, match="plain or fast, not 'dali'"):
+        loaded(tree, backend="dali")

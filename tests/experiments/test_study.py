@@ -1,0 +1,270 @@
+"""The study program: its runs survive, side by side or in parts, and their records are the same whatever happened."""
+
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+from filelock import FileLock
+
+from spvit_experiments import Arm, Study, runner
+from spvit_experiments import study as program
+from spvit_experiments.records import read_runs
+from spvit_experiments.study import Arguments, read_records
+from spvit_mini.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+SMALL = {
+    "model.dim": 16,
+    "model.depth": 1,
+    "model.heads": 2,
+    "data.train_images": 200,
+    "data.val_images": 100,
+    "batch_size": 50,
+    "duration": "6 steps",
+    "optim.warmup": "2 steps",
+    "evaluate_every": "3 steps",
+    "save_every": "2 steps",
+}
+TINY = Study(
+    "tiny",
+    "Which of two?",
+    {"plain": Arm("vit_mini_compass6"), "prior": Arm("spvit_mini_compass6", {"optim.lr": 1e-3})},
+    (0, 1),
+    SMALL,
+    baseline="plain",
+    level=20,
+)
+
+
+def at(folder: Path, **others) -> Arguments:
+    return Arguments(out=folder / "results", runs=folder / "runs", threads=1, device="cpu", **others)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """The study made in one go, one run after the other."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert program.run(TINY, at(folder)) == 0
+    return folder
+
+
+def rows(folder: Path) -> str:
+    return (folder / "results" / "tiny.csv").read_text()
+
+
+@pytest.mark.slow
+def test_a_study_is_made_recorded_and_not_made_again(whole, capsys):
+    read = read_records("tiny", whole / "results")
+    assert [(r["arm"], r["seed"], r["step"]) for r in read] == [
+        (arm, seed, step) for arm in ("plain", "prior") for seed in (0, 1) for step in (3, 6)
+    ]
+    one = read_runs("tiny", whole / "results")[3]
+    assert one.recipe["optim"]["lr"] == 1e-3 and one.recipe["seed"] == 1 and one.recipe["device"] == "auto"
+    assert (
+        one.parameters == 3704 + 2 * (2 * 32 + 32 + 32 + 1)
+        and one.device == "CPU, 1 thread"
+        and one.ms_per_step > 0
+        and len(one.commit) >= 7
+    )
+    assert not list(whole.glob("runs/*/*/*.pt")) and len(list(whole.glob("runs/*/*/best.safetensors"))) == 4
+    before = {path: path.stat().st_mtime_ns for path in whole.glob("runs/*/*/*")}
+    assert program.run(TINY, at(whole)) == 0
+    assert {path: path.stat().st_mtime_ns for path in whole.glob("runs/*/*/*")} == before
+    assert "| plain |" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_runs_side_by_side_give_the_same_records(whole, tmp_path):
+    assert program.run(TINY, at(tmp_path, parallel=2)) == 0
+    assert rows(tmp_path) == rows(whole)
+
+
+@pytest.mark.slow
+def test_parts_are_merged_into_the_whole(whole, tmp_path, capsys):
+    for part in ("2/3", "1/3", "3/3"):
+        assert program.run(TINY, at(tmp_path, part=part)) == 0
+    assert not (tmp_path / "results").exists(), "parts leave the shared files alone"
+    assert program.run(TINY, at(tmp_path, collect=True)) == 0
+    assert rows(tmp_path) == rows(whole)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_goes_on_from_its_state(whole, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "runs" / "tiny" / "prior-0"
+
+    def killed(recipe, *, on_evaluation, **others):
+        def die(*_):
+            raise RuntimeError("killed")
+
+        return train(recipe, on_evaluation=die, **others)
+
+    train = runner.train
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "train", killed)
+        with pytest.raises(RuntimeError, match="killed"):  # at step 3, one after a save
+            runner.make_run(TINY, "prior", 0, run, program.place_of(at(tmp_path)))
+    assert (run / "last.pt").exists() and not (run / "record.json").exists()
+    program.run(TINY, at(tmp_path, dry_run=True))
+    assert "prior, seed 0: goes on" in capsys.readouterr().out
+    assert program.run(TINY, at(tmp_path)) == 0
+    assert rows(tmp_path) == rows(whole)
+
+
+@pytest.mark.slow
+def test_a_signal_saves_what_runs_and_stops(tmp_path, capsys):
+    endless = replace(TINY, changes=SMALL | {"duration": "1000000 steps", "save_every": "1000000 steps"})
+    runs = tmp_path / "runs" / "tiny"
+
+    def lines() -> list[int]:
+        return [path.read_text().count("\n") for path in runs.glob("*/metrics.csv")]
+
+    def when_both_have_begun():
+        while sum(count > 1 for count in lines()) < 2:
+            time.sleep(0.05)
+        # A cluster signals every process, and this one passes on what it is told: a run hears it more than once.
+        children = multiprocessing.active_children()
+        for _ in range(5):
+            for child in children:
+                with suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGTERM)
+            time.sleep(0.003)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=when_both_have_begun, daemon=True).start()
+    # A table of nothing is an error of its own; a part makes none.
+    assert program.run(endless, at(tmp_path, parallel=2, part="1/1")) == 128 + signal.SIGTERM
+    assert {path.parent.name for path in runs.glob("*/last.pt")} >= {"plain-0", "prior-0"}
+    assert "4 of 4 runs are not finished; the same command goes on" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_runs_whose_program_is_killed_save_and_end_by_themselves(tmp_path):
+    command = [sys.executable, "-m", "spvit_experiments", "study", "lesson_00", "--arm", "vit_mini", "--seed", "0"]
+    places = ["--out", str(tmp_path / "results"), "--runs", str(tmp_path), "--threads", "1"]
+    killed = subprocess.Popen([*command, *places], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run = tmp_path / "lesson_00" / "vit_mini-0"
+    while not (run / "metrics.csv").exists() or (run / "metrics.csv").read_text().count("\n") < 2:
+        assert killed.poll() is None
+        time.sleep(0.05)
+    killed.kill()
+    with FileLock(run / ".lock", timeout=60):  # the run holds it until its process ends
+        state = torch.load(run / "last.pt", weights_only=True)
+    assert 20 <= state["position"]["step"] < 240 and not (run / "record.json").exists()
+
+
+def test_no_time_left_begins_nothing(tmp_path, capsys):
+    assert program.run(TINY, at(tmp_path, max_minutes=0.0, part="1/1")) == 0
+    assert "stopped: 4 of 4 runs are not finished" in capsys.readouterr().out and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_failed_run_stops_no_other_and_a_diverged_one_is_an_outcome(tmp_path, capsys):
+    study = Study(
+        "tiny",
+        "What goes wrong?",
+        {
+            "missing": Arm("vit_mini_compass6", {"data.name": "no_such_set"}),
+            "diverged": Arm("vit_mini_compass6", {"optim.lr": 1e30, "optim.clip_grad_norm": None, "duration": "20 steps"}),
+            "good": Arm("vit_mini_compass6"),
+        },
+        (0,),
+        SMALL,
+    )
+    with pytest.raises(UserError, match="1 of 3 runs failed.* missing seed 0: there is no data set 'no_such_set'"):
+        program.run(study, at(tmp_path))
+    found = {record.arm: record for record in read_runs("tiny", tmp_path / "results")}
+    assert list(found) == ["diverged", "good"]
+    assert found["diverged"].diverged and found["diverged"].final == 0 and not found["good"].diverged
+    assert "missing seed 0" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_run_is_verified_or_made_again_by_name(whole, tmp_path, capsys):
+    results = tmp_path / "results"
+    results.mkdir()
+    for path in (whole / "results").iterdir():
+        (results / path.name).write_text(path.read_text())
+    one = {"arm": ("plain",), "seed": (1,)}
+    assert program.run(TINY, at(tmp_path, verify=True, **one)) == 0
+    assert "plain, seed 1: all 2 rows are as recorded" in capsys.readouterr().out
+
+    written = rows(tmp_path)
+    wrong = [line.split(",") for line in written.splitlines()]
+    wrong[4][wrong[0].index("val_top1")] = "99"
+    (results / "tiny.csv").write_text("\n".join(map(",".join, wrong)) + "\n")
+    with pytest.raises(UserError, match="plain, seed 1 differs from its record first at step 6: val_top1 was 99.0, is"):
+        program.run(TINY, at(tmp_path, verify=True, **one))
+    assert program.run(TINY, at(tmp_path, again=True, **one)) == 0
+    assert rows(tmp_path) == written
+    assert [path.name for path in (tmp_path / "runs" / "tiny").iterdir()] == ["plain-1"]
+
+
+@pytest.mark.slow
+def test_a_study_is_tuned_first_and_then_made_with_what_was_found(tmp_path, capsys):
+    study = replace(TINY, seeds=(0,), tuning={"optim.lr": (1e-3, 4e-3)}, tuning_seeds=(100,))
+    with pytest.raises(UserError, match="lacks 4 of its 4 runs; make them first: .*study tiny-tuning"):
+        program.run(study, at(tmp_path))
+    assert program.run(study.tuning_study(), at(tmp_path)) == 0
+    tried = {record.key: record for record in read_runs("tiny-tuning", tmp_path / "results")}
+    assert all(record.recipe["data"]["holdout"] == 0.2 for record in tried.values())
+    assert program.run(study, at(tmp_path)) == 0
+    for record in read_runs("tiny", tmp_path / "results"):
+        finals = {value: tried[f"{record.arm}@optim.lr={value}", 100].final for value in (1e-3, 4e-3)}
+        assert record.recipe["optim"]["lr"] == max(finals, key=finals.get) and record.recipe["data"]["holdout"] == 0
+
+
+@pytest.mark.parametrize(
+    "command, said",
+    [
+        (["demoo"], "no study is called 'demoo'. Did you mean demo"),
+        (["--arm", "x"], "the study comes first"),
+        (["lesson_00", "--arm", "vit_min"], "study lesson_00 has no arm 'vit_min'. Did you mean vit_mini"),
+        (["lesson_00", "--seed", "9"], "study lesson_00 has no seed 9; its seeds: 0, 1, 2, 3, 4"),
+        (["lesson_00", "--part", "9/8"], "part is '9/8'; it must be like 2/8"),
+        (["lesson_00", "--parallel", "0"], "numbers of at least 1"),
+        (["lesson_00", "--part", "1/2", "--rerun"], "choose runs by --arm and --seed"),
+        (["lesson_00", "--report", "--out", "/nowhere", "--runs", "/nowhere"], "no runs of lesson_00 are recorded in /nowhere"),
+    ],
+)
+def test_mistakes_are_one_clear_line(command, said):
+    with pytest.raises(UserError) as caught:
+        program.main(command)
+    assert said in str(caught.value)
+
+
+def test_the_studies_are_listed_with_what_is_recorded(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert program.main([]) == 0
+    assert re.search(r"lesson_00 +2 arms × 5 seeds, 10 recorded\. Which way", capsys.readouterr().out)
+
+
+def test_the_recorded_runs_are_told_and_drawn(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    assert program.main(["lesson_00", "--report", "--figure", str(tmp_path / "study.png")]) == 0
+    assert "| spvit_mini | 99.8 91.3 99.2 96.0 98.0 | 96.9 ± 3.4 | 5 of 5 |" in capsys.readouterr().out
+    assert (tmp_path / "study.png").stat().st_size > 20_000
+    with pytest.raises(UserError, match="cannot be written"):
+        program.main(["lesson_00", "--report", "--figure", str(tmp_path / "none" / "study.png")])
+
+
+def test_lesson_00_quotes_its_records():
+    cells = nbformat.read(ROOT / "notebooks" / "00_start_here.ipynb", as_version=4).cells
+    text = " ".join(" ".join(cell.source for cell in cells).split())
+    said = re.search(r"priors end between ([\d.]+) % and ([\d.]+) % .*?ones between ([\d.]+) % and ([\d.]+) %", text)
+    finals = {"spvit_mini": [], "vit_mini": []}
+    for record in read_runs("lesson_00", ROOT / "data" / "results"):
+        finals[record.arm].append(record.final)
+    spvit, vit = finals["spvit_mini"], finals["vit_mini"]
+    assert [float(x) for x in said.groups()] == [min(spvit), max(spvit), min(vit), max(vit)]
+    assert min(spvit) > 6 * 12.5 > 2 * 12.5 > max(vit)

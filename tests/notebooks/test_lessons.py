@@ -1,0 +1,140 @@
+"""The lessons themselves: in order, run from top to bottom, and fit to be handed out.
+
+Solved lessons run in the quick profile by nbval, which compares the cells that are tagged `nbval-check-output` with their
+stored outputs. These are of the standard profile (the guard sees to it), so a checked cell says the same in both. Copies
+run in smoke: with nothing solved to the end and for no points, with the solutions put back for all of them.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from copy import deepcopy
+
+import pytest
+
+from spvit_course import checks
+from spvit_course.classroom.copies import student_copy
+from spvit_course.classroom.execution import kernel_environment, run_notebook
+from spvit_course.classroom.lint import CHECKED, problems
+from spvit_course.lessons import grading, heading, lesson_files, read
+
+CELL_SECONDS = 180  # of one cell, also on a machine that is busy with other things
+
+LESSONS = lesson_files()
+each_lesson = pytest.mark.parametrize("path", LESSONS, ids=[path.stem for path in LESSONS])
+
+
+def graded(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and grading(cell).get("grade")]
+
+
+def by_hand(notebook):
+    """Sum up the points of written answers, which no autograder gives."""
+    return sum(grading(cell).get("points", 0) for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+def refilled(copy, lesson):
+    """Put the solutions back into a student's copy."""
+    filled, solved = deepcopy(copy), {cell.id: cell.source for cell in lesson.cells}
+    for cell in filled.cells:
+        if grading(cell).get("solution"):
+            cell.source = solved[cell.id]
+    return filled
+
+
+def run_as_graded(copy, lesson, folder):
+    """Run a copy as an autograder does: graded cells as they stand in the lesson, on through errors. Returns (copy, points)."""
+    ready, sources = deepcopy(copy), {cell.id: cell.source for cell in lesson.cells}
+    for cell in graded(ready):
+        cell.source = sources[cell.id]
+    run_notebook(ready, folder, profile="smoke", allow_errors=True, cell_seconds=CELL_SECONDS)
+    return ready, sum(grading(cell)["points"] for cell in graded(ready) if not errors(cell))
+
+
+def errors(cell):
+    return [output for output in cell.get("outputs", []) if output.output_type == "error"]
+
+
+def printed(cell):
+    return "".join(output.get("text", "") for output in cell.outputs)
+
+
+def test_the_lessons_stand_in_order_and_no_number_comes_twice():
+    numbers = [heading(read(path)).number for path in LESSONS]
+    assert numbers == sorted(set(numbers)) and numbers[0] == "00"
+    assert all(path.name.startswith(heading(read(path)).number) for path in LESSONS)
+
+
+@each_lesson
+def test_the_guard_has_nothing_to_say(path):
+    assert problems(read(path)) == []
+
+
+@each_lesson
+def test_every_check_has_its_exercise_and_every_exercise_its_check(path):
+    lesson = read(path)
+    asked = {name for cell in graded(lesson) for name in re.findall(r"lesson\.check\((\w+)", cell.source)}
+    assert asked == set(checks.exercises(heading(lesson).number))
+    assert any(CHECKED in cell.metadata.get("tags", []) for cell in lesson.cells)
+
+
+@each_lesson
+def test_no_line_of_a_solution_is_in_the_copy(path):
+    lesson = read(path)
+    text = "\n".join(" ".join(line.split()) for cell in student_copy(lesson).cells for line in cell.source.split("\n"))
+    assert "BEGIN " not in text and "END SOLUTION" not in text
+    for cell in lesson.cells:
+        for region in re.findall(r"### BEGIN SOLUTION\n(.*?)### END SOLUTION", cell.source, re.DOTALL):
+            lines = [" ".join(line.split()) for line in region.split("\n")]
+            leaked = [line for line in lines if len(line) >= 16 and not line.startswith("#") and line in text]
+            assert leaked == [], cell.id
+
+
+@each_lesson
+def test_no_written_answer_is_in_the_copy(path):
+    copy = student_copy(read(path))
+    answers = [cell for cell in copy.cells if cell.cell_type == "markdown" and grading(cell).get("solution")]
+    assert [cell.source for cell in answers] == ["YOUR ANSWER HERE"] * len(answers)
+
+
+@each_lesson
+@pytest.mark.lessons
+@pytest.mark.slow
+def test_the_lesson_runs_and_its_checked_cells_say_what_is_stored(path):
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--nbval-lax",
+        "--nbval-current-env",
+        f"--nbval-cell-timeout={CELL_SECONDS}",
+    ]
+    command += ["-q", "--tb=short", "-p", "no:cacheprovider", "-c", os.devnull, f"--rootdir={path.parent}", str(path)]
+    done = subprocess.run(
+        command, cwd=path.parent, env=kernel_environment() | {"SPVIT_PROFILE": "quick"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@each_lesson
+@pytest.mark.lessons
+@pytest.mark.slow
+def test_a_copy_with_nothing_solved_runs_to_its_end_and_scores_nothing(path, tmp_path):
+    lesson = read(path)
+    copy = student_copy(lesson)
+    ran = run_notebook(deepcopy(copy), tmp_path, profile="smoke", cell_seconds=CELL_SECONDS)
+    assert all(printed(cell).startswith("not done yet ") for cell in graded(ran))
+    _, points = run_as_graded(copy, lesson, tmp_path)
+    assert points == 0
+
+
+@each_lesson
+@pytest.mark.lessons
+@pytest.mark.slow
+def test_a_copy_with_the_solutions_put_back_scores_all_points(path, tmp_path):
+    lesson = read(path)
+    ran, points = run_as_graded(refilled(student_copy(lesson), lesson), lesson, tmp_path)
+    assert [errors(cell) for cell in ran.cells if errors(cell)] == []
+    assert all(printed(cell).startswith("PASS ") for cell in graded(ran))
+    assert points + by_hand(lesson) == heading(lesson).points
