@@ -33,3 +33,14 @@ def near(name: str, names: Iterable[str]) -> str:
         return ""
     listed = found[0] if len(found) == 1 else ", ".join(found[:-1]) + " or " + found[-1]
     return f" Did you mean {listed}?"
+
+
+def missing_package(error: ModuleNotFoundError) -> str | None:
+    """Say which package this Python lacks and how to install it; None if the module is one of this project's own."""
+    package = (error.name or "spvit_mini").partition(".")[0]
+    if package in ("spvit_mini", "spvit_course", "spvit_experiments"):
+        return None
+    return (
+        f"spvit_mini needs {package}, which this Python does not have; "
+        "in the project's folder, run `python -m pip install --editable .[lab]`"
+    )

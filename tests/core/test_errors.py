@@ -98,9 +98,9 @@ def test_programs_without_arguments_say_what_they_do_and_refuse_the_rest(name, m
         main()
 
 
-@pytest.mark.parametrize("missing", ["torch", "safetensors"])
-def test_a_missing_package_is_named_with_its_cure(missing):
-    hidden = f"import sys; sys.modules[{missing!r}] = None; import spvit_mini"
+@pytest.mark.parametrize(("missing", "name"), [("torch", "create_model"), ("safetensors", "load_weights")])
+def test_a_missing_package_is_named_with_its_cure(missing, name):
+    hidden = f"import sys; sys.modules[{missing!r}] = None; from spvit_mini import {name}"
     ended = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True)
     last = ended.stderr.splitlines()[-1]
     assert ended.returncode == 1 and f"spvit_mini needs {missing}" in last and "pip install --editable .[lab]" in last
