@@ -71,8 +71,8 @@ def test_the_variants_table_says_what_each_changes():
 
 
 def test_the_grading_page_names_folders_and_options_that_are_there():
-    program = (ROOT / "spvit_mini" / "course" / "__main__.py").read_text(encoding="utf-8")
-    options = set(re.findall(r"(?:course (?:release|grade) set_1|`)[^\n`]*?(--(?:variant|classroom|again|cell-\w+))", GRADING))
+    program = (ROOT / "spvit_course" / "__main__.py").read_text(encoding="utf-8")
+    options = set(re.findall(r"(?:course (?:release|grade) set_1|`)[^\n`]*?(--(?:variant|classroom|rerun|cell-\w+))", GRADING))
     assert {"--variant", "--classroom"} <= options
     for option in options:
         assert f'"{option}"' in program, option
