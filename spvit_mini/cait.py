@@ -12,8 +12,6 @@ so it fits no cell of the matrix and has this room of its own.
 Letters as in attention.py: B batch, N tokens, D width, H heads, (R, C) grid.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 import torch.utils.checkpoint
@@ -21,38 +19,9 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from .attention import MHSA
-from .errors import UserError
+from .config import CaiTConfig
 from .geometry import Grid, patch_grid
 from .vit import Box, ViT, resize_grid, swap_box
-
-
-@dataclass(frozen=True)
-class CaiTConfig:
-    """What a CaiT is made of."""
-
-    image_size: tuple[int, int] = (224, 224)  # height, width in pixels
-    patch: int = 16  # side of a patch in pixels
-    channels: int = 3
-    num_classes: int = 1000
-    dim: int = 192  # width D of a token
-    depth: int = 24  # blocks of the patches
-    class_depth: int = 2  # blocks of the class token
-    heads: int = 4
-    mlp_ratio: float = 4.0  # width of the MLP's hidden layer in units of D
-    layer_scale: float = 1e-5  # start of γ (paper, §2.1: the deeper the smaller)
-    norm_eps: float = 1e-6
-    init_std: float | None = 0.02  # linear layers start from a normal this wide
-    drop_path: float = 0.0  # stochastic depth: drop rate of every block of the patches, the same for all
-
-    def __post_init__(self):
-        if self.depth < 1 or self.class_depth < 1:
-            raise UserError(f"a CaiT needs a block of each kind, not depth {self.depth} and class_depth {self.class_depth}")
-        patch_grid(self.image_size, self.patch)
-
-    @property
-    def grid(self) -> Grid:
-        """Rows and columns of patches."""
-        return patch_grid(self.image_size, self.patch)
 
 
 class TalkingHeads(MHSA):

@@ -12,64 +12,16 @@ Letters: B batch, D width, (R, C) grid of the last stage, N = R·C.
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 
 import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
+from .config import CNNConfig
 from .errors import UserError
 from .geometry import Grid
 from .vit import Box
-
-MOST_STAGES = 3  # as the paper's nets for CIFAR have (§4.2)
-
-
-@dataclass(frozen=True)
-class CNNConfig:
-    """What a CNN is made of."""
-
-    image_size: tuple[int, int] = (32, 32)  # height, width in pixels
-    patch: int = 4  # side in pixels of what a place of the last stage stands for: how often the resolution halves
-    channels: int = 3
-    num_classes: int = 10
-    dim: int = 200  # width D of the last stage; each stage before it has half of the next one's
-    depth: int = 9  # residual blocks, over all stages; with fewer blocks than stages there are fewer stages
-    drop_path: float = 0.0  # stochastic depth: drop rate of the last block, growing linearly from 0 (Huang et al. 2016)
-
-    def __post_init__(self):
-        if self.depth < 1:
-            raise UserError(f"a model needs at least one block, not {self.depth}")
-        if self.patch < 1 or self.patch & (self.patch - 1):
-            raise UserError(f"a CNN halves the resolution again and again, so a patch of {self.patch} must be a power of 2")
-        if self.dim < 1 or self.dim % 2 ** (self.stages - 1):
-            raise UserError(
-                f"a CNN of {self.stages} stages doubles its width {self.stages - 1} times, so that a width of {self.dim} "
-                f"must be a multiple of {2 ** (self.stages - 1)}"
-            )
-        if min(self.image_size) < 1:
-            raise UserError(f"an image has at least 1 pixel a side, not {'×'.join(map(str, self.image_size))}")
-
-    @property
-    def halvings(self) -> int:
-        """How often the resolution is halved."""
-        return self.patch.bit_length() - 1
-
-    @property
-    def stages(self) -> int:
-        """Stages, between two of which the resolution is halved; halvings beyond them are the stem's."""
-        return min(MOST_STAGES, self.depth, self.halvings + 1)
-
-    @property
-    def widths(self) -> list[int]:
-        """Width of each block. Stages have equally many, but for one more in the last ones if it does not come out even."""
-        return [self.dim >> (following * self.stages // self.depth) for following in reversed(range(self.depth))]
-
-    @property
-    def grid(self) -> Grid:
-        """Rows and columns of the last stage."""
-        return grid_of(self.image_size, self.patch)
 
 
 class ResidualBlock(nn.Module):
@@ -167,12 +119,6 @@ class CNN(nn.Module):
 def convolution(inputs: int, outputs: int, kernel: int = 3, *, stride: int = 1) -> nn.Conv2d:
     """Make a convolution that keeps the resolution but for its stride. The norm after it has the bias."""
     return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
-
-
-def grid_of(image_size: tuple[int, int], patch: int) -> Grid:
-    """Count the places of the last stage: sides halve to the next whole number, so ⌈side / patch⌉."""
-    height, width = image_size
-    return -(-height // patch), -(-width // patch)
 
 
 @torch.compiler.disable  # it cannot trace a checkpoint that has contexts; so checkpointed blocks are not compiled

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from .errors import UserError
-from .zoo import load_weights
+from .weights import load_weights
 
 State = dict[str, Tensor]
 

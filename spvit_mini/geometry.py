@@ -13,9 +13,10 @@ Letters: B batch, N tokens, P prefix tokens (a class token), D width, H heads, R
 import torch
 from torch import Tensor
 
+from .config import Grid, patch_grid
 from .errors import UserError
 
-Grid = tuple[int, int]  # (rows, columns)
+__all__ = ["Grid", "offsets", "pad_prefix", "pair_offsets", "patch_grid", "patchify", "spread", "unpatchify"]
 
 
 def offsets(rows: int, columns: int) -> Tensor:
@@ -83,15 +84,3 @@ def unpatchify(tokens: Tensor, grid: Grid, patch: int) -> Tensor:
     order = (*range(k), k + 2, k, k + 3, k + 1, k + 4)  # ..., channel, row, row in patch, column, column in patch
     cut = tokens.reshape(*batch, rows, columns, channels, patch, patch)
     return cut.permute(order).reshape(*batch, channels, rows * patch, columns * patch)
-
-
-def patch_grid(image_size: tuple[int, int], patch: int) -> Grid:
-    """Count the rows and columns of patches in an image of (height, width). Raises UserError if the patch does not fit."""
-    height, width = image_size
-    if height % patch or width % patch or not height or not width:
-        near = [max(patch, round(side / patch) * patch) for side in image_size]
-        raise UserError(
-            f"an image of {height}×{width} pixels cannot be cut into patches of {patch}×{patch}; "
-            f"resize it to {near[0]}×{near[1]}, or choose a patch that divides both sides"
-        )
-    return height // patch, width // patch

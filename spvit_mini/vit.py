@@ -10,7 +10,6 @@ encoding generator after each block, a class token that enters late, and a secon
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -20,77 +19,13 @@ from torchvision.ops import StochasticDepth
 
 from .attention import GPSA, MHSA, SpatialAttention
 from .attention_registry import build_attention
+from .config import ViTConfig
 from .errors import UserError
 from .geometry import Grid, patch_grid
 
 # First row, first column, end of rows, end of columns, in patches. As a tensor (4,) it can change from step to step without
 # compiling the model anew.
 Box = tuple[int, int, int, int] | Tensor
-
-
-@dataclass(frozen=True)
-class ViTConfig:
-    """What a model is made of."""
-
-    image_size: tuple[int, int] = (32, 32)  # height, width in pixels
-    patch: int = 4  # side of a patch in pixels
-    channels: int = 3
-    num_classes: int = 10
-    dim: int = 192  # width D of a token
-    depth: int = 9  # blocks
-    heads: int = 4
-    mlp_ratio: float = 2.0  # width of the MLP's hidden layer in units of D
-    qkv_bias: bool = False
-    attention: str = "mhsa"  # a name or MAP/WAY, see variants.py
-    attention_options: dict = field(default_factory=dict)  # more arguments of its map, e.g. {"hidden": 64}
-    odd_block_options: dict = field(default_factory=dict)  # other ones for each second block, e.g. a shifted window
-    sharing: str = "head"  # "head": each head of each block has its map; "block": one for a block; "network": one for all
-    spatial_layers: int | None = None  # how many of the first blocks use `attention`, the rest MHSA; None: all
-    positions: bool = True  # learned absolute positions, added to the patches
-    pool: str = "mean"  # "mean": average the patches; "class": read a class token
-    dense_head: bool = False  # a second head that reads every patch, for token labels (LV-ViT)
-    stem: int | None = None  # width of LV-ViT's four-convolution stem; None: one convolution cuts the patches
-    peg: bool = False  # a position encoding generator after each block (CPVT)
-    residual_scale: float = 1.0  # every branch is divided by it before it is added (LV-ViT)
-    norm_eps: float = 1e-6
-    class_token_block: int = 0  # the block before which the class token joins (0: at once; depth − 2: late)
-    init_std: float | None = None  # linear layers start from a normal this wide (DeiT: 0.02); None: torch's 1/√(3·inputs)
-    drop_path: float = 0.0  # stochastic depth: drop rate of the last block, growing linearly from 0 (Huang et al. 2016)
-
-    def __post_init__(self):
-        for name, known in (("pool", ("mean", "class")), ("sharing", ("head", "block", "network"))):
-            if getattr(self, name) not in known:
-                raise UserError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(map(repr, known))}")
-        if self.dense_head and self.pool != "class":
-            raise UserError("a dense head stands beside a class token: it needs pool='class'")
-        if self.stem is not None and self.patch % 2:
-            raise UserError(f"the stem halves the image before the patches are cut, so a patch of {self.patch} must be even")
-        if self.depth < 1:
-            raise UserError(f"a model needs at least one block, not {self.depth}")
-        for name in ("class_token_block", "spatial_layers"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= self.depth - (name == "class_token_block"):
-                raise UserError(f"{name} is {value}, but there are {self.depth} blocks")
-        patch_grid(self.image_size, self.patch)
-
-    @property
-    def grid(self) -> Grid:
-        """Rows and columns of patches."""
-        return patch_grid(self.image_size, self.patch)
-
-    def attention_of(self, block: int) -> MHSA:
-        """Build the attention of one block."""
-        if self.spatial_layers is not None and block >= self.spatial_layers:
-            return MHSA(self.dim, self.heads, qkv_bias=self.qkv_bias)
-        return build_attention(
-            self.attention,
-            self.dim,
-            self.heads,
-            grid=self.grid,
-            qkv_bias=self.qkv_bias,
-            map_heads=None if self.sharing == "head" else 1,
-            **self.attention_options | (self.odd_block_options if block % 2 else {}),
-        )
 
 
 class Block(nn.Module):
@@ -171,7 +106,7 @@ class ViT(nn.Module):
         self.class_token = nn.Parameter(torch.zeros(1, 1, config.dim)) if config.pool == "class" else None
         rates = [config.drop_path * i / max(1, config.depth - 1) for i in range(config.depth)]
         self.blocks = nn.ModuleList(
-            Block(config.attention_of(i), config, rate) for i, rate in enumerate(rates)
+            Block(attention_of(config, i), config, rate) for i, rate in enumerate(rates)
         )
         if config.sharing == "network":
             for attention in self.attentions():
@@ -272,6 +207,21 @@ class ViT(nn.Module):
         names = {name for name, parameter in self.named_parameters() if parameter.ndim < 2}
         names |= {name for name in ("positions", "class_token") if getattr(self, name) is not None}
         return names | {name for name, _ in self.named_parameters() if ".spatial." in name}
+
+
+def attention_of(config: ViTConfig, block: int) -> MHSA:
+    """Build the attention of one block."""
+    if config.spatial_layers is not None and block >= config.spatial_layers:
+        return MHSA(config.dim, config.heads, qkv_bias=config.qkv_bias)
+    return build_attention(
+        config.attention,
+        config.dim,
+        config.heads,
+        grid=config.grid,
+        qkv_bias=config.qkv_bias,
+        map_heads=None if config.sharing == "head" else 1,
+        **config.attention_options | (config.odd_block_options if block % 2 else {}),
+    )
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from spvit_mini.vit import Block, ViTConfig
+from spvit_mini.vit import Block, ViTConfig, attention_of
 
 
 class Steps(nn.Module):
@@ -80,7 +80,7 @@ class Whole(nn.Module):
         self.embed = nn.Conv2d(config.channels, config.dim, config.patch, stride=config.patch)
         self.positions = nn.Parameter(torch.zeros(1, config.dim, *config.grid))
         self.class_token = nn.Parameter(torch.zeros(1, 1, config.dim)) if config.pool == "class" else None
-        self.blocks = nn.ModuleList(Block(config.attention_of(i), config, 0.0) for i in range(config.depth))
+        self.blocks = nn.ModuleList(Block(attention_of(config, i), config, 0.0) for i in range(config.depth))
         self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
         self.head = nn.Linear(config.dim, config.num_classes)
         self.place, self.order, self.token, self.turned = positions, order, token, grid == "(C, R)"

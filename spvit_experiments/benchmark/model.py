@@ -21,7 +21,8 @@ from spvit_mini.attention_backends import take_path
 from spvit_mini.convert import convert_state
 from spvit_mini.errors import UserError
 from spvit_mini.flops import multiply_adds
-from spvit_mini.zoo import create_model, load_state
+from spvit_mini.weights import load_state
+from spvit_mini.zoo import create_model
 
 from .timing import Comparison, Side, choose_device, has_timm, run, same
 from .timing import Options as Common

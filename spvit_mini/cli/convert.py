@@ -26,7 +26,8 @@ import torch
 
 from ..convert import Converted, convert_state, read_state
 from ..errors import UserError, near
-from ..zoo import create_model, differences, fit_grid, list_models, load_state, save_weights
+from ..weights import fit_grid, list_differences, load_state, save_weights
+from ..zoo import create_model, list_models
 from .arguments import parse
 from .program import run_program
 
@@ -73,7 +74,7 @@ def build(converted: Converted, arguments: Arguments, *, source: str) -> torch.n
     overrides |= {"num_classes": arguments.num_classes, "image_size": size}
 
     shapes = create_on_meta(name, **overrides)
-    differ = differences(shapes, fit_grid(shapes, converted.state))
+    differ = list_differences(shapes, fit_grid(shapes, converted.state))
     differ += [f"has {left}, which has no place in {said} here" for left in converted.left_over]
     if differ:
         print("\n".join(f"{source} {line}" for line in differ))

@@ -30,7 +30,7 @@ from ..training.loop import choose_device
 from ..training.metrics import Counts, evaluate
 from ..training.trained_model import Which, open_trained
 from ..vit import ViT
-from ..zoo import load_weights, read_metadata, weights_file
+from ..weights import find_weights, load_weights, read_metadata
 from .arguments import parse
 from .program import run_program
 
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     if argv[0].startswith("-"):
         raise UserError(f"the run folder or weights file comes first: {PROGRAM} RUN_OR_WEIGHTS {' '.join(argv)[:60]}")
     path = Path(argv[0])
-    metadata = load_weights(weights_file(path))[1]
+    metadata = load_weights(find_weights(path))[1]
     trained = Recipe.from_json(metadata["recipe"], source=str(path)) if "recipe" in metadata else Recipe()
     default = Arguments(data=trained.data, device=trained.device)
     arguments = parse(argv[1:], default=default, prog=f"{PROGRAM} {path}", description=f"Score {path}.")

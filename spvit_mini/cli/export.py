@@ -24,7 +24,7 @@ from ..errors import UserError
 from ..training.checkpoint import replacing
 from ..training.trained_model import Which, open_trained
 from ..vit import ViT
-from ..zoo import describe, save_weights
+from ..weights import model_metadata, save_weights
 from .arguments import parse
 from .program import run_program
 
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
 
     model, metadata = open_trained(path, weights=arguments.weights, image_size=arguments.image_size)
     # What the file said of the model may be of another image size: the model speaks for itself.
-    metadata = {name: text for name, text in metadata.items() if name not in describe(model)}
+    metadata = {name: text for name, text in metadata.items() if name not in model_metadata(model)}
     if to.suffix == ".onnx":
         content = onnx_bytes(model, metadata)
         with replacing(to) as temporary:
@@ -101,7 +101,7 @@ def onnx_bytes(model: ViT, metadata: dict[str, str]) -> bytes:
         program = torch.export.export(model, (images[:2],), dynamic_shapes={"images": {0: batch}})
         names = {"input_names": ["images"], "output_names": ["logits"], "dynamic_shapes": {"images": {0: batch}}}
         proto = torch.onnx.export(program, dynamo=True, verbose=False, **names).model_proto
-    onnx.helper.set_model_props(proto, describe(model) | metadata)
+    onnx.helper.set_model_props(proto, model_metadata(model) | metadata)
     content = proto.SerializeToString()
     check_onnx(content, images, model(images))
     return content

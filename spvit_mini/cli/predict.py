@@ -33,7 +33,8 @@ from ..recipes.recipe import Recipe
 from ..training.loop import choose_device
 from ..training.trained_model import Which, open_trained
 from ..vit import ViT
-from ..zoo import read_metadata, transforms_for
+from ..weights import read_metadata
+from ..zoo import transforms_for
 from .arguments import parse
 from .program import run_program
 

@@ -28,7 +28,8 @@ from ..flops import multiply_adds
 from ..recipes.duration import steps_in
 from ..recipes.recipe import Recipe
 from ..vit import ViT
-from ..zoo import create_model, save_weights, start_from
+from ..weights import init_from_weights, save_weights
+from ..zoo import create_model
 from . import checkpoint
 from .devices import mfu, name_of, peak_flops
 from .distributed import (
@@ -141,7 +142,7 @@ def train(
         cost, peak = multiply_adds(model)["total"], peak_flops(name_of(device), precision)
         begins = "no state to resume from yet: starting at step 0" if resume and not found else None
         if recipe.init_from is not None and not found:
-            begins = f"begins with {start_from(model, recipe.init_from, classes=data.classes)}"
+            begins = f"begins with {init_from_weights(model, recipe.init_from, classes=data.classes)}"
         freeze(model, recipe.optim.freeze)
         averaged = None
         if recipe.ema is not None:

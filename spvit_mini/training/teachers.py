@@ -23,7 +23,8 @@ from ..data.augment import Preprocessing
 from ..errors import UserError, near
 from ..geometry import patch_grid
 from ..vit import ViT
-from ..zoo import differences, load_weights, model_from_weights, read_metadata, unfit, weights_file
+from ..weights import find_weights, list_differences, load_weights, mismatch_error, read_metadata
+from ..zoo import model_from_weights
 
 TORCHVISION = "torchvision:"
 
@@ -104,7 +105,7 @@ def load_teacher(model: str, *, weights: Path | None = None, image_size: int | N
     else:
         if weights is not None:
             raise UserError(f"--weights go with {TORCHVISION}NAME; {model} is a run folder or a weights file by itself")
-        teacher = _own_teacher(weights_file(model), image_size)
+        teacher = _own_teacher(find_weights(model), image_size)
     teacher.cells.eval().requires_grad_(False)
     return teacher
 
@@ -139,8 +140,8 @@ def _torchvision_teacher(model: str, path: Path, image_size: int | None) -> Teac
             "has nothing to say of a cell; take a ResNet, ResNeXt, RegNet, EfficientNet, MobileNetV3, ConvNeXt or Swin"
         )
     built.name = model
-    if differ := differences(built, state):
-        raise unfit(built, differ, source=str(path))
+    if differ := list_differences(built, state):
+        raise mismatch_error(built, differ, source=str(path))
     built.load_state_dict(state)
     if hasattr(built, "transform_input"):
         built.transform_input = True  # GoogLeNet and Inception: their published weights expect another normalisation

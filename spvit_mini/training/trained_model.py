@@ -5,7 +5,8 @@ from typing import Literal
 
 from ..errors import UserError
 from ..vit import ViT
-from ..zoo import load_state, load_weights, model_from_weights, weights_file
+from ..weights import find_weights, load_state, load_weights
+from ..zoo import model_from_weights
 from . import checkpoint
 
 Which = Literal["best", "last", "ema"]
@@ -23,7 +24,7 @@ def open_trained(
 
     Raises UserError if there is no such thing.
     """
-    file = weights_file(path)
+    file = find_weights(path)
     model, metadata = model_from_weights(file, image_size=image_size).eval(), load_weights(file)[1]
     if weights == "best":
         return model, metadata

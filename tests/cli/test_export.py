@@ -12,7 +12,8 @@ from spvit_mini import create_model, save_weights
 from spvit_mini.cli.export import check_onnx, main
 from spvit_mini.cli.program import run_program
 from spvit_mini.errors import UserError
-from spvit_mini.zoo import load_weights, model_from_weights
+from spvit_mini.weights import load_weights
+from spvit_mini.zoo import model_from_weights
 
 CLASSES = ["iris", "lily of the valley", "rose"]
 # Between them: a late class token, a prior, PEG, stem and dense head; a lookup per query.

@@ -90,7 +90,7 @@ def test_another_resolution(model, folder, capsys):
 
 
 def test_without_names_classes_have_numbers(folder, tmp_path, capsys):
-    from spvit_mini.zoo import load_weights
+    from spvit_mini.weights import load_weights
 
     state, metadata = load_weights(folder / "w.safetensors")
     del metadata["classes"]

@@ -18,7 +18,7 @@ from spvit_mini.training import get_recipe
 from spvit_mini.training.loop import train
 from spvit_mini.training.progress import introduce
 from spvit_mini.training.teachers import PatchLogits
-from spvit_mini.zoo import start_from
+from spvit_mini.weights import init_from_weights
 
 
 @pytest.fixture(autouse=True)
@@ -224,10 +224,10 @@ def test_the_loop_trains_stops_resumes_and_starts_from_it(tmp_path):
     for (name, one), other in zip(whole.model.state_dict().items(), parts.model.state_dict().values(), strict=True):
         assert torch.equal(one, other), name
     other = spvit_mini.create_model("cnn_mini", dim=8, depth=2, num_classes=3, image_size=32)
-    assert "the head starts anew for 3 classes" in start_from(other, tmp_path / "run", classes=["a", "b", "c"])
+    assert "the head starts anew for 3 classes" in init_from_weights(other, tmp_path / "run", classes=["a", "b", "c"])
     deeper = spvit_mini.create_model("cnn_mini", dim=8, depth=3, num_classes=3)
     with pytest.raises(UserError, match="does not fit cnn_mini: it has depth 2 for 3"):
-        start_from(deeper, tmp_path / "run", classes=["a", "b", "c"])
+        init_from_weights(deeper, tmp_path / "run", classes=["a", "b", "c"])
 
 
 def test_an_attention_cannot_be_put_into_it_by_a_recipe():

@@ -17,7 +17,8 @@ from spvit_mini import convert, create_model
 from spvit_mini.cli import convert as program
 from spvit_mini.attention import SPSA
 from spvit_mini.errors import UserError
-from spvit_mini.zoo import differences, load_state, load_weights, model_from_weights
+from spvit_mini.weights import list_differences, load_state, load_weights
+from spvit_mini.zoo import model_from_weights
 
 
 def official(dim, depth, stem, *, heads, priors=None, patches=196, classes=1000, seed=0, device="cpu"):
@@ -188,7 +189,7 @@ def test_the_released_layouts_convert_tensor_by_tensor(name, shape, priors, para
     arguments = program.Arguments(to=name, spatial_layers=None if priors in (None, named) else priors)
     overrides = program.prior_overrides(converted, arguments, source="made") if priors is not None else {}
     model = program.create_on_meta(name, **overrides)
-    assert not differences(model, converted.state)
+    assert not list_differences(model, converted.state)
     assert sum(p.numel() for p in model.parameters()) == parameters_in(state) - (dim if priors is None else 0)
     if priors == 0:
         assert model.config.class_token_block == depth - 2

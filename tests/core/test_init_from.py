@@ -1,4 +1,4 @@
-"""`start_from`: trained weights as the beginning for other classes and other image sizes."""
+"""`init_from_weights`: trained weights as the beginning for other classes and other image sizes."""
 
 import json
 from dataclasses import replace
@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from spvit_mini import create_model, save_weights
 from spvit_mini.errors import UserError
-from spvit_mini.zoo import start_from
+from spvit_mini.weights import init_from_weights
 
 TINY = {"depth": 2, "dim": 24, "heads": 3}
 BIRDS = ["robin", "wren", "crow"]
@@ -49,7 +49,7 @@ def test_for_other_classes_all_but_the_heads_computes_the_same(kind, image_size,
     path = saved(source, tmp_path / "w.safetensors", classes=json.dumps(BIRDS))
     model = build(kind, ["oak", "elm"], image_size)
     start = {name: value.clone() for name, value in model.state_dict().items()}
-    line = start_from(model, path, classes=["oak", "elm"])
+    line = init_from_weights(model, path, classes=["oak", "elm"])
 
     images = torch.randn(2, 3, *image_size, dtype=torch.float64)
     torch.testing.assert_close(model.forward_features(images), source.forward_features(images), rtol=1e-10, atol=1e-10)
@@ -67,7 +67,7 @@ def test_for_other_classes_all_but_the_heads_computes_the_same(kind, image_size,
 def test_the_same_classes_keep_the_head_at_a_higher_resolution(metadata, tmp_path):
     source = build("dense", BIRDS, 16)
     model = build("dense", BIRDS, 24)
-    line = start_from(model, saved(source, tmp_path / "w.safetensors", **metadata), classes=BIRDS)
+    line = init_from_weights(model, saved(source, tmp_path / "w.safetensors", **metadata), classes=BIRDS)
     images = torch.randn(2, 3, 24, 24, dtype=torch.float64)
     torch.testing.assert_close(model(images), source(images), rtol=1e-10, atol=1e-10)
     assert "head included" in line and "anew" not in line and "positions are interpolated to 6×6 patches" in line
@@ -79,7 +79,7 @@ def test_as_many_classes_of_other_names_or_in_another_order_start_anew(tmp_path)
     for classes in (["oak", "elm", "ash"], BIRDS[::-1]):
         model = build("spvit_mini", classes, 16)
         head = model.head.weight.clone()
-        line = start_from(model, path, classes=classes)
+        line = init_from_weights(model, path, classes=classes)
         assert torch.equal(model.head.weight, head) and torch.equal(model.norm.weight, source.norm.weight)
         assert line == f"{path}, ema weights of step 7; the head starts anew for 3 classes (other ones there)"
 
@@ -89,16 +89,16 @@ def test_another_normalisation_is_said(tmp_path):
     source.preprocessing = replace(source.preprocessing, mean=(0.5, 0.5, 0.5), crop=0.9)
     path = saved(source, tmp_path / "w.safetensors")
     model = build("spvit_mini", BIRDS, 16)
-    assert "they are used to a mean of (0.5, 0.5, 0.5) and a std of" in start_from(model, path, classes=BIRDS)
+    assert "they are used to a mean of (0.5, 0.5, 0.5) and a std of" in init_from_weights(model, path, classes=BIRDS)
     model.preprocessing = replace(source.preprocessing, crop=1.0)
-    assert "used to" not in start_from(model, path, classes=BIRDS)
+    assert "used to" not in init_from_weights(model, path, classes=BIRDS)
 
 
 def test_a_run_folder_stands_for_its_best_weights(tmp_path):
     source = build("spvit_mini", BIRDS, 16)
     saved(source, tmp_path / "best.safetensors", classes=json.dumps(BIRDS))
     model = build("spvit_mini", BIRDS, 16)
-    line = start_from(model, tmp_path, classes=BIRDS)
+    line = init_from_weights(model, tmp_path, classes=BIRDS)
     assert torch.equal(model.head.weight, source.head.weight) and "best.safetensors, last weights, head included" in line
 
 
@@ -106,7 +106,7 @@ def test_how_a_model_was_drawn_and_is_trained_may_differ(tmp_path):
     source = build("spvit_mini", BIRDS, 16)
     path = saved(source, tmp_path / "w.safetensors")
     model = build("spvit_mini", BIRDS, 16, drop_path=0.3, attention_options={"hidden": 32, "weight_std": 0.1})
-    start_from(model, path, classes=BIRDS)
+    init_from_weights(model, path, classes=BIRDS)
     images = torch.randn(2, 3, 16, 16, dtype=torch.float64)
     torch.testing.assert_close(model(images), source(images))
 
@@ -127,7 +127,7 @@ def test_weights_of_another_model_are_refused_and_nothing_changes(kind, changes,
     model = build(kind, BIRDS, 16, **changes)
     start = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(UserError, match=message):
-        start_from(model, path, classes=BIRDS)
+        init_from_weights(model, path, classes=BIRDS)
     assert all(torch.equal(value, start[name]) for name, value in model.state_dict().items())
 
 
@@ -137,30 +137,30 @@ def test_tensors_alone_are_held_against_the_model(tmp_path):
     saved(source, tmp_path / "w.safetensors")
     save_file(load_file(tmp_path / "w.safetensors"), tmp_path / "bare.safetensors")
     model = build("spvit_mini", ["oak", "elm"], 16)
-    start_from(model, tmp_path / "bare.safetensors", classes=["oak", "elm"])
+    init_from_weights(model, tmp_path / "bare.safetensors", classes=["oak", "elm"])
     assert torch.equal(model.norm.weight, source.norm.weight)
     with pytest.raises(UserError, match="it lacks class_token; it lacks blocks.0.attention.gate; it lacks"):
-        start_from(build("convit_mini", BIRDS, 16), tmp_path / "bare.safetensors", classes=BIRDS)
+        init_from_weights(build("convit_mini", BIRDS, 16), tmp_path / "bare.safetensors", classes=BIRDS)
 
 
 def test_a_dense_head_does_not_come_from_nowhere(tmp_path):
     path = saved(build("dense", BIRDS, 16, dense_head=False), tmp_path / "w.safetensors")
     save_file(load_file(path), path)
     with pytest.raises(UserError, match="it lacks dense_head.weight; it lacks dense_head.bias$"):
-        start_from(build("dense", ["oak"], 16), path, classes=["oak"])
+        init_from_weights(build("dense", ["oak"], 16), path, classes=["oak"])
 
 
 def test_mistakes_are_one_clear_line(tmp_path):
     model = build("spvit_mini", BIRDS, 16)
     with pytest.raises(UserError, match="no run folder or weights file"):
-        start_from(model, tmp_path / "nowhere", classes=BIRDS)
+        init_from_weights(model, tmp_path / "nowhere", classes=BIRDS)
     with pytest.raises(UserError, match="holds no best.safetensors"):
-        start_from(model, tmp_path, classes=BIRDS)
+        init_from_weights(model, tmp_path, classes=BIRDS)
     torch.save({}, tmp_path / "deit.pth")
     with pytest.raises(UserError, match="convert it first if others made it: python -m spvit_mini convert"):
-        start_from(model, tmp_path / "deit.pth", classes=BIRDS)
+        init_from_weights(model, tmp_path / "deit.pth", classes=BIRDS)
     with pytest.raises(UserError, match="the classes in .* cannot be read"):
-        start_from(model, saved(model, tmp_path / "w.safetensors", classes="robin, wren"), classes=BIRDS)
+        init_from_weights(model, saved(model, tmp_path / "w.safetensors", classes="robin, wren"), classes=BIRDS)
 
 
 def test_released_weights_start_a_fine_tune_once_they_are_converted(tmp_path):
@@ -182,7 +182,7 @@ def test_released_weights_start_a_fine_tune_once_they_are_converted(tmp_path):
         ]
     )
     model = create_model("deit_tiny", image_size=64, num_classes=2).eval()
-    assert "anew for 2 classes" in start_from(model, tmp_path / "w.safetensors", classes=["oak", "elm"])
+    assert "anew for 2 classes" in init_from_weights(model, tmp_path / "w.safetensors", classes=["oak", "elm"])
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(

@@ -14,7 +14,7 @@ from spvit_mini.attention import RelativeBias
 from spvit_mini.convert import convert_state
 from spvit_mini.data.images import read_image
 from spvit_mini.spatial import LogCPB, Table
-from spvit_mini.zoo import differences, load_state
+from spvit_mini.weights import list_differences, load_state
 
 PAIRS = {
     "deit_tiny": "deit_tiny_patch16_224",
@@ -107,7 +107,7 @@ def test_parameters_of_larger_caits_are_timms(name, theirs, size):
     with torch.device("meta"):
         theirs, ours = timm.create_model(theirs), create_model(name, image_size=size)
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
-    assert not differences(ours, convert_state(theirs.state_dict()).state)
+    assert not list_differences(ours, convert_state(theirs.state_dict()).state)
 
 
 @pytest.mark.parametrize("grid", [(7, 7), (3, 5)])

@@ -190,7 +190,7 @@ class Parts(nn.Module):
         self.embed = nn.Conv2d(config.channels, config.dim, config.patch, stride=config.patch)
         self.positions = nn.Parameter(0.02 * torch.randn(1, config.dim, *config.grid))
         self.class_token = nn.Parameter(torch.zeros(1, 1, config.dim)) if config.pool == "class" else None
-        self.blocks = nn.ModuleList(vit.Block(config.attention_of(i), config, 0.0) for i in range(config.depth))
+        self.blocks = nn.ModuleList(vit.Block(vit.attention_of(config, i), config, 0.0) for i in range(config.depth))
         self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
         self.head = nn.Linear(config.dim, config.num_classes)
 
