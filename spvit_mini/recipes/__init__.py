@@ -1,12 +1,14 @@
 """The recipes by name, MODEL_DATA: spvit_mini_compass, vit_mini_cifar10, spvit_s_imagenet, …
 
-A recipe is a function of the model's name: `compass("spvit_mini")` is spvit_mini_compass. So models on one set of images
-differ in that name alone; but for ImageNet, where each has the recipe of its paper. The function's docstring says how to
-run it, where its numbers are from, what it costs and what to expect.
+A recipe is a function of the model's name: `compass("spvit_mini")` is spvit_mini_compass. Therefore the models on one dataset
+differ in that name alone, except on ImageNet, where each model has the recipe of its paper. The function's docstring states the
+command, the sources of its numbers, the cost and the expected accuracy. `register_recipe` adds a recipe of your own.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import fields, replace
+from functools import partial
 
 from ..errors import UserError, near
 from ..zoo import MODELS
@@ -35,38 +37,48 @@ FAMILIES: tuple[tuple[tuple[str, ...], tuple[Callable[[str], Recipe], ...]], ...
     (PAIR, (large.imagenet_5pct, large.imagenet_10pct, large.imagenet_30pct, large.imagenet_50pct)),
     (("spvit_l",), (large.imagenet_fsdp,)),
 )  # fmt: skip
-RECIPES = {
-    f"{model}_{make.__name__}": (make, model) for models, makes in FAMILIES for make in makes for model in models
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    f"{model}_{make.__name__}": partial(make, model) for models, makes in FAMILIES for make in makes for model in models
 }
 
 
+def register_recipe(name: str, recipe: Recipe | Callable[[], Recipe]) -> None:
+    """Register a recipe under a name, for `get_recipe`, the command line and studies.
+
+    A function is called at each use; the first line of its docstring describes the recipe in lists. Raises UserError for a
+    name that is taken, or that has other characters than letters, digits and "_".
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_]+", name):
+        raise UserError(f"the name of a recipe is {name!r}; expected letters, digits and underscores")
+    if name in RECIPES:
+        raise UserError(f"a recipe {name!r} is registered already; expected a new name")
+    RECIPES[name] = (lambda: recipe) if isinstance(recipe, Recipe) else recipe
+
+
 def list_recipes() -> list[str]:
-    """List the names that `get_recipe` knows."""
+    """List the names of all recipes."""
     return list(RECIPES)
 
 
 def get_recipe(name: str) -> Recipe:
-    """Make the recipe of a name. Raises UserError, with the near names, if there is none."""
+    """Build the recipe of a name. Raises UserError, with similar names, for an unknown one."""
     if name not in RECIPES:
-        raise UserError(
-            f"no recipe is called {name!r}.{near(name, RECIPES)} python -m spvit_mini train --list names them all"
-        )
-    make, model = RECIPES[name]
-    recipe = make(model)
-    return replace(recipe, name=name, model=own_options(recipe.model))
+        raise UserError(f"no recipe is called {name!r}.{near(name, RECIPES)} python -m spvit_mini recipes lists all of them")
+    recipe = RECIPES[name]()
+    return replace(recipe, name=name, model=drop_unknown_options(recipe.model))
 
 
-def own_options(options: ModelOptions) -> ModelOptions:
-    """Leave out of a recipe what its model does not have, such as the heads of a CNN."""
+def drop_unknown_options(options: ModelOptions) -> ModelOptions:
+    """Set the options to None that the model's configuration does not have, such as the heads of a CNN."""
     known = {field.name for field in fields(MODELS[options.name])}
     return replace(options, **{name: None for name in vars(options) if name != "name" and name not in known})
 
 
-def describe(name: str) -> str:
-    """Say in one line what a recipe is about."""
-    return about(RECIPES[name][0])
+def describe_recipe(name: str) -> str:
+    """Describe a recipe in one line: the first line of its function's docstring."""
+    return first_line(getattr(RECIPES[name], "func", RECIPES[name]))
 
 
-def about(make: Callable[[str], Recipe]) -> str:
-    """Give the first line of what a recipe's function says of itself."""
-    return make.__doc__.splitlines()[0]
+def first_line(make: Callable[..., Recipe]) -> str:
+    """Get the first line of a function's docstring."""
+    return (make.__doc__ or "A recipe without a description.").splitlines()[0]

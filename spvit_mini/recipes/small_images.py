@@ -1,17 +1,17 @@
-"""Recipes on small photographs, for the minis: from scratch, on one GPU or with patience on a CPU.
+"""Recipes on small natural images for the mini models: from random initialisation, on one GPU, or slowly on a CPU.
 
-Numbers that name no source are ours, and were not tuned.
+Numbers without a source are ours, and were not tuned.
 """
 
 from dataclasses import replace
 
-from ..data import AugmentOptions, DataOptions
+from ..data.options import AugmentOptions, DataOptions
 from .options import ModelOptions, OptimOptions
 from .recipe import Recipe
 
 
 def cifar10(model: str) -> Recipe:
-    """CIFAR-10: ten classes of 32-pixel photographs, flipped, shifted and varied by RandAugment.
+    """CIFAR-10: ten classes of 32-pixel images; flips, shifts and RandAugment.
 
     Command: python -m spvit_mini train spvit_mini_cifar10 --data.root FOLDER
     Cost: about 17 minutes of one CPU core an epoch (48 images a second, 2.7 M parameters); with --model.dim 128
@@ -30,7 +30,7 @@ def cifar10(model: str) -> Recipe:
 
 
 def cifar100(model: str) -> Recipe:
-    """CIFAR-100: a hundred classes of 32-pixel photographs, by the recipe of CIFAR-10.
+    """CIFAR-100: a hundred classes of 32-pixel images, with the recipe of CIFAR-10.
 
     Command: python -m spvit_mini train spvit_mini_cifar100 --data.root FOLDER
     Cost: 2.7 M parameters, 0.18 to 0.19 G multiply-adds, 1.5 M images; on a CPU as CIFAR-10
@@ -41,11 +41,11 @@ def cifar100(model: str) -> Recipe:
 
 
 def tiny_imagenet(model: str) -> Recipe:
-    """Tiny ImageNet: 200 classes of 64-pixel photographs, in patches of 8.
+    """Tiny ImageNet: 200 classes of 64-pixel images, in patches of 8.
 
     Command: python -m spvit_mini train spvit_mini_tiny_imagenet --data.root FOLDER
-    Source: learning rate, decay, batch, warm-up, length, drop path, erasing and how often images are mixed as in
-        SPT_LSA (Lee et al. 2021); it has AutoAugment and repeated augmentation too, where this has RandAugment
+    Source: learning rate, weight decay, batch size, warm-up, duration, drop path, random erasing and the probability of
+        mixing as in SPT_LSA (Lee et al. 2021), which uses AutoAugment and repeated augmentation instead of RandAugment
     Cost: 2.8 M parameters, 0.19 G multiply-adds, 10 M images
     Expected: not measured yet; chance is 0.5 %. For orientation, by others: a ViT 57.07 % (README of SPT_LSA)
     """
@@ -64,7 +64,7 @@ def tiny_imagenet(model: str) -> Recipe:
 
 
 def flowers17(model: str) -> Recipe:
-    """Flowers17: photographs of seventeen kinds of flowers, at 64 pixels in patches of 8.
+    """Flowers17: seventeen species of flowers, at 64 pixels in patches of 8.
 
     Command: python -m spvit_mini train spvit_mini_flowers17 --data.root FOLDER --data.name flowers17-256
     Cost: about 15 seconds of one CPU core an epoch

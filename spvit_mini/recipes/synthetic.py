@@ -1,14 +1,14 @@
-"""Recipes on made images: which way, how far, which texture. No files, a minute of a CPU core."""
+"""Recipes on synthetic images: Compass, Textures, Rings. They need no files, and a minute of one CPU core each."""
 
 from dataclasses import replace
 
-from ..data import DataOptions
+from ..data.options import DataOptions
 from .options import ModelOptions, OptimOptions
 from .recipe import Recipe
 
 
 def compass(model: str) -> Recipe:
-    """Which way is the ship? Eight directions on 8×8 patches, from 2,000 images.
+    """Compass: which way is the ship? Eight directions on 8×8 patches, 2,000 training images.
 
     Command: python -m spvit_mini train spvit_mini_compass
     Cost: about a minute of one CPU core (143,000 parameters, 240 steps)
@@ -27,7 +27,7 @@ def compass(model: str) -> Recipe:
 
 
 def compass6(model: str) -> Recipe:
-    """Compass on 6×6 patches of 24-pixel images, for a model of two blocks: the smallest run that shows a prior.
+    """Compass on 6×6 patches of 24-pixel images, for a model of two blocks: the smallest run that learns a prior.
 
     Command: python -m spvit_mini train spvit_mini_compass6
     Cost: about 15 seconds of one CPU core
@@ -42,9 +42,9 @@ def compass6(model: str) -> Recipe:
 
 
 def textures(model: str) -> Recipe:
-    """Rows, columns, checker or diagonal? Four textures of two-valued patches, from 2,000 images.
+    """Textures: rows, columns, checkerboard or diagonal? Four textures of two-valued patches, 2,000 training images.
 
-    Neither model finds the layout in these steps.
+    Neither model learns the layout in these steps.
 
     Command: python -m spvit_mini train spvit_mini_textures
     Cost: about three quarters of a minute of one CPU core
@@ -64,9 +64,9 @@ def textures6(model: str) -> Recipe:
 
 
 def rings(model: str) -> Recipe:
-    """How far is the ship? Compass's scene; the class is the distance, 1 to 4 patches.
+    """Rings: how far is the ship? The images are as in Compass; the class is the distance, 1 to 4 patches.
 
-    Neither model finds it in these steps, as with textures.
+    Neither model learns the distance in these steps, as with Textures.
 
     Command: python -m spvit_mini train spvit_mini_rings
     Cost: about a minute of one CPU core

@@ -1,7 +1,11 @@
-"""Training: recipes, the loop, and what a run keeps so that it can be resumed."""
+"""Training: the loop, the loss and the optimiser, and the run folder. `train` is imported on first use (PEP 562)."""
 
-from ..recipes import get_recipe, list_recipes
-from ..recipes.recipe import Recipe
-from .loop import Result, train
+from typing import Any
 
-__all__ = ["Recipe", "Result", "get_recipe", "list_recipes", "train"]
+
+def __getattr__(name: str) -> Any:
+    if name not in ("Result", "train"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import loop
+
+    return getattr(loop, name)

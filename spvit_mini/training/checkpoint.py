@@ -98,7 +98,7 @@ def read_recipe(run: Path) -> Recipe | None:
 
 def check_same(recorded: Recipe, recipe: Recipe, *, source: Path) -> None:
     """Raise UserError, naming the first option that differs, unless both recipes compute the same."""
-    if difference := recorded.difference(recipe):
+    if difference := recorded.find_difference(recipe):
         name, before, now = difference
         raise UserError(
             f"{source} was made with {name} = {before}, not {now}; resume it as it was, or train in another folder"

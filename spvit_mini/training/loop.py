@@ -25,7 +25,7 @@ from ..data import Data, TrainBatches, load_data
 from ..data.seeding import seed_of
 from ..errors import UserError
 from ..flops import multiply_adds
-from ..recipes.duration import steps_in
+from ..recipes.duration import count_steps
 from ..recipes.recipe import Recipe
 from ..vit import ViT
 from ..weights import init_from_weights, save_weights
@@ -121,7 +121,7 @@ def train(
         steps_per_epoch = TrainBatches(len(data.train), batch, recipe.seed, **shares).steps_per_epoch
         lengths = recipe.duration, recipe.optim.warmup, recipe.optim.cooldown, recipe.evaluate_every, recipe.save_every
         total, warmup, cooldown, evaluate_every, save_every = (
-            steps_in(length, steps_per_epoch=steps_per_epoch, batch=batch) for length in lengths
+            count_steps(length, steps_per_epoch=steps_per_epoch, batch_size=batch) for length in lengths
         )
         last = total if max_steps is None else min(total, max_steps)
         scale = batch / (recipe.optim.lr_base_batch_size or batch)

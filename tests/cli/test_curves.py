@@ -10,7 +10,7 @@ from spvit_mini import list_models, plots
 from spvit_mini.cli.curves import SPARE, by_kind, colours_of, draw, ending, main, mean_of, read_runs
 from spvit_mini.cli.program import run_program
 from spvit_mini.errors import UserError
-from spvit_mini.training import get_recipe
+from spvit_mini.recipes import get_recipe
 from spvit_mini.training.metrics import COLUMNS, write_rows
 from spvit_mini.training.summary import Part, write_history
 

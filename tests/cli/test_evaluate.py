@@ -17,7 +17,8 @@ from spvit_mini import create_model, save_weights
 from spvit_mini.cli.evaluate import COLUMNS, Confusion, class_rows, main, print_worst, report
 from spvit_mini.cli.program import run_program
 from spvit_mini.data import DataOptions, load_data
-from spvit_mini.training import get_recipe, train
+from spvit_mini.recipes import get_recipe
+from spvit_mini.training import train
 from spvit_mini.training.metrics import Counts
 from spvit_mini.zoo import model_from_weights
 

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from spvit_mini import create_model, save_weights, transforms_for
 from spvit_mini.cli.predict import free_name, main, telling_priors
 from spvit_mini.cli.program import run_program
-from spvit_mini.training import get_recipe, train
+from spvit_mini.recipes import get_recipe
+from spvit_mini.training import train
 from spvit_mini.zoo import model_from_weights
 
 CLASSES = ["iris", "lily of the valley", "rose"]

@@ -13,7 +13,7 @@ from spvit_mini import list_models
 from spvit_mini.cli.program import run_program
 from spvit_mini.cli.train import main
 from spvit_mini.errors import UserError
-from spvit_mini.training import get_recipe, list_recipes
+from spvit_mini.recipes import get_recipe, list_recipes
 from spvit_mini.training.checkpoint import read_recipe, read_state
 from spvit_mini.training.metrics import read_rows
 
@@ -137,7 +137,7 @@ MISTAKES = {
     "vit_mini_compass --seed": "--seed",
     "vit_mini_compass --optim.betas 0.9": "--optim.betas",
     "vit_mini_compass --precision half": "'half'",
-    "vit_mini_compass --seed -1": "error: seed is -1; it must be at least 0",
+    "vit_mini_compass --seed -1": "error: seed is -1; expected an integer of at least 0",
     "vit_mini_compass --optim.lr -1": "error: optim.lr is -1.0; it must be",
     "vit_mini_compass --duration long": "error: length is 'long'; say it as a number and a unit",
     "vit_mini_compass --max-steps 0": "max_steps is 0",

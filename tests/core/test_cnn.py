@@ -14,7 +14,7 @@ from spvit_mini.cnn import CNN, CNNConfig, ResidualBlock
 from spvit_mini.errors import UserError
 from spvit_mini.explain.attribution import attention_rollout, class_relevance, gates, priors
 from spvit_mini.flops import multiply_adds
-from spvit_mini.training import get_recipe
+from spvit_mini.recipes import get_recipe
 from spvit_mini.training.loop import train
 from spvit_mini.training.progress import introduce
 from spvit_mini.training.teachers import PatchLogits

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from spvit_mini import load_weights
-from spvit_mini.training import Recipe, get_recipe, train
+from spvit_mini.recipes import Recipe, get_recipe
+from spvit_mini.training import train
 from spvit_mini.training.checkpoint import read_state
 from spvit_mini.training.metrics import TIME_COLUMNS
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from spvit_mini.errors import UserError
+from spvit_mini.recipes import get_recipe
 from spvit_mini.training import checkpoint as c
-from spvit_mini.training import get_recipe
 
 
 def a_state(step, size=2000):
@@ -238,7 +238,8 @@ def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path):
     """The first is another process, which is then killed."""
     recipe = get_recipe("vit_mini_compass")
     code = (
-        "import sys, time; from pathlib import Path; from spvit_mini.training import checkpoint, get_recipe\n"
+        "import sys, time; from pathlib import Path; from spvit_mini.recipes import get_recipe\n"
+        "from spvit_mini.training import checkpoint\n"
         "with checkpoint.writing(Path(sys.argv[1]), get_recipe('vit_mini_compass')): print('in', flush=True); time.sleep(99)"
     )
     first = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)

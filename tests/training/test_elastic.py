@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from spvit_mini.data import TrainBatches, load_data
-from spvit_mini.training import get_recipe
+from spvit_mini.recipes import get_recipe
 
 from .conftest import assert_same_run
 from .teams import together, torchrun

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from spvit_mini.training import Recipe
+from spvit_mini.recipes import Recipe
 from spvit_mini.training.objective import Objective
 
 CLASSES, SIDE = 3, 8

@@ -7,10 +7,9 @@ import pytest
 
 from spvit_mini import create_model
 from spvit_mini.errors import UserError
-from spvit_mini.recipes.duration import steps_in
+from spvit_mini.recipes import Recipe, get_recipe, list_recipes
+from spvit_mini.recipes.duration import count_steps
 from spvit_mini.recipes.options import ModelOptions, OptimOptions
-from spvit_mini.recipes.recipe import Recipe
-from spvit_mini.training import get_recipe, list_recipes
 from spvit_mini.vit import ViTConfig
 
 
@@ -28,14 +27,14 @@ from spvit_mini.vit import ViTConfig
         ("0 steps", 0),
     ],
 )
-def test_a_length_in_steps(length, steps):
-    assert steps_in(length, steps_per_epoch=19, batch=100) == steps
+def test_a_duration_in_steps(duration, steps):
+    assert count_steps(duration, steps_per_epoch=19, batch_size=100) == steps
 
 
 @pytest.mark.parametrize("duration", ["", "30", "epochs", "-3 epochs", "30 eons", "1e3 steps", "30 epochs!"])
-def test_a_length_that_says_nothing(length):
+def test_a_duration_that_says_nothing(duration):
     with pytest.raises(UserError, match="'30 epochs', '240 steps' or '50000 images'"):
-        Recipe(length=length)
+        Recipe(duration=duration)
 
 
 @pytest.mark.parametrize("name", list_recipes())
@@ -73,7 +72,7 @@ def test_model_options_are_fields_of_the_models():
 def test_but_changes_one_thing_and_names_the_near_ones():
     recipe = get_recipe("vit_mini_compass")
     changed = recipe.but({"optim.lr": 5e-4, "batch_size": 10})
-    assert (changed.optim.lr, changed.batch) == (5e-4, 10)
+    assert (changed.optim.lr, changed.batch_size) == (5e-4, 10)
     assert recipe.optim.lr != 5e-4
     assert changed.but({"optim.lr": recipe.optim.lr, "batch_size": recipe.batch_size}) == recipe
     with pytest.raises(UserError, match=r"no option 'optim.lrr'. Did you mean optim.lr"):
@@ -82,18 +81,18 @@ def test_but_changes_one_thing_and_names_the_near_ones():
 
 def test_difference_names_what_changes_the_numbers_and_not_where_the_work_is_done():
     recipe = get_recipe("vit_mini_compass")
-    assert recipe.difference(recipe.but({"data.root": "/elsewhere", "data.workers": 3, "device": "cuda"})) is None
-    assert recipe.difference(recipe.but({"seed": 3})) == ("seed", 0, 3)
-    assert recipe.difference(recipe.but({"model.depth": 9}))[0] == "model.depth"
+    assert recipe.find_difference(recipe.but({"data.root": "/elsewhere", "data.workers": 3, "device": "cuda"})) is None
+    assert recipe.find_difference(recipe.but({"seed": 3})) == ("seed", 0, 3)
+    assert recipe.find_difference(recipe.but({"model.depth": 9}))[0] == "model.depth"
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("{", "no JSON text"),
-        ("", "no JSON text"),
-        ("[1, 2]", "no recipe"),
-        ('{"optim": 3}', "no recipe: where OptimOptions"),
+        ("{", "is not JSON"),
+        ("", "is not JSON"),
+        ("[1, 2]", "is not a recipe"),
+        ('{"optim": 3}', "is not a recipe: 3 is in the place of OptimOptions"),
         ('{"optim": {"learning_rate": 3}}', "an option 'learning_rate', which this version does not know"),
     ],
 )
@@ -105,14 +104,14 @@ def test_json_that_is_no_recipe(text, says):
 
 def test_json_of_an_older_recipe_gets_the_defaults():
     plain = json.loads(Recipe(seed=4).to_json())
-    del plain["optim"]["clip"], plain["precision"]
+    del plain["optim"]["clip_grad_norm"], plain["precision"]
     assert Recipe.from_json(json.dumps(plain)) == Recipe(seed=4)
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: Recipe(batch=0),
+        lambda: Recipe(batch_size=0),
         lambda: Recipe(evaluate_every="0 steps"),
         lambda: Recipe(save_every="0 epochs"),
         lambda: Recipe(label_smoothing=1.0),
@@ -120,7 +119,7 @@ def test_json_of_an_older_recipe_gets_the_defaults():
         lambda: OptimOptions(lr=-1e-3),
         lambda: OptimOptions(lr=float("nan")),
         lambda: OptimOptions(betas=(0.9, 1.0)),
-        lambda: OptimOptions(clip=0.0),
+        lambda: OptimOptions(clip_grad_norm=0.0),
         lambda: OptimOptions(warmup="soon"),
     ],
 )

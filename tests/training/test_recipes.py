@@ -11,9 +11,8 @@ from spvit_mini.data import AugmentOptions
 from spvit_mini.data.augment import Preprocessing, training_transform
 from spvit_mini.errors import UserError
 from spvit_mini.flops import multiply_adds
-from spvit_mini.recipes import FAMILIES, RECIPES, imagenet, small_images, synthetic
-from spvit_mini.recipes.duration import parse_length, steps_in
-from spvit_mini.training import get_recipe, list_recipes
+from spvit_mini.recipes import FAMILIES, RECIPES, get_recipe, imagenet, list_recipes, small_images, synthetic
+from spvit_mini.recipes.duration import count_steps, parse_duration
 from spvit_mini.zoo import create_model
 
 IMAGES = 1_281_167  # of ImageNet's training part
@@ -39,7 +38,7 @@ def on_meta(recipe):
 
 
 def epochs(length: str) -> float:
-    number, unit = parse_length(length)
+    number, unit = parse_duration(length)
     assert unit == "epoch"
     return number
 
@@ -47,24 +46,24 @@ def epochs(length: str) -> float:
 @pytest.mark.parametrize("name", list_recipes())
 def test_every_recipe_has_a_model_that_can_be_built_and_lengths_that_fit(name):
     recipe = get_recipe(name)
-    make, model = RECIPES[name]
+    make, (model,) = RECIPES[name].func, RECIPES[name].args
     assert recipe.name == name == f"{model}_{make.__name__}" and recipe.model.name == model
     built = on_meta(recipe)
     assert built.config.image_size == (size_of(recipe), size_of(recipe))
     assert (built.dense_head is not None) >= (recipe.token_labels.folder is not None)
     lengths = [recipe.duration, recipe.optim.warmup, recipe.optim.cooldown, recipe.evaluate_every, recipe.save_every]
-    total, warmup, cooldown, *every = [steps_in(text, steps_per_epoch=100, batch=recipe.batch_size) for text in lengths]
+    total, warmup, cooldown, *every = [count_steps(text, steps_per_epoch=100, batch_size=recipe.batch_size) for text in lengths]
     assert warmup + cooldown < total and all(0 < steps < total for steps in every)
     varied = training_transform(recipe.augment, Preprocessing((32, 32)))  # refuses options out of range
     assert varied(torch.zeros(3, 40, 40, dtype=torch.uint8)).shape == (3, 32, 32)
 
 
 def test_every_function_of_a_recipe_is_there_under_its_name():
-    ends = {name.removeprefix(model + "_") for name, (_, model) in RECIPES.items()}
+    ends = {name.removeprefix(model + "_") for name, make in RECIPES.items() for model in make.args}
     for module, parts in (
         (synthetic, set()),
         (small_images, set()),
-        (imagenet, {"deit", "token_labelled", "photographs", "part_of_imagenet"}),
+        (imagenet, {"deit", "token_labelled", "data_options", "imagenet_subset"}),
     ):
         functions = {
             n for n, f in vars(module).items() if callable(f) and getattr(f, "__module__", "") == module.__name__
@@ -78,11 +77,11 @@ def test_every_function_of_a_recipe_is_there_under_its_name():
     assert {*more.split(), "spvit_l_imagenet_fsdp"} <= set(RECIPES)
 
 
-@pytest.mark.parametrize("make", dict.fromkeys(make for make, _ in RECIPES.values()))
+@pytest.mark.parametrize("make", dict.fromkeys(make.func for make in RECIPES.values()))
 def test_every_recipe_says_how_to_run_it_and_what_to_expect(make):
     text = make.__doc__
-    command = re.search(r"Command: (torchrun --nproc-per-node 8 -m --|python -m) spvit_mini\.train (\w+)", text)
-    assert command and RECIPES[command[2]][0] is make
+    command = re.search(r"Command: (torchrun --nproc-per-node 8|python) -m spvit_mini train (\w+)", text)
+    assert command and RECIPES[command[2]].func is make
     assert text.splitlines()[0].endswith(".")
     assert "not measured yet" in " ".join(text.split()) or "Measured" in text or make is imagenet.imagenet_fsdp
 
@@ -91,7 +90,7 @@ def test_models_on_one_set_differ_in_the_model_alone_where_they_are_compared():
     compared = [make for models, makes in FAMILIES for make in makes if len(models) > 1]
     own = {imagenet.imagenet, imagenet.imagenet_384}  # each as published
     for make in set(compared) - own:
-        recipes = [get_recipe(name).flat() for name, (other, _) in RECIPES.items() if other is make]
+        recipes = [get_recipe(name).flat() for name, other in RECIPES.items() if other.func is make]
         names = {option for option, value in recipes[0].items() for other in recipes if other[option] != value}
         # Each model is seen in validation as its authors did; a CNN has no heads.
         heads = {recipe["model.heads"] for recipe in recipes if recipe["model.name"] != "cnn_mini"}
@@ -126,7 +125,7 @@ def test_the_first_recipes_keep_their_numbers(data):
         r.augment.crop,
     )
     assert found == UNCHANGED[data]
-    assert (r.optim.final_lr, r.optim.weight_decay, r.optim.clip, r.optim.lr_base_batch_size) == (1e-5, 0.05, 1.0, None)
+    assert (r.optim.final_lr, r.optim.weight_decay, r.optim.clip_grad_norm, r.optim.lr_base_batch_size) == (1e-5, 0.05, 1.0, None)
     assert (r.ema, r.augment.mixup, r.augment.repeats, r.augment.randaugment_prob) == (None, 0, 1, 1)
 
 
@@ -134,8 +133,8 @@ def test_the_first_recipes_keep_their_numbers(data):
 
 COMMON = {
     "data.name": "imagenet", "data.fraction": 1.0, "optim.weight_decay": 0.05, "optim.betas": (0.9, 0.999),
-    "optim.eps": 1e-8, "optim.clip_grad_norm": None, "optim.layer_decay": None, "optim.warmup": "5 epochs", "optim.warmup_lr": 1e-6,
-    "optim.final_lr": 1e-5, "label_smoothing": 0.1, "augment.flip": True, "augment.crop": "resized",
+    "optim.eps": 1e-8, "optim.clip_grad_norm": None, "optim.layer_decay": None, "optim.warmup": "5 epochs",
+    "optim.warmup_lr": 1e-6, "optim.final_lr": 1e-5, "label_smoothing": 0.1, "augment.flip": True, "augment.crop": "resized",
     "augment.crop_scale": (0.08, 1.0), "augment.random_erasing_prob": 0.25, "augment.colour": 0.0, "augment.randaugment": (2, 27),
     "augment.randaugment_prob": 0.5, "data.image_size": 224, "init_from": None, "sharding": "ddp", "micro_batch_size": None,
 }  # fmt: skip
@@ -197,7 +196,7 @@ def test_fewer_images_are_seen_as_often_more(model):
                 epochs(whole.flat()[length]), rel=1e-6
             )
         changed = {name for name, value in whole.flat().items() if recipe.flat()[name] != value}
-        assert changed == {"name", "data.fraction", "length", "optim.warmup", "evaluate_every", "save_every"}
+        assert changed == {"name", "data.fraction", "duration", "optim.warmup", "evaluate_every", "save_every"}
 
 
 def rows(make) -> dict[str, list[str]]:
@@ -209,7 +208,7 @@ def rows(make) -> dict[str, list[str]]:
 @pytest.mark.parametrize("make", [imagenet.imagenet, imagenet.imagenet_384])
 def test_the_costs_in_the_docstrings_are_those_of_the_models(make):
     table = rows(make)
-    assert list(table) == [model for _, (other, model) in RECIPES.items() if other is make]
+    assert list(table) == [other.args[0] for other in RECIPES.values() if other.func is make]
     for model, (parameters, cost, images, _) in table.items():
         recipe = make(model)
         built = on_meta(recipe)

@@ -237,7 +237,7 @@ def test_killed_by_sigkill_at_random_moments(tiny, tmp_path):
     train(recipe, run=tmp_path / "whole", progress=False)
     (tmp_path / "recipe.json").write_text(recipe.to_json())
     code = (
-        "import sys\nfrom pathlib import Path\nfrom spvit_mini.training import Recipe, train\nimport torch\n"
+        "import sys\nfrom pathlib import Path\nfrom spvit_mini.recipes import Recipe\nfrom spvit_mini.training import train\nimport torch\n"
         "torch.set_num_threads(int(sys.argv[2]))\n"
         "folder = Path(sys.argv[1])\nprint('ready', flush=True)\n"
         "train(Recipe.from_json((folder / 'recipe.json').read_text()), run=folder / 'killed', resume=True)\n"

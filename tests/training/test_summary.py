@@ -16,7 +16,8 @@ from spvit_mini.cli.summary import main
 from spvit_mini.cli.train import Arguments
 from spvit_mini.errors import UserError
 from spvit_mini.flops import multiply_adds
-from spvit_mini.training import Recipe, get_recipe, train
+from spvit_mini.recipes import Recipe, get_recipe
+from spvit_mini.training import train
 from spvit_mini.training.metrics import COLUMNS, read_rows, write_rows
 from spvit_mini.training.summary import Part, command, read_history, summary, write_history
 

@@ -20,7 +20,8 @@ KILLER = """
 import os, random, signal, sys, time, traceback
 from pathlib import Path
 import torch
-from spvit_mini.training import Recipe, checkpoint, loop, train
+from spvit_mini.recipes import Recipe
+from spvit_mini.training import checkpoint, loop, train
 
 folder, how, seed, kills = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 torch.set_num_threads(1)

@@ -11,7 +11,8 @@ from spvit_mini import create_model
 from spvit_mini.data import AugmentOptions, DataOptions, Key, load_data
 from spvit_mini.data.token_labels import About, LabelWriter, View
 from spvit_mini.errors import UserError
-from spvit_mini.training import get_recipe, train
+from spvit_mini.recipes import get_recipe
+from spvit_mini.training import train
 from spvit_mini.training.objective import Objective
 from spvit_mini.training.token_loss import dense_loss, draw_box, mix_classes, targets
 from spvit_mini.vit import swap_box
