@@ -1,14 +1,14 @@
-"""Pictures that answer to choices: number fields where widgets are at hand, nothing where they are not."""
+"""Interactive figures: number fields if ipywidgets is installed, nothing otherwise."""
 
 from collections.abc import Callable
 
 
 def explore(draw: Callable, **choices: tuple[int, int, int]) -> None:
-    """Show `draw(**values)`, and draw it again when a choice changes.
+    """Display `draw(**values)`, and draw it again when a value changes.
 
-    `choices` gives each argument's least value, largest value and start. Each becomes a number field of the browser's
-    own, with its label, so that keyboards and screen readers can use it (a slider of ipywidgets 8 has no name for
-    them). Without ipywidgets this does nothing: a lesson shows the same picture before it, for one choice.
+    `choices` gives the minimum, the maximum and the initial value of each argument. Each argument becomes a number field
+    of the browser with a label, so that keyboards and screen readers can use it (a slider of ipywidgets 8 has no
+    accessible name). Without ipywidgets this does nothing: a lesson shows the same figure before it, for one choice.
     """
     try:
         from ipywidgets import BoundedIntText, HBox, Layout, VBox, interactive_output
@@ -18,8 +18,8 @@ def explore(draw: Callable, **choices: tuple[int, int, int]) -> None:
 
     look = {"layout": Layout(width="11em"), "style": {"description_width": "initial"}}  # labels are never cut
     fields = {
-        name: BoundedIntText(start, min=least, max=most, description=name.replace("_", " "), **look)
-        for name, (least, most, start) in choices.items()
+        name: BoundedIntText(initial, min=minimum, max=maximum, description=name.replace("_", " "), **look)
+        for name, (minimum, maximum, initial) in choices.items()
     }
     row = HBox([*fields.values()], layout=Layout(flex_flow="row wrap"))
     display(VBox([row, interactive_output(draw, fields)]))

@@ -1,7 +1,7 @@
-"""What a notebook begins with: `lesson = begin("00")`, and what `lesson` then offers to its cells.
+"""The set-up of a lesson, `lesson = begin("00")`, and the methods of `lesson`.
 
-The profile says how much is computed. It is read once, from the variable SPVIT_PROFILE; no cell asks for its name, so the
-same cells run in seconds in a test and in minutes on a desk.
+The profile sets how much a lesson computes. It is read once, from the variable SPVIT_PROFILE; no cell reads its name, so
+the same cells run for seconds in a test and for minutes on a laptop.
 """
 
 import base64
@@ -29,35 +29,36 @@ from . import checks
 from . import progress as records
 from .checks.engine import CheckFailed, examine
 from .checks.exchange import exchange
+from .explore import explore
 
-# Where `lesson.NAME` looks for public names, in reading order.
-ROOMS = (
-    "spvit_mini.geometry", "spvit_mini.spatial", "spvit_mini.attention", "spvit_mini.vit", "spvit_mini.zoo",
-    "spvit_mini.explain.attribution", "spvit_mini.explain.faithfulness", "spvit_mini.data", "spvit_mini.data.synthetic",
-    "spvit_mini.training", "spvit_mini.recipes", "spvit_experiments.overview", "spvit_mini.training.token_loss",
-    "spvit_experiments", "spvit_mini.plots", "spvit_mini.block_sparse", "spvit_course.explore",
+# Modules in which `Lesson.source` looks for a name, in reading order.
+SOURCE_MODULES = (
+    "spvit_mini.geometry", "spvit_mini.spatial", "spvit_mini.attention", "spvit_mini.vit",
+    "spvit_mini.attention_backends", "spvit_mini.block_sparse", "spvit_mini.explain.attribution",
+    "spvit_mini.explain.faithfulness", "spvit_mini.training.optim", "spvit_mini.training.token_loss",
+    "spvit_mini.training.distributed", "spvit_experiments.statistics",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Profile:
-    """How much a lesson computes: the part of a training's length, a cap on its steps, how many seeds."""
+    """How much a lesson computes: the share of each training run's duration, a limit of steps, the number of seeds."""
 
     name: str
     share: float = 1.0
-    most_steps: int | None = None
+    max_steps: int | None = None
     seeds: int = 1
 
     def steps(self, full: int) -> int:
-        """Shorten a number of training steps; it stays at least 1."""
-        return min(max(1, math.ceil(full * self.share)), self.most_steps or full)
+        """Scale a number of training steps; at least 1."""
+        return min(max(1, math.ceil(full * self.share)), self.max_steps or full)
 
 
-# standard is what a student runs and what stored outputs come from. quick serves the tests, smoke those of the copies.
+# Students run `standard`, and stored outputs are of it; tests run lessons in `quick` and student copies in `smoke`.
 PROFILES = {
     profile.name: profile
     for profile in (
-        Profile("smoke", most_steps=2),
+        Profile("smoke", max_steps=2),
         Profile("quick", share=1 / 6),
         Profile("standard"),
         Profile("full", seeds=5),
@@ -66,7 +67,7 @@ PROFILES = {
 
 
 def begin(number: str) -> "Lesson":
-    """Set a lesson up, print one line about it, and return what its cells use. `number` is "00" to "13".
+    """Set up a lesson, print its profile, device and versions, and return its `Lesson`. `number` is "00" to "13".
 
     Sets the figure style and the seeds of torch, numpy and Python. Raises UserError for an unknown SPVIT_PROFILE.
     """
@@ -76,7 +77,7 @@ def begin(number: str) -> "Lesson":
 
     name = os.environ.get("SPVIT_PROFILE", "standard")
     if name not in PROFILES:
-        raise UserError(f"SPVIT_PROFILE is {name!r}; it must be one of {', '.join(PROFILES)}")
+        raise UserError(f"SPVIT_PROFILE is {name!r}; expected one of {', '.join(PROFILES)}. Set one of these.")
     plots.style()
     torch.manual_seed(0)
     np.random.seed(0)
@@ -88,39 +89,28 @@ def begin(number: str) -> "Lesson":
 
 
 class Lesson:
-    """What the cells of one lesson use. Any public name of the package is an attribute: `lesson.SPSA`, `lesson.Compass`.
+    """Checks, figures, training runs and progress of one lesson, as long as its profile allows.
 
-    Later cells of a lesson call the package's class by this name, never the one written in the notebook, so that a
-    lesson runs to its end over an unsolved exercise.
+    The set-up cell imports the library's modules. Later cells use a class through its module (`attention.SPSA`), never
+    the class that the student wrote in the notebook, so that a lesson runs to its end over an unsolved exercise.
     """
+
+    explore = staticmethod(explore)
 
     def __init__(self, number: str, profile: Profile):
         self.number, self.profile = number, profile
         self._exercises = checks.exercises(number)
         self._passed: set[str] = set()
-        self._found: dict[str, str] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        if not name.startswith("_"):
-            if hasattr(spvit_mini, name):
-                return getattr(spvit_mini, name)
-            public = {}
-            for room in ROOMS:
-                names = vars(importlib.import_module(room))
-                public = {key: value for key, value in names.items() if is_public(key, value)} | public
-            if name in public:
-                return public[name]
-            raise AttributeError(f"the package has no public name {name!r}.{near(name, public)}")
-        raise AttributeError(name)
+        self._states: dict[str, str] = {}
 
     def check(
         self, answer: Callable, *, grade: bool = False, name: str | None = None, variant: str | None = None
     ) -> None:
-        """Check an answer to the exercise of its name, and print what was found.
+        """Check an answer to an exercise, and print the result.
 
-        With `grade`, print nothing and raise CheckFailed unless it passes. `name` names the exercise where the answer's
-        own name does not. `variant` asks for another mechanism than the lesson's (course/variants.py). In a student's
-        folder what was found is remembered, for `progress`.
+        With `grade`, print nothing and raise CheckFailed unless the answer passes. `name` is the exercise; by default the
+        answer's own name. `variant` selects a different mechanism (classroom/variants.py). In a folder of student copies
+        the result is saved for `progress`.
         """
         name = name or getattr(answer, "__name__", str(answer))
         known = checks.exercises(self.number, variant) if variant else self._exercises
@@ -132,40 +122,40 @@ class Lesson:
         if result.passed:
             self._passed.add(name)
         if not grade:
-            self._found[name] = records.better(self._found.get(name), records.STATES[result.status])
-            records.record(self.number, name, result.status)
-        self._tell(result, grade)
+            self._states[name] = records.merge_states(self._states.get(name), records.STATES[result.status])
+            records.save_result(self.number, name, result.status)
+        self._report(result, grade)
 
     def exchange(
         self, student: type[nn.Module], package: type[nn.Module], *, build: dict, inputs: tuple, grade: bool = False
     ) -> None:
-        """Compare a class written by hand with the package's: weights strictly both ways, outputs, gradients.
+        """Compare the student's class with the package's: `state_dict` strictly both ways, outputs, gradients.
 
-        Both are built by `build` and called on `inputs`. Prints, or raises if `grade`, as `check` does.
+        Both are constructed with the arguments `build` and called on `inputs`. Prints, or raises if `grade`, as `check`.
         """
-        self._tell(exchange(student, package, build=build, inputs=inputs), grade)
+        self._report(exchange(student, package, build=build, inputs=inputs), grade)
 
-    def _tell(self, result, grade: bool) -> None:
+    def _report(self, result, grade: bool) -> None:
         if not grade:
             print(result)
         elif not result.passed:
             raise CheckFailed(str(result))
 
     def progress(self) -> None:
-        """Say which exercises of this lesson have passed; in a student's folder, also what has passed in all lessons."""
-        print(records.in_lesson(self.number, self._found, self._exercises))
+        """Print which exercises of this lesson have passed; in a folder of student copies, also those of all lessons."""
+        print(records.describe_lesson(self.number, self._states, self._exercises))
 
     def source(self, name: str, *, after: str | None = None) -> None:
         """Print the package's source of a function, class or method ("SPSA.weights"); of an exercise once it is solved.
 
-        `after` names the exercise that has to be solved first, where the package calls its solution by another name.
+        `after` names the exercise that must be solved first if the package's name for its solution is different.
         """
         outer = name.partition(".")[0]
         exercise = after or outer
         if exercise in self._exercises and exercise not in self._passed:
             print(f"The package's {name} is shown here once your own passes its check.")
             return
-        value = getattr(self, outer)
+        value = definition(outer)
         for part in name.split(".")[1:]:
             value = getattr(value, part)
         print(inspect.getsource(value).rstrip())
@@ -179,45 +169,52 @@ class Lesson:
         progress: bool = True,
         on_evaluation: Callable | None = None,
     ):
-        """Train by a recipe, given itself or by name, for as long as the profile says; writes nothing.
+        """Train a recipe, or the recipe of a name, for the profile's share of its duration. Write no file.
 
-        `changes` are options by their dotted names, as in `Recipe.but`; all lengths are those of the standard profile.
+        `changes` are options by their dotted names, as in `Recipe.but`; durations are those of the standard profile.
         Returns the Result of `spvit_mini.training.train`: `.model`, and `.rows` with a dictionary per evaluation.
         """
-        from spvit_mini.recipes.duration import parse_length
-        from spvit_mini.training import get_recipe, train
+        from spvit_mini.recipes import get_recipe
+        from spvit_mini.recipes.duration import parse_duration
+        from spvit_mini.training import train
 
         recipe = get_recipe(recipe) if isinstance(recipe, str) else recipe
         recipe = recipe.but({"seed": seed} | (changes or {}))
-        shortened = {}
-        for name in ("length", "optim.warmup", "evaluate_every"):
-            value, unit = parse_length(recipe.flat()[name])
-            shortened[name] = f"{value * self.profile.share:.6f} {unit}s"
+        scaled = {}
+        for name in ("duration", "optim.warmup", "evaluate_every"):
+            value, unit = parse_duration(recipe.flat()[name])
+            scaled[name] = f"{value * self.profile.share:.6f} {unit}s"
         return train(
-            recipe.but(shortened), max_steps=self.profile.most_steps, progress=progress, on_evaluation=on_evaluation
+            recipe.but(scaled), max_steps=self.profile.max_steps, progress=progress, on_evaluation=on_evaluation
         )
 
     def show(self, figure: Figure, alt: str) -> None:
-        """Show a figure, and close it. `alt` says in words what it shows, for those who cannot see it."""
+        """Display a figure with its alternative text, and close it. `alt` states the figure's finding in words."""
         import matplotlib.pyplot as plt
         from IPython.display import display
 
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=144)
+        png = io.BytesIO()
+        figure.savefig(png, format="png", dpi=144)
         plt.close(figure)
-        data = {"image/png": base64.b64encode(compact(picture.getvalue())).decode(), "text/plain": alt}
-        width = round(figure.get_size_inches()[0] * 96)  # in the pixels of a page, of which an inch has 96
+        data = {"image/png": base64.b64encode(compact(png.getvalue())).decode(), "text/plain": alt}
+        width = round(figure.get_size_inches()[0] * 96)  # in CSS pixels, 96 to the inch
         display(data, raw=True, metadata={"image/png": {"alt": alt, "width": width}})
 
 
 def compact(png: bytes) -> bytes:
-    """Write a PNG with a palette of 256 colours, about half the size: a lesson's pictures stand in its file."""
+    """Encode a PNG with a palette of 256 colours, about half the size: a lesson's figures are stored in its file."""
     smaller = io.BytesIO()
     Image.open(io.BytesIO(png)).convert("RGB").quantize(256).save(smaller, format="png", optimize=True)
     return min(png, smaller.getvalue(), key=len)
 
 
-def is_public(name: str, value: Any) -> bool:
-    """Tell whether a name of a module is one of the package's own, not something the module imported from elsewhere."""
-    home = getattr(value, "__module__", None) or getattr(value, "__name__", "")
-    return not name.startswith("_") and str(home).partition(".")[0] in ("spvit_mini", "spvit_course", "spvit_experiments")
+def definition(name: str) -> Any:
+    """Find the function or class that a module of SOURCE_MODULES defines under `name`. Raises UserError for other names."""
+    known = {}
+    for module in SOURCE_MODULES:
+        values = vars(importlib.import_module(module))
+        own = {key: value for key, value in values.items() if getattr(value, "__module__", None) == module}
+        if name in own:
+            return own[name]
+        known |= own
+    raise UserError(f"source name is {name!r}; expected a function or class of the package.{near(name, known)}")

@@ -6,7 +6,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from spvit_course.classroom.execution import run_notebook
 
 CELLS = {
-    "setup": 'from spvit_course import begin\n\nlesson = begin("00")',
+    "setup": 'from spvit_course import begin\nfrom spvit_mini import geometry\n\nlesson = begin("00")',
     "wrong": "def patchify(image, p):\n    wide = image.flatten()\n    return wide.squash(p)\n\n\nlesson.check(patchify)",
     "endless": (
         "from spvit_course.checks import exercises\n"
@@ -20,7 +20,7 @@ CELLS = {
         'print(examine(exercises("00")["patchify"], patchify, seconds=0.3))'
     ),
     "graded": "def patchify(image, p):\n    return image\n\n\nlesson.check(patchify, grade=True)",
-    "after": "print(lesson.patchify(__import__('torch').zeros(3, 4, 4), 2).shape)",
+    "after": "print(geometry.patchify(__import__('torch').zeros(3, 4, 4), 2).shape)",
     "figure": "import matplotlib.pyplot as plt\nlesson.show(plt.figure(figsize=(1, 1)), alt='Nothing.')",
     "network": "import urllib.request\nurllib.request.urlopen('http://example.com')",
 }

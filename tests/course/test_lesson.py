@@ -1,5 +1,6 @@
-"""What a notebook's set-up line does and offers."""
+"""What a notebook's set-up cell imports, and what `lesson` does and offers."""
 
+import ast
 import base64
 import io
 import random
@@ -11,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-import spvit_mini
-from spvit_course import begin
+from spvit_course import begin, checks
 from spvit_course.checks.engine import CheckFailed
-from spvit_course.lesson import PROFILES, Lesson, compact
+from spvit_course.lesson import PROFILES, Lesson, compact, definition
+from spvit_course.lessons import lesson_files, read
 from spvit_mini.errors import UserError
 
 
@@ -63,25 +64,68 @@ def test_the_profile_is_read_from_the_environment(monkeypatch, name, steps):
 
 def test_an_unknown_profile_is_refused(monkeypatch):
     monkeypatch.setenv("SPVIT_PROFILE", "fast")
-    with pytest.raises(UserError, match="SPVIT_PROFILE is 'fast'; it must be one of smoke, quick, standard, full"):
+    with pytest.raises(UserError, match="SPVIT_PROFILE is 'fast'; expected one of smoke, quick, standard, full"):
         begin("00")
 
 
-def test_public_names_of_the_package_are_attributes(lesson):
-    assert lesson.SPSA is spvit_mini.attention.SPSA
-    assert lesson.offsets is spvit_mini.geometry.offsets
-    assert lesson.create_model is spvit_mini.create_model
-    assert lesson.Compass is spvit_mini.data.synthetic.Compass
-    assert lesson.plots is spvit_mini.plots
-    assert lesson.entropy is spvit_mini.explain.attribution.entropy
-    assert lesson.get_recipe is spvit_mini.training.get_recipe
+def test_a_lesson_offers_what_belongs_to_a_lesson_and_nothing_of_the_library(lesson):
+    names = {name for name in dir(lesson) if not name.startswith("_")}
+    assert names == {"check", "exchange", "explore", "number", "profile", "progress", "show", "source", "train"}
+    with pytest.raises(AttributeError):
+        _ = lesson.SPSA
 
 
-def test_other_names_are_refused_with_near_ones(lesson):
-    with pytest.raises(AttributeError, match=r"no public name 'SPSB'. Did you mean SPSA"):
-        _ = lesson.SPSB
-    for name in ("torch", "Tensor", "plt", "_cut"):
-        assert not hasattr(lesson, name), name
+# Set-up cells -----------------------------------------------------------------------------------------------------------
+
+LESSONS = lesson_files()
+each_lesson = pytest.mark.parametrize("path", LESSONS, ids=[path.stem for path in LESSONS])
+
+
+def set_up_and_other_cells(path):
+    """Parse a lesson's code: the set-up cell, and all other code cells by their ids."""
+    setup, *others = (cell for cell in read(path).cells if cell.cell_type == "code")
+    return ast.parse(setup.source), {cell.id: ast.parse(cell.source) for cell in others}
+
+
+def imported_names(tree):
+    """Map the names that a cell imports to the modules they come from."""
+    names = {}
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            for alias in node.names:
+                names[alias.asname or alias.name] = getattr(node, "module", alias.name)
+    return names
+
+
+def bound_names(tree):
+    """List the names that a cell's code binds: by assignment, in a loop, by `def`, `class` or `import`."""
+    names = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    names += [node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+    return {*names, *imported_names(tree)}
+
+
+@each_lesson
+def test_only_the_set_up_imports_from_the_packages_and_each_name_is_used(path):
+    setup, others = set_up_and_other_cells(path)
+    names = imported_names(setup)
+    assert names["begin"] == "spvit_course" and "*" not in names
+    used = {node.id for tree in others.values() for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert set(names) - {"begin"} <= used
+    packages = ("spvit_mini", "spvit_course", "spvit_experiments")
+    for name, tree in others.items():
+        assert not [module for module in imported_names(tree).values() if module.partition(".")[0] in packages], name
+
+
+@each_lesson
+def test_no_cell_binds_a_name_that_the_set_up_imports(path):
+    setup, others = set_up_and_other_cells(path)
+    names = {*imported_names(setup), "lesson"}
+    assert names.isdisjoint(checks.exercises(path.name[:2]))
+    for name, tree in others.items():
+        assert names.isdisjoint(bound_names(tree)), name
+
+
+# Checks and sources -----------------------------------------------------------------------------------------------------
 
 
 def test_a_check_prints_and_a_graded_one_raises(lesson, capsys):
@@ -128,6 +172,14 @@ def test_the_solutions_source_is_shown_after_the_check_passed(lesson, capsys):
     assert capsys.readouterr().out.startswith("def patchify(")
     lesson.source("SPSA.weights")
     assert capsys.readouterr().out.startswith("    def weights(")
+    with pytest.raises(UserError, match=r"source name is 'SPSB'; expected .*\. Did you mean SPSA"):
+        lesson.source("SPSB")
+
+
+@pytest.mark.parametrize("name", ["Tensor", "einsum", "UserError", "begin"])
+def test_a_source_is_a_definition_of_the_modules_not_what_they_import(name):
+    with pytest.raises(UserError, match=f"source name is '{name}'"):
+        definition(name)
 
 
 def test_a_source_of_another_name_waits_for_the_exercise_that_it_solves(lesson, capsys):
@@ -162,7 +214,7 @@ def test_training_is_as_long_as_the_profile_says(monkeypatch):
     monkeypatch.setattr(spvit_mini.training, "train", lambda recipe, **options: asked.append((recipe, options)))
     for name in PROFILES:
         Lesson("00", PROFILES[name]).train(
-            "spvit_mini_compass6", seed=3, changes={"length": "600 steps", "optim.warmup": "60 steps"}
+            "spvit_mini_compass6", seed=3, changes={"duration": "600 steps", "optim.warmup": "60 steps"}
         )
     recipes = [recipe for recipe, _ in asked]
     assert [options["max_steps"] for _, options in asked] == [2, None, None, None]

@@ -15,6 +15,7 @@ from spvit_course.lessons import grading, lesson_files, read
 from spvit_experiments.records import RESULTS, read_runs
 from spvit_experiments.statistics import paired
 from spvit_mini.attention import SPSA
+from spvit_mini.explain.attribution import nonlocality
 from spvit_mini.geometry import offsets, pair_offsets, spread
 from spvit_mini.spatial import Quadratic, SquareWindow, resize_table
 
@@ -265,7 +266,7 @@ def test_one_line():
 
 def test_three_heads():
     hill, everywhere = (
-        Lesson("07", PROFILES["smoke"]).nonlocality(weights.double(), (6, 6))[0].item()
+        nonlocality(weights.double(), (6, 6))[0].item()
         for weights in (Quadratic(4)((6, 6)).softmax(-1).detach(), torch.full((1, 36, 36), 1 / 36))
     )
     assert (round(hill, 2), round(everywhere, 2)) == (0.90, 3.08)

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from spvit_course.lesson import PROFILES, Lesson
-from spvit_experiments import get_study, list_studies, read_records
+from spvit_experiments import get_study, list_studies, paired, read_records
 from spvit_experiments.records import (
     collect,
     first_difference,
@@ -126,8 +125,7 @@ def test_the_records_of_every_study_are_complete_or_not_begun(name, tmp_path):
             assert (tmp_path / f"{name}.{end}").read_text() == (RESULTS / f"{name}.{end}").read_text()
 
 
-def test_a_lesson_reads_records_and_what_belongs_to_them_by_name():
-    lesson = Lesson("00", PROFILES["smoke"])
-    last = [row for row in lesson.read_records("lesson_00") if row["step"] == 240]
+def test_rows_of_a_record_are_read_by_name():
+    last = [row for row in read_records("lesson_00") if row["step"] == 240]
     finals = {arm: [row["val_top1"] for row in last if row["arm"] == arm] for arm in ("vit_mini", "spvit_mini")}
-    assert round(lesson.paired(finals["spvit_mini"], finals["vit_mini"]).mean, 2) == 84.46
+    assert round(paired(finals["spvit_mini"], finals["vit_mini"]).mean, 2) == 84.46
