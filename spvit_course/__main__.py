@@ -31,7 +31,7 @@ def arguments() -> argparse.ArgumentParser:
     build.add_argument("--variant", metavar="NAME", help="change the mechanism of some exercises, for graded work")
     for parsed in (lab, build):
         parsed.add_argument("--out", type=Path, metavar="FOLDER", help="where the copies live (default: work)")
-    doctor = command("doctor", "look at this machine and your copies: what is here, each problem with its cure, minutes here")
+    doctor = command("doctor", "look at this machine and your copies: what is here, each problem with its fix, minutes here")
     doctor.add_argument("--out", type=Path, metavar="FOLDER", help="where the copies live (default: work)")
     progress = command("progress", "show the points passed so far in your copies, as a table and a picture")
     progress.add_argument("--figure", type=Path, metavar="FILE", help="the picture to write (default: progress.png there)")
@@ -78,47 +78,45 @@ def main() -> int:
 
 def run_lab(options: argparse.Namespace, rest: list[str]) -> int:
     from .classroom.copies import WORK
-    from .classroom.lab import lab
+    from .classroom.lab import open_lab
 
-    lab(rest, work=(options.out or WORK).resolve())
+    open_lab(rest, work=(options.out or WORK).resolve())
     return 0
 
 
 def run_build(options: argparse.Namespace, rest: list[str]) -> int:
-    from .classroom.copies import WORK, build
+    from .classroom.copies import WORK, build_copies
 
     out = options.out or (WORK if options.variant is None else WORK / options.variant)
-    for copied in build(out, variant=options.variant):
-        print(copied)
+    for copy in build_copies(out, variant=options.variant):
+        print(copy)
     return 0
 
 
 def run_list(options: argparse.Namespace, rest: list[str]) -> int:
-    from .lessons import heading, lesson_files, read
+    from .lessons import lesson_files, read, require_heading
 
     files = lesson_files()
     print(f"{'lesson':<8}{'your minutes':>12}{'run minutes':>13}{'points':>8}   title")
     for path in files:
-        top = heading(read(path))
-        if top is None:
-            raise UserError(f"{path.name} has no title cell; `execute` says what one looks like")
+        top = require_heading(path, read(path))
         print(f"{top.number:<8}{top.student_minutes:>12}{top.run_minutes:>13}{top.points:>8}   {top.title}")
     return 0
 
 
 def run_doctor(options: argparse.Namespace, rest: list[str]) -> int:
     from .classroom.copies import WORK
-    from .classroom.doctor import doctor
+    from .classroom.doctor import print_report
 
-    return doctor(options.out or WORK)
+    return print_report(options.out or WORK)
 
 
 def run_progress(options: argparse.Namespace, rest: list[str]) -> int:
     from .classroom.copies import WORK
     from .lessons import lesson_files
-    from .progress import progress
+    from .progress import show_progress
 
-    progress(options.out or WORK, lesson_files(), options.figure)
+    show_progress(options.out or WORK, lesson_files(), options.figure)
     return 0
 
 
@@ -128,8 +126,8 @@ def run_release(options: argparse.Namespace, rest: list[str]) -> int:
     from .classroom.variants import VARIANTS
 
     if options.set is None:
-        for name, made in SETS.items():
-            print(f"{name:<10}{made.minutes:>4} minutes  {made.after}: {made.title}")
+        for name, problem_set in SETS.items():
+            print(f"{name:<10}{problem_set.minutes:>4} minutes  {problem_set.after}: {problem_set.title}")
         for name, variant in VARIANTS.items():
             print(f"--variant {name}: {variant.about}")
         return 0
@@ -144,7 +142,7 @@ def run_grade(options: argparse.Namespace, rest: list[str]) -> int:
     results = grade(
         options.set,
         classroom=options.classroom or CLASSROOM,
-        again=options.rerun,
+        rerun=options.rerun,
         cell_seconds=options.cell_seconds,
     )
     return 1 if any(result.failure for result in results) else 0
@@ -158,13 +156,13 @@ def run_site(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def run_execute(options: argparse.Namespace, rest: list[str]) -> int:
-    from .classroom.execution import execute
+    from .classroom.execution import execute_lesson
     from .lessons import lesson_files
 
     wrong = 0
     for path in options.notebooks or lesson_files():
         print(f"{path}: running", flush=True)
-        for problem in execute(path):
+        for problem in execute_lesson(path):
             wrong += 1
             print(f"{path}: {problem}")
     return 1 if wrong else 0

@@ -1,8 +1,6 @@
 """The lessons on disk: where they are, how a notebook is read and written, and what its title cell says."""
 
-import os
 import re
-import tempfile
 import warnings
 from copy import deepcopy
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ COUNTS = re.compile(
 
 @dataclass(frozen=True)
 class Heading:
-    """What a lesson's first cell says: number, title, minutes for the student and for the machine, points."""
+    """A lesson's title cell: number, title, minutes for the student and for the machine, points."""
 
     number: str
     title: str
@@ -33,21 +31,21 @@ class Heading:
 
 
 def lesson_files(folder: Path | None = None) -> list[Path]:
-    """List the lessons' notebooks in order. Raises UserError where there are none: a wheel does not bring them."""
+    """List the lessons' notebooks in order. Raises UserError if there are none: a wheel has no notebooks."""
     folder = folder or ROOT / "notebooks"
     files = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     if not files:
         raise UserError(
-            f"no lessons in {folder}; they come with the project's repository, not with the installed package: "
-            "get the repository and run this in it"
+            f"no lessons are in {folder}; expected the folder notebooks of a checkout. Get the project's repository, install the "
+            "package from it with `python -m pip install --editable .[lab]`, and run the command there"
         )
     return files
 
 
 def read(path: Path) -> NotebookNode:
-    """Read a notebook as it stands in its file. Raises UserError if the file is none of format 4.
+    """Read a notebook exactly as its file has it. Raises UserError for a file that is not a notebook of format 4.
 
-    `nbformat.read` would give new names to cells whose ids are not unique, and the guard would never see them.
+    `nbformat.read` would give new names to cells whose ids are not unique, so that the guard would never see them.
     """
     try:
         notebook = v4.reads(path.read_text(encoding="utf-8"))
@@ -63,27 +61,12 @@ def read(path: Path) -> NotebookNode:
 
 
 def text_of(notebook: NotebookNode) -> str:
-    """Give the text of a notebook's file, the same on every machine."""
+    """Return the text of a notebook's file, the same on every machine."""
     return v4.writes(notebook) + "\n"
 
 
-def write(path: Path, text: str) -> None:
-    """Write a text file in one go: whoever looks sees the old or the new one, never half of it."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
 def heading(notebook: NotebookNode) -> Heading | None:
-    """Read a lesson's title cell; None if it is not as a title cell should be."""
+    """Read a lesson's title cell; None if the first cell is not a title cell."""
     source = notebook.cells[0].source if notebook.cells else ""
     title, counts = TITLE.match(source), COUNTS.search(source)
     if not title or not counts:
@@ -91,6 +74,13 @@ def heading(notebook: NotebookNode) -> Heading | None:
     return Heading(title["number"], title["title"].strip(), *(int(counts[key]) for key in ("student", "run", "points")))
 
 
+def require_heading(path: Path, notebook: NotebookNode) -> Heading:
+    """Read a lesson's title cell. Raises UserError if there is none."""
+    if (top := heading(notebook)) is None:
+        raise UserError(f"{path.name} has no title cell; `python -m spvit_course execute` shows what it must look like")
+    return top
+
+
 def grading(cell: NotebookNode) -> dict:
-    """Return a cell's nbgrader metadata; empty where it has none."""
+    """Return a cell's nbgrader metadata; empty if it has none."""
     return cell.metadata.get("nbgrader", {})

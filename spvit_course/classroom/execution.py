@@ -10,7 +10,8 @@ from nbformat import NotebookNode
 
 from spvit_mini.errors import UserError
 
-from ..lessons import ROOT, read, text_of, write
+from ..files import write_text
+from ..lessons import ROOT, read, text_of
 
 CELL_SECONDS = 600  # no cell of a lesson may take longer
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -36,14 +37,14 @@ def run_notebook(
 
 
 def kernel_environment() -> dict[str, str]:
-    """Make the environment in which kernels find this Python before a user's other ones, and this package."""
+    """Return the environment in which kernels find this Python before a user's other ones, and this package."""
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     paths = [str(ROOT), *(path for path in paths if path and path != str(ROOT))]
     return os.environ | {"JUPYTER_PREFER_ENV_PATH": "1", "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def execute(path: Path, *, profile: str = "standard") -> list[str]:
-    """Run a stored lesson and store its outputs, if no cell failed. Returns what the guard finds wrong with it."""
+def execute_lesson(path: Path, *, profile: str = "standard") -> list[str]:
+    """Run a stored lesson, and store its outputs if no cell failed. Return the problems that the guard lists."""
     from .lint import problems
 
     notebook = read(path)
@@ -53,16 +54,14 @@ def execute(path: Path, *, profile: str = "standard") -> list[str]:
         print(error, file=sys.stderr)
         raise UserError(f"a cell of {path.name} failed (see above); the file was left as it was") from None
     except CellTimeoutError:
-        raise UserError(
-            f"a cell of {path.name} ran longer than {CELL_SECONDS} s; the file was left as it was"
-        ) from None
+        raise UserError(f"a cell of {path.name} ran longer than {CELL_SECONDS} s; the file was left as it was") from None
     tidy(notebook)
-    write(path, text_of(notebook))
+    write_text(path, text_of(notebook))
     return problems(notebook)
 
 
 def tidy(notebook: NotebookNode) -> None:
-    """Drop what differs from machine to machine or from run to run and nobody reads: times, versions, widgets."""
+    """Drop what differs between machines or runs and has no reader: times, versions, widgets."""
     notebook.metadata = NotebookNode(
         kernelspec={"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
         language_info={"name": "python"},

@@ -7,27 +7,29 @@ from pathlib import Path
 
 from spvit_mini.errors import UserError
 
-from .copies import WORK, build
+from .copies import WORK, build_copies
 from .execution import kernel_environment
 
-SETTINGS = Path(__file__).parent / "jupyter"  # asks for no news and no updates: the course needs no network
+# No news, no updates (the course needs no network), and nothing of nbgrader, which graders may have in this Python too.
+SETTINGS = Path(__file__).parent / "jupyter"
+WORKSPACES = ".workspaces"  # in the folder of copies, so that JupyterLab restores the tabs of this folder alone
 
 
-def lab(options: Sequence[str] = (), *, work: Path = WORK) -> None:
+def open_lab(options: Sequence[str] = (), *, work: Path = WORK) -> None:
     """Make or update the copies and serve them in JupyterLab until it is stopped.
 
     `options` are JupyterLab's own, such as --no-browser or --port=9000. It listens on this machine alone, and asks for
-    the token that it prints as part of its address. Raises UserError where JupyterLab is missing.
+    the token that it prints as part of its address. Raises UserError if JupyterLab is not installed.
     """
     if find_spec("jupyterlab") is None:
         raise UserError(
-            "JupyterLab is not installed in this Python; in the project's folder, `make lab` installs it, and so does "
-            "`python -m pip install --editable .[lab]`"
+            "JupyterLab is not installed in this Python. Use `make lab`, or `python -m pip install --editable .[lab]`, in the "
+            "project's folder"
         )
-    report = build(work)
-    for copied in report:
-        if copied.what != "unchanged":
-            print(copied)
+    report = build_copies(work)
+    for copy in report:
+        if copy.status != "unchanged":
+            print(copy)
     print(f"Your copies are in {work}: work there. JupyterLab starts now; stop it with Ctrl-C.", flush=True)
 
     from jupyterlab.labapp import LabApp
@@ -38,6 +40,7 @@ def lab(options: Sequence[str] = (), *, work: Path = WORK) -> None:
     )
     fixed = [
         f"--ServerApp.root_dir={work}",
+        f"--LabApp.workspaces_dir={work / WORKSPACES}",
         f"--LabApp.default_url=/lab/tree/{report[0].name}",
         "--ServerApp.ip=127.0.0.1",
         "--Application.log_level=WARN",  # the address is printed all the same

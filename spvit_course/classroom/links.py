@@ -4,7 +4,7 @@
 from page to page on GitHub. Colab follows no relative link: where a lesson has its badge (`badges` wrote it, so that the
 repository's address is known), the line ends with links that open the neighbours there.
 
-With `--progress`, lessons that do not yet end with a cell `lesson.progress()` get one; `execute` stores its output.
+`--progress` adds a cell `lesson.progress()` to the end of lessons that lack it; `execute` stores its output.
 """
 
 import re
@@ -13,9 +13,8 @@ from pathlib import Path
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
-from spvit_mini.errors import UserError
-
-from ..lessons import COUNTS, Heading, heading, lesson_files, read, text_of, write
+from ..files import write_text
+from ..lessons import COUNTS, Heading, lesson_files, read, require_heading, text_of
 
 NAME, FILE = r"\d\d (?:\\.|[^\]\\\n])+", r"\(\d\d_[^)\s]+\.ipynb\)"
 BACK, ON = rf"\[← {NAME}\]{FILE}", rf"\[{NAME} →\]{FILE}"
@@ -24,28 +23,28 @@ COLAB = re.compile(r"\(https://colab\.research\.google\.com/github/([\w.-]+/[\w.
 SHOWN = "lesson.progress()"
 
 
-def line(before: tuple[Path, Heading] | None, after: tuple[Path, Heading] | None, colab: str | None) -> str:
-    """Write the line of a lesson between two others; `colab` is where Colab finds their folder."""
-    places = []
+def link_line(before: tuple[Path, Heading] | None, after: tuple[Path, Heading] | None, colab: str | None) -> str:
+    """Write the line of links to the two neighbours of a lesson; `colab` is the address of their folder on Colab."""
+    parts = []
     if before:
-        places.append(f"[← {name(before[1])}]({before[0].name})")
+        parts.append(f"[← {link_text(before[1])}]({before[0].name})")
     if after:
-        places.append(f"[{name(after[1])} →]({after[0].name})")
-    if colab and places:
-        there = f"https://colab.research.google.com/github/{colab}"
-        ways = [f"[← {before[1].number}]({there}{before[0].name})"] if before else []
-        ways += [f"[{after[1].number} →]({there}{after[0].name})"] if after else []
-        places.append("on Colab: " + ", ".join(ways))
-    return " · ".join(places)
+        parts.append(f"[{link_text(after[1])} →]({after[0].name})")
+    if colab and parts:
+        folder = f"https://colab.research.google.com/github/{colab}"
+        links = [f"[← {before[1].number}]({folder}{before[0].name})"] if before else []
+        links += [f"[{after[1].number} →]({folder}{after[0].name})"] if after else []
+        parts.append("on Colab: " + ", ".join(links))
+    return " · ".join(parts)
 
 
-def name(top: Heading) -> str:
-    """Name a lesson in a link's text."""
+def link_text(top: Heading) -> str:
+    """Return a lesson's number and title, escaped for a link."""
     return f"{top.number} " + re.sub(r"([\[\]])", r"\\\1", top.title)
 
 
 def set_line(notebook: NotebookNode, text: str) -> None:
-    """Put the line below a lesson's title and at its end, in place of older ones. "" takes them away."""
+    """Put the line below a lesson's title and at its end, in place of older ones. An empty text removes them."""
     title, last = notebook.cells[0], notebook.cells[-1]
     if last.cell_type == "code" and text:
         last = new_markdown_cell("", id="next")
@@ -61,39 +60,34 @@ def set_line(notebook: NotebookNode, text: str) -> None:
 
 
 def add_progress(notebook: NotebookNode) -> None:
-    """End a lesson with the cell that shows progress, unless it has one; it has no output before it is run."""
+    """End a lesson with the cell that shows progress, unless it has one; its output comes with the next run."""
     if not any(cell.cell_type == "code" and cell.source.strip() == SHOWN for cell in notebook.cells):
         notebook.cells[-1].source = LINE.sub("", notebook.cells[-1].source)
         notebook.cells.append(new_code_cell(SHOWN, id="progress"))
 
 
 def set_links(folder: Path | None = None, *, progress: bool = False, dry: bool = False) -> list[Path]:
-    """Write or refresh the links of all lessons. Returns those that changed; with `dry`, that would change.
+    """Write or refresh the links of all lessons. Return the files that changed; with `dry`, that would change.
 
-    Nothing else of a lesson changes, and no output. Raises UserError for a lesson without a title cell.
+    Nothing else of a lesson changes, nor any output. Raises UserError for a lesson without a title cell.
     """
     files = lesson_files(folder)
     notebooks = [read(path) for path in files]
-    tops = [heading(notebook) for notebook in notebooks]
-    for path, top in zip(files, tops, strict=True):
-        if top is None:
-            raise UserError(f"{path.name} has no title cell; `execute` says what one looks like")
-    named = list(zip(files, tops, strict=True))
+    tops = [(path, require_heading(path, notebook)) for path, notebook in zip(files, notebooks, strict=True)]
     changed = []
-    for place, (path, notebook) in enumerate(zip(files, notebooks, strict=True)):
+    for path, notebook, *neighbours in zip(files, notebooks, [None, *tops[:-1]], [*tops[1:], None], strict=True):
         before = text_of(notebook)
         if progress:
             add_progress(notebook)
-        found = COLAB.search(notebook.cells[0].source.partition("[![Open in Colab]")[2])
-        neighbours = [named[at] if 0 <= at < len(named) else None for at in (place - 1, place + 1)]
-        set_line(notebook, line(*neighbours, found and found[1]))
+        colab = COLAB.search(notebook.cells[0].source.partition("[![Open in Colab]")[2])
+        set_line(notebook, link_line(*neighbours, colab and colab[1]))
         if text_of(notebook) != before:
             changed.append(path)
             if not dry:
-                write(path, text_of(notebook))
+                write_text(path, text_of(notebook))
     return changed
 
 
 def has_links(folder: Path | None = None) -> bool:
-    """Tell whether any lesson has its line already."""
+    """Return whether any lesson has its line of links."""
     return any(LINE.search(read(path).cells[0].source) for path in lesson_files(folder))

@@ -197,9 +197,9 @@ def anatomy(notebook: NotebookNode) -> Iterator[str]:
     for name, cells in sections:
         found[name] += cells
     codes = code_cells(notebook)
-    setup = f'from spvit_course import begin\n\nlesson = begin("{top.number if top else "00"}")'
-    if not codes or codes[0].source.strip() != setup:
-        yield f"the first code cell is not the set-up:\n{setup}"
+    number = top.number if top else "00"
+    if not codes or not is_setup(codes[0].source, number):
+        yield f"the first code cell is not the set-up: imports, among them begin of spvit_course, then lesson = begin({number!r})"
     elif codes[0].id not in {cell.id for cell in found.get(SECTIONS[0], [])}:
         yield f"the set-up cell does not follow '{SECTIONS[0]}'"
     elif not any("profile standard" in output.get("text", "") for output in codes[0].outputs):
@@ -208,6 +208,16 @@ def anatomy(notebook: NotebookNode) -> Iterator[str]:
     if not 1 <= len(bullets) <= 4:
         yield f"'{SECTIONS[0]}' has {len(bullets)} points, not 1 to 4"
     yield from section_problems(sections, found)
+
+
+def is_setup(source: str, number: str) -> bool:
+    """Return whether a cell holds imports, `begin` among them, and then the call of `begin`, nothing else."""
+    try:
+        *imports, last = map(ast.unparse, ast.parse(source).body)
+    except (SyntaxError, ValueError):
+        return False
+    only_imports = all(line.startswith(("from ", "import ")) for line in imports)
+    return only_imports and "from spvit_course import begin" in imports and last == f"lesson = begin({number!r})"
 
 
 def sections_of(notebook: NotebookNode) -> list[tuple[str, list[NotebookNode]]]:

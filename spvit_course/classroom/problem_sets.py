@@ -96,8 +96,8 @@ SET_2 = ProblemSet(
             before=f"{GRID} In Shaw's way each offset δ has an embedding, $e_\\delta = e^{{\\text{{row}}}}_{{\\bar\\delta_"
             "\\text{row}} + e^{\\text{column}}_{\\bar\\delta_\\text{column}}$, which meets the query as a key does. The bar "
             "brings a number into −clip … clip: $\\bar x = \\min(\\max(x, -\\text{clip}), \\text{clip})$. (Where nothing else is "
-            "said, δ[i, j] is the place of the key j minus the place of the query i; `lesson.pair_offsets` gives whole numbers, "
-            "(N, N, 2), each (row, column).)",
+            "said, δ[i, j] is the place of the key j minus the place of the query i; `geometry.pair_offsets` gives whole "
+            "numbers, (N, N, 2), each (row, column).)",
         ),
         Part(
             "04",
@@ -162,7 +162,6 @@ SET_3 = ProblemSet(
             "nonlocality",
             before="The nonlocality of a head is the mean distance at which it looks, in patches: $D_h = \\frac1N \\sum_{i,j} "
             "A_{h,ij}\\,\\lVert\\delta_{ij}\\rVert$, with weights A whose rows sum to 1.",
-            setup="from spvit_mini.geometry import pair_offsets",
         ),
         questions.THREE_HEADS,
     ),
@@ -182,7 +181,7 @@ SET_4 = ProblemSet(
             before="SP-SA multiplies the scores of each head by a **prior** f, a function of the offset δ (in patches) that is "
             "learned: $A = \\text{softmax}(f \\odot S)$. (Where nothing else is said, δ is (row, column).)",
         ),
-        Part("08", "SPSA", before="Now the layer. Its prior is the lesson's network, ready-made: `lesson.PriorMLP`."),
+        Part("08", "SPSA", before="Now the layer. Its prior is the lesson's network, ready-made: `spatial.PriorMLP`."),
         questions.FACTOR_OR_BIAS,
         Part(
             "08",
@@ -223,4 +222,4 @@ PROJECT = ProblemSet(
     ),
 )
 
-SETS: dict[str, ProblemSet] = {found.name: found for found in (SET_1, SET_2, SET_3, SET_4, PROJECT)}
+SETS: dict[str, ProblemSet] = {problem_set.name: problem_set for problem_set in (SET_1, SET_2, SET_3, SET_4, PROJECT)}

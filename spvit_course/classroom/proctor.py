@@ -1,15 +1,15 @@
-"""The proctor: what watches a kernel in which a submission is graded, and gives a receipt for each check that passed.
+"""The proctor: watches a kernel in which a submission is graded, and gives a receipt for each check that passed.
 
-A student's code and the checks run in one process, so the student's code could put anything in the checks' place, and
-nbgrader gives all points to a graded cell that shows no error. So the grader does not look for errors. Before the first
-cell it calls `watch`, which
+A student's code and the checks run in one process, so the student's code could replace the checks, and nbgrader gives all
+points to a graded cell that shows no error. The grader therefore does not look for errors. Before the first cell it calls
+`watch`, which
 
-- remembers what the package and what it stands on look like, and refuses to grade once something has been changed;
-- keeps a secret, with which it signs a receipt for each check that passed; without it there are no points;
-- refuses the network, other programs and the class's folder, and tells the grader that they were asked for.
+- records the state of the packages and of what they use, and refuses to grade once something has been changed;
+- keeps a secret, with which it signs a receipt for each check that passed; without a receipt there are no points;
+- refuses the network, other programs and the class's folder, and reports each attempt to the grader.
 
-That holds against code that is wrong, curious or lazy. It does not hold against code that takes Python apart: nothing
-within the same process can. A container without a network is what keeps such code in (docs/instructors).
+This stops code that is wrong, curious or lazy. It does not stop code that takes Python apart: nothing within the same process
+can. A container without a network keeps such code in (docs/instructors).
 """
 
 import builtins
@@ -32,7 +32,7 @@ from .. import checks
 from ..checks.engine import CheckFailed, Exercise
 from ..lesson import PROFILES, Lesson
 
-MIME = "application/vnd.spvit-mini.proctor+json"  # how the proctor talks to the grader, through the cells' outputs
+MIME = "application/vnd.spvit-mini.proctor+json"  # of the proctor's messages to the grader, among the cells' outputs
 
 NETWORK = {"socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.sendto"}
 NETWORK |= {"socket.sendmsg", "socket.bind"}
@@ -41,13 +41,13 @@ PROGRAMS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.sp
 FILES = {"open", "sqlite3.connect", "os.listdir", "os.scandir", "os.remove", "os.rename", "os.mkdir", "os.rmdir"}
 FILES |= {"os.link", "os.symlink", "os.chmod", "os.truncate", "os.utime", "os.chdir"}
 
-SHELLS_OWN = {"_", "input", "exit", "quit", "display", "get_ipython"}  # builtins that IPython sets anew for each cell
+SHELLS_OWN = {"_", "input", "exit", "quit", "display", "get_ipython"}  # builtins that IPython sets again for each cell
 
-_check: Callable | None = None  # the check that signs; set by `watch`
+_check: Callable | None = None  # the check that signs receipts; set by `watch`
 
 
 class Proctored(Lesson):
-    """A lesson whose checks are signed where a grader watches, and are the plain ones elsewhere."""
+    """A lesson whose checks give receipts under a grader, and are plain checks elsewhere."""
 
     def check(self, answer: Callable, *, grade: bool = False, **options) -> None:
         if grade and _check is not None:
@@ -57,81 +57,92 @@ class Proctored(Lesson):
 
 
 def proctored(number: str) -> Proctored:
-    """Take a fresh handle on a lesson, whatever became of the notebook's own: what a hidden test begins with."""
+    """Return a fresh handle on a lesson, independent of the notebook's own: hidden tests begin with it."""
     return Proctored(number, PROFILES[os.environ.get("SPVIT_PROFILE", "standard")])
 
 
 def receipt(secret: str, number: str, name: str, options: dict[str, Any]) -> str:
     """Sign that the exercise `name` of a lesson has passed, checked with these options."""
-    said = f"{number} {name} {sorted(options.items())}"
-    return hmac.new(secret.encode(), said.encode(), "sha256").hexdigest()
+    message = f"{number} {name} {sorted(options.items())}"
+    return hmac.new(secret.encode(), message.encode(), "sha256").hexdigest()
 
 
 def watch(closed: str) -> str:
-    """Begin to watch this process. Return the secret that receipts are signed with; call it before the student's code.
+    """Begin to watch this process, before the student's code runs. Return the secret that signs receipts.
 
-    `closed` is the class's folder: the student's code may use nothing in it but the folder it runs in.
+    `closed` is the class's folder: the student's code may use only the folder in it that it runs in.
     """
+    from IPython import get_ipython
+
     global _check
     if _check is not None:
-        raise RuntimeError("somebody watches already")
-    publish = get_shell().display_pub.publish
-    secret = secrets.token_hex()
-    for module in pkgutil.iter_modules(checks.__path__, f"{checks.__name__}."):
-        importlib.import_module(module.name)
-    before = dict(parts())
+        raise RuntimeError("a proctor watches this process already")
+    publish, secret = get_ipython().display_pub.publish, secrets.token_hex()
+    _check = signed_check(publish, secret)
+    sys.addaudithook(audit_hook(publish, closed))
+    return secret
 
-    def unchanged() -> None:
-        now = dict(parts())
+
+def signed_check(publish: Callable, secret: str) -> Callable[[str, Callable, dict[str, Any]], None]:
+    """Return a check that publishes a receipt if it passes, and refuses to run once `protected_parts` have changed."""
+    for module in pkgutil.walk_packages(checks.__path__, f"{checks.__name__}."):
+        importlib.import_module(module.name)
+    import_lazy_names()
+    before = dict(protected_parts())
+
+    def require_unchanged() -> None:
+        now = dict(protected_parts())
         changed = [name for name, value in before.items() if now.get(name) is not value]
         changed = [name for name in changed if name.rpartition(" of ")[2] == name or name.rpartition(" of ")[2] not in changed]
         if changed:
-            tell(publish, "changed", ", ".join(changed[:3]) + (" and more" if len(changed) > 3 else ""))
+            report(publish, "changed", ", ".join(changed[:3]) + (" and more" if len(changed) > 3 else ""))
             raise CheckFailed(f"not graded: the notebook has changed {changed[0]}")
 
     def check(number: str, answer: Callable, options: dict[str, Any]) -> None:
         options = {key: value for key, value in options.items() if value is not None}
         name = options.pop("name", None) or getattr(answer, "__name__", str(answer))
-        unchanged()
+        require_unchanged()
         lesson = Lesson(number, PROFILES[os.environ.get("SPVIT_PROFILE", "standard")])
         lesson.check(answer, grade=True, name=name, **options)
-        unchanged()
+        require_unchanged()
         publish({MIME: {"receipt": receipt(secret, number, name, options)}})
 
-    _check = check
-    sys.addaudithook(hook(publish, closed))
-    return secret
+    return check
 
 
-def get_shell():
-    from IPython import get_ipython
+def import_lazy_names() -> None:
+    """Import the public names that the packages import on first use, so that all of them are protected."""
+    done: set[str] = set()
+    while names := [name for name in sys.modules if name.partition(".")[0] in PACKAGES and name not in done]:
+        done |= set(names)
+        for name in names:
+            for public in getattr(sys.modules[name], "__all__", ()):
+                getattr(sys.modules[name], public)
 
-    return get_ipython()
 
-
-def tell(publish: Callable, kind: str, text: str) -> None:
-    """Let the grader know of something odd, in one line. That it can't be told must not help who did it."""
+def report(publish: Callable, kind: str, text: str) -> None:
+    """Report something odd to the grader, in one line. A failure to report must not help the student's code."""
     with suppress(Exception):
         publish({MIME: {kind: " ".join(str(text).split())[:200]}})
 
 
-# What must stay as it is ------------------------------------------------------------------------------------------------
+# What must not change ---------------------------------------------------------------------------------------------------
 
 
-def parts() -> Iterator[tuple[str, Any]]:
-    """List the parts that a check leans on, by name: what modules, classes and exercises hold, and functions' code."""
+def protected_parts() -> Iterator[tuple[str, Any]]:
+    """List the parts that a check uses, by name: members of modules, classes and exercises, and functions' code."""
     for name, module in sorted(sys.modules.items()):
         if name.partition(".")[0] in PACKAGES and module is not None:
             yield name, module
-            yield from held(module, name)
+            yield from members(module, name)
     for owner in (torch, torch.Tensor, torch.autograd, torch.random, builtins, hmac):
         for key, value in list(vars(owner).items()):
             if key not in SHELLS_OWN:
                 yield f"{owner.__name__}.{key}", value
 
 
-def held(owner: Any, label: str) -> Iterator[tuple[str, Any]]:
-    """List what a module, a class or an exercise of the package holds."""
+def members(owner: Any, label: str) -> Iterator[tuple[str, Any]]:
+    """List the members of a module, a class or an exercise of the packages."""
     for name, value in list(vars(owner).items()):
         if name in ("__builtins__", "_check"):
             continue
@@ -139,7 +150,7 @@ def held(owner: Any, label: str) -> Iterator[tuple[str, Any]]:
         yield name, value
         for number, exercise in enumerate(exercises_in(value)):
             yield f"{name}[{number}]", exercise
-            yield from held(exercise, f"{name}[{number}]")
+            yield from members(exercise, f"{name}[{number}]")
         if str(getattr(value, "__module__", "")).partition(".")[0] not in PACKAGES:
             continue
         if inspect.isfunction(value):
@@ -147,11 +158,11 @@ def held(owner: Any, label: str) -> Iterator[tuple[str, Any]]:
             yield f"the defaults of {name}", value.__defaults__
             yield f"the named defaults of {name}", value.__kwdefaults__
         elif inspect.isclass(value) and value.__module__ == label:
-            yield from held(value, name)
+            yield from members(value, name)
 
 
 def exercises_in(value: Any) -> Iterator[Exercise]:
-    """Find the exercises in a value: itself, or what a list or a dictionary holds."""
+    """Find the exercises in a value: the value itself, or the entries of a list or a dictionary."""
     if isinstance(value, Exercise):
         yield value
     elif isinstance(value, (tuple, list, dict)):
@@ -162,8 +173,8 @@ def exercises_in(value: Any) -> Iterator[Exercise]:
 # What is refused --------------------------------------------------------------------------------------------------------
 
 
-def hook(publish: Callable, closed: str) -> Callable[[str, tuple], None]:
-    """Make the hook that Python calls before it does such things, and that Python code can't take off again."""
+def audit_hook(publish: Callable, closed: str) -> Callable[[str, tuple], None]:
+    """Return the hook that Python calls before such operations, and that Python code can't remove."""
     closed, own = os.path.realpath(closed), os.path.realpath(os.getcwd())
 
     def within(path: str, folder: str) -> bool:
@@ -171,10 +182,10 @@ def hook(publish: Callable, closed: str) -> Callable[[str, tuple], None]:
 
     def refuse(kind: str, what: Any) -> None:
         what = os.fsdecode(what) if isinstance(what, bytes) else what
-        tell(publish, kind, what)
+        report(publish, kind, what)
         raise PermissionError(f"refused while this is graded: {kind} ({what})")
 
-    def asked(event: str, arguments: tuple) -> None:
+    def audit(event: str, arguments: tuple) -> None:
         if event in NETWORK:
             refuse("network", arguments[1] if isinstance(arguments[0], socket.socket) else arguments[0])
         elif event in PROGRAMS:
@@ -186,5 +197,5 @@ def hook(publish: Callable, closed: str) -> Callable[[str, tuple], None]:
                     if within(path, closed) and not within(path, own):
                         refuse("file", path)
 
-    return asked
+    return audit
 

@@ -9,7 +9,7 @@ PLAN = Question(
     name="plan",
     points=6,
     text=r"""**The plan, before any run.** You will compare two arms (or three) of your own. Each is a spatial **map**,
-a **way** into attention and a **start**: `spvit_mini.attention_registry.variant_names()` lists what can be built
+a **way** into attention and a **start**: `spvit_mini.attention_registry.attention_names()` lists what can be built
 (docs/variants.md in the repository says what each is). Leave out what lessons 07 to 10 already answer. Write down, in
 at most 250 words:
 

@@ -1,8 +1,8 @@
-"""The course as web pages, from the stored lessons: to be read from a folder, without a server and without the network.
+"""The course as web pages, from the stored lessons. The pages need no server and no network.
 
-Lessons, notation, the README and the pages in docs/ are gathered as they lie in the repository, so that links between
-them hold, and Sphinx makes the pages; docs/site/conf.py says how. No notebook is run. Of an exercise a page shows what a
-student gets, and folded up below it the solution.
+Lessons, notation, the README and the pages in docs/ are copied as they lie in the repository, so that links between them
+hold, and Sphinx makes the pages, configured by docs/site/conf.py. No notebook is run. A page shows what a student gets of an
+exercise, and the solution folded up below it.
 """
 
 import base64
@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,90 +32,87 @@ LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!http|#)([^)#\s]+)[^)\s]*\)")
 
 
 def build_site(out: Path | None = None) -> Path:
-    """Build the pages into a folder, in place of older ones. Returns the front page.
+    """Build the pages into a folder, in place of older ones. Return the front page.
 
-    Raises UserError where Sphinx is missing, where the folder holds anything but such pages, and for what Sphinx warns of.
+    Raises UserError if Sphinx is not installed, if the folder holds anything but such pages, and for each warning of Sphinx.
     """
-    out = out or OUT
+    lessons, out = lesson_files(), out or OUT
     for name in NEEDED:
         if find_spec(name) is None:
             raise UserError(f"{name} is not installed; `python -m pip install --editable .[site]` brings it")
     if out.exists() and not (out / ".buildinfo").is_file() and (out.is_file() or any(out.iterdir())):
-        raise UserError(f"{out} holds other things than these pages; name another folder with --out")
+        raise UserError(f"{out} holds other things than these pages. Use a different folder: --out FOLDER")
     from sphinx.cmd.build import build_main
 
     with tempfile.TemporaryDirectory() as temporary:
-        source, kept, made = (Path(temporary) / name for name in ("source", "kept", "made"))
-        gather(source)
-        if build_main(["-q", "-W", "--keep-going", "-c", str(CONFIGURATION), "-d", str(kept), str(source), str(made)]):
+        source, cache, html = (Path(temporary) / name for name in ("source", "cache", "html"))
+        copy_sources(source, lessons)
+        if build_main(["-q", "-W", "--keep-going", "-c", str(CONFIGURATION), "-d", str(cache), str(source), str(html)]):
             raise UserError("no pages were made; Sphinx says above why")
         shutil.rmtree(out, ignore_errors=True)
-        shutil.copytree(made, out)
+        shutil.copytree(html, out)
     return out / "index.html"
 
 
-def gather(source: Path) -> None:
-    """Put all that becomes pages into a folder, each file where it lies in the repository."""
-    lessons = lesson_files()
+def copy_sources(source: Path, lessons: Sequence[Path]) -> None:
+    """Copy all files that become pages into a folder, each to its place in the repository."""
     pages = [ROOT / "README.md", *(page for name in ("notebooks", "data") for page in (ROOT / name).glob("*.md"))]
     pages += [page for page in (ROOT / "docs").rglob("*.md") if page.parent != CONFIGURATION]
     figures = list((ROOT / "docs").rglob("*.png"))
-    there = {*lessons, *pages, *figures}
+    targets = {*lessons, *pages, *figures}
 
-    def place(path: Path) -> Path:
+    def destination(path: Path) -> Path:
         new = source / path.relative_to(ROOT)
         new.parent.mkdir(parents=True, exist_ok=True)
         return new
 
     for path in figures:
-        shutil.copy(path, place(path))
+        shutil.copy(path, destination(path))
     for path in pages:
-        # What is no page here, such as a program's source, is named and not linked.
-        linked = LINK.sub(lambda link, at=path.parent: link[0] if (at / link[2]).resolve() in there else link[1], text(path))
-        place(path).write_text(linked, encoding="utf-8")
-    pictures = {}
+        # A link to what has no page here, such as a program's source, becomes plain text.
+        text = path.read_text(encoding="utf-8")
+        text = LINK.sub(lambda link, at=path.parent: link[0] if (at / link[2]).resolve() in targets else link[1], text)
+        destination(path).write_text(text, encoding="utf-8")
+    figures_by_cell = {}
     for path in lessons:
         notebook = lesson_page(read(path))
-        pictures |= {cell.id: move_pictures(cell, place(path).with_suffix("")) for cell in notebook.cells}
-        place(path).write_text(text_of(notebook), encoding="utf-8")
-    (source / "index.md").write_text(text(CONFIGURATION / "index.md").replace("STORY", pictures[STORY]), encoding="utf-8")
+        figures_by_cell |= {cell.id: move_figures(cell, destination(path).with_suffix("")) for cell in notebook.cells}
+        destination(path).write_text(text_of(notebook), encoding="utf-8")
+    front = (CONFIGURATION / "index.md").read_text(encoding="utf-8").replace("STORY", figures_by_cell[STORY])
+    (source / "index.md").write_text(front, encoding="utf-8")
 
 
 def lesson_page(lesson: NotebookNode) -> NotebookNode:
-    """Show of each exercise what a student gets and then, folded up, the solution; of each check what is not hidden."""
+    """Change a lesson into its page: each exercise as a student gets it, then its solution folded up; no hidden tests."""
     cells = []
-    for solved, handed_out in zip(lesson.cells, student_copy(lesson).cells, strict=True):
-        if not grading(solved).get("solution"):
-            solved.source = handed_out.source
+    for cell, stub in zip(lesson.cells, student_copy(lesson).cells, strict=True):
+        if not grading(cell).get("solution"):
+            cell.source = stub.source
         else:
-            handed_out.id = f"asked-{solved.id}"
-            cells.append(handed_out)
-            solved.source = re.sub(r"^ *### (BEGIN|END) SOLUTION\n?", "", solved.source, flags=re.MULTILINE).rstrip()
-            if solved.cell_type == "code":
-                solved.metadata |= SOLUTION
+            stub.id = f"asked-{cell.id}"
+            cells.append(stub)
+            cell.source = re.sub(r"^ *### (BEGIN|END) SOLUTION\n?", "", cell.source, flags=re.MULTILINE).rstrip()
+            if cell.cell_type == "code":
+                cell.metadata |= SOLUTION
             else:
-                solved.source = ANSWER.format(solved.source)
-        cells.append(solved)
+                cell.source = ANSWER.format(cell.source)
+        cells.append(cell)
     lesson.cells = cells
     return lesson
 
 
-def move_pictures(cell: NotebookNode, folder: Path) -> str:
-    """Put the pictures of a cell into files, and in their place Markdown with their words. Returns the last Markdown."""
-    shown = ""
+def move_figures(cell: NotebookNode, folder: Path) -> str:
+    """Move the figures of a cell into files, and put Markdown with their alt text in their place. Return the last Markdown."""
+    markdown = ""
     for number, output in enumerate(cell.get("outputs", [])):
         if "image/png" not in output.get("data", {}):
             continue
         folder.mkdir(exist_ok=True)
         file = folder / f"{cell.id}-{number}.png"
         file.write_bytes(base64.b64decode(output.data["image/png"]))
-        told = output.metadata.get("image/png", {})
-        alt = json.dumps(told.get("alt", ""), ensure_ascii=False)
-        shown = PICTURE.format(place=f"{folder.parent.name}/{folder.name}/{file.name}", alt=alt, width=told.get("width", ""))
-        output.data = NotebookNode({"text/markdown": shown})
-    return shown
-
-
-def text(path: Path) -> str:
-    """Read a page."""
-    return path.read_text(encoding="utf-8")
+        metadata = output.metadata.get("image/png", {})
+        alt = json.dumps(metadata.get("alt", ""), ensure_ascii=False)
+        place = f"{folder.parent.name}/{folder.name}/{file.name}"
+        markdown = PICTURE.format(place=place, alt=alt, width=metadata.get("width", ""))
+        output.data = NotebookNode({"text/markdown": markdown})
+    return markdown

@@ -1,12 +1,11 @@
 '''Variants: exercises whose mechanism was changed, so that the lessons' public solutions do not answer them.
 
-The lessons' answers are public, and so they should be. For graded work an instructor picks a variant: other axes,
-another
-sign, another map. Each changes some exercises, in lessons and in problem sets alike: the task's text, the solution, and
-the check, whose bank of mistakes knows the lesson's own answer as one of them (checks/variants.py).
+The lessons' answers are public. For graded work an instructor picks a variant: different axes, a different sign, a different
+map. It changes some exercises, in lessons and in problem sets: the task's text, the solution, and the check, whose bank of
+mistakes has the lesson's own answer as one of them (checks/variants.py).
 
-These solutions stand in this file, so they are harder to find than the lessons', not secret. Who needs secrecy adds a
-variant of their own here and to `checks.variants.BANKS`, in a copy of the repository that is not published.
+These solutions are in this file: harder to find than the lessons', but not secret. If you need secrecy, add a variant of your
+own here and to `checks.variants.BANKS`, in a copy of the repository that is not published.
 '''
 
 import re
@@ -21,8 +20,8 @@ from ..lessons import grading
 
 
 @dataclass(frozen=True)
-class Varied:
-    """One exercise in its changed form: the lesson, the solution cell's grade_id, the task's text, the solved cell."""
+class VariantExercise:
+    """An exercise in its changed form: the lesson, the solution cell's grade_id, the task's text, the solved cell."""
 
     lesson: str
     exercise: str
@@ -35,47 +34,51 @@ class Variant:
     """A changed mechanism: what it is, in a line, and the exercises that it changes."""
 
     about: str
-    exercises: tuple[Varied, ...]
+    exercises: tuple[VariantExercise, ...]
+
+
+def find_variant(name: str) -> Variant:
+    """Return a variant by its name. Raises UserError for an unknown name."""
+    if name not in VARIANTS:
+        raise UserError(f"there is no variant {name!r}; the variants: {', '.join(VARIANTS)}.{near(name, VARIANTS)}")
+    return VARIANTS[name]
 
 
 def vary(notebook: NotebookNode, variant: str) -> NotebookNode:
-    """Change those exercises of a solved notebook, a lesson or a problem set, that a variant knows; returns a copy.
+    """Change the exercises of a solved notebook, a lesson or a problem set, that a variant lists; return a copy.
 
-    A changed exercise has another text, solution and check; headings, points, ids and all other cells stay. Raises
-    UserError for an unknown variant, and for one that changes nothing in this notebook.
+    A changed exercise has a different text, solution and check; headings, points, ids and all other cells stay. Raises
+    UserError for an unknown variant, and for a variant that changes nothing in this notebook.
     """
-    if variant not in VARIANTS:
-        known = ", ".join(VARIANTS)
-        raise UserError(f"there is no variant {variant!r}; the variants: {known}.{near(variant, VARIANTS)}")
+    exercises = {exercise.exercise: exercise for exercise in find_variant(variant).exercises}
     copy = deepcopy(notebook)
-    known = {varied.exercise: varied for varied in VARIANTS[variant].exercises}
-    solutions = {place: known[name] for place, cell in enumerate(copy.cells) if (name := solved_by(cell)) in known}
+    solutions = {index: exercises[name] for index, cell in enumerate(copy.cells) if (name := solution_name(cell)) in exercises}
     if not solutions:
-        could = ", ".join(f"{varied.exercise} (lesson {varied.lesson})" for varied in known.values())
-        here = ", ".join(filter(None, map(solved_by, copy.cells))) or "none"
-        raise UserError(f"the variant {variant!r} changes nothing here: it knows {could}; the exercises here: {here}")
-    for place, varied in solutions.items():
-        task = next(cell for cell in reversed(copy.cells[:place]) if cell.cell_type == "markdown")
-        check = next(cell for cell in copy.cells[place + 1 :] if cell.cell_type == "code" and grading(cell).get("grade"))
-        task.source = retold(task.source, varied.text)
-        copy.cells[place].source = varied.solution
-        asked = rf"(\.check\(\s*{varied.exercise})\b"
-        check.source, calls = re.subn(asked, rf'\1, variant="{variant}"', check.source)
+        could = ", ".join(f"{exercise.exercise} (lesson {exercise.lesson})" for exercise in exercises.values())
+        here = ", ".join(filter(None, map(solution_name, copy.cells))) or "none"
+        raise UserError(f"the variant {variant!r} changes nothing here: it changes {could}; the exercises here: {here}")
+    for index, exercise in solutions.items():
+        task = next(cell for cell in reversed(copy.cells[:index]) if cell.cell_type == "markdown")
+        check = next(cell for cell in copy.cells[index + 1 :] if cell.cell_type == "code" and grading(cell).get("grade"))
+        task.source = replace_task(task.source, exercise.text)
+        copy.cells[index].source = exercise.solution
+        call = rf"(\.check\(\s*{exercise.exercise})\b"
+        check.source, calls = re.subn(call, rf'\1, variant="{variant}"', check.source)
         if not calls:
-            raise UserError(f"the check of {varied.exercise} does not call lesson.check({varied.exercise}): {check.source!r}")
-        for cell in (copy.cells[place], check):
+            raise UserError(f"the check of {exercise.exercise} does not call lesson.check({exercise.exercise}): {check.source!r}")
+        for cell in (copy.cells[index], check):
             cell.outputs, cell.execution_count = [], None
     return copy
 
 
-def solved_by(cell: NotebookNode) -> str | None:
-    """Name the exercise whose solution stands in a code cell; None for any other cell."""
-    solves = cell.cell_type == "code" and grading(cell).get("solution")
-    return grading(cell)["grade_id"] if solves else None
+def solution_name(cell: NotebookNode) -> str | None:
+    """Return the name of the exercise whose solution a code cell holds; None for any other cell."""
+    is_solution = cell.cell_type == "code" and grading(cell).get("solution")
+    return grading(cell)["grade_id"] if is_solution else None
 
 
-def retold(source: str, text: str) -> str:
-    """Put another text between a task's heading and its points."""
+def replace_task(source: str, text: str) -> str:
+    """Replace the text between a task's heading and its points."""
     heading = re.match(r"#+ .*", source)
     points = re.search(r"\*\(\d+ points?\)\*\s*$", source)
     return "\n\n".join(part for part in (heading and heading[0], text.strip(), points and points[0].strip()) if part)
@@ -94,7 +97,7 @@ VARIANTS = {
     "x_first": Variant(
         "the column comes before the row, as in the official code of SP-ViT and ConViT",
         (
-            Varied(
+            VariantExercise(
                 "03",
                 "offsets",
                 f"""{X_FIRST}
@@ -117,7 +120,7 @@ List each distinct offset of a grid once, in its place in a table: a tensor of w
     return torch.stack(torch.meshgrid(right, down, indexing="ij"), dim=-1)
     ### END SOLUTION''',
             ),
-            Varied(
+            VariantExercise(
                 "04",
                 "log_offsets",
                 f"""{X_FIRST}
@@ -144,7 +147,7 @@ and a column offset likewise with $C - 1$ in place of $R - 1$.
     return scaled.sign() * (1 + scaled.abs()).log2() / 3  # log2 8 = 3
     ### END SOLUTION''',
             ),
-            Varied(
+            VariantExercise(
                 "06",
                 "psa_map",
                 f"""{X_FIRST}
@@ -157,18 +160,18 @@ $(\\delta_{{\\text{{column}}}}, \\delta_{{\\text{{row}}}}, \\lVert\\delta\\rVert
   patches are numbered row by row.
 - It is a map, so no softmax yet; but the check compares *after* a softmax over the keys. What doesn't matter to
   attention doesn't matter to it either.
-- `lesson.pair_offsets(rows, columns)` gives δ as whole numbers, (N, N, 2), **row first**. The result has the type of
+- `geometry.pair_offsets(rows, columns)` gives δ as whole numbers, (N, N, 2), **row first**. The result has the type of
   `v`.
 - By hand: one row of three patches and v = (1, 0, −1). For the query 1 the scores of the keys are (−2, 0, 0).""",
                 '''def psa_map(v, grid):
     """Make PSA's map, v · (δ_column, δ_row, ‖δ‖²): v (H, 3), grid (R, C) → (H, N, N)."""
     ### BEGIN SOLUTION
-    delta = lesson.pair_offsets(*grid).to(v).flip(-1)  # (N, N, 2), now (column, row)
+    delta = geometry.pair_offsets(*grid).to(v).flip(-1)  # (N, N, 2), now (column, row)
     features = torch.cat([delta, delta.square().sum(-1, keepdim=True)], dim=-1)
     return torch.einsum("hk,ijk->hij", v, features)
     ### END SOLUTION''',
             ),
-            Varied(
+            VariantExercise(
                 "08",
                 "prior",
                 f"""{X_FIRST}
@@ -197,7 +200,7 @@ offsets that are asked for.
     "i_minus_j": Variant(
         "an offset points from the key to the query: the query's place minus the key's",
         (
-            Varied(
+            VariantExercise(
                 "03",
                 "offsets",
                 f"""{I_MINUS_J}
@@ -221,7 +224,7 @@ List each distinct offset of a grid once, in its place in a table: a tensor of w
     return torch.stack(torch.meshgrid(up, left, indexing="ij"), dim=-1)
     ### END SOLUTION''',
             ),
-            Varied(
+            VariantExercise(
                 "03",
                 "spread",
                 f"""{I_MINUS_J}
@@ -233,7 +236,7 @@ as heads; keep them.
   negative to positive, and the offset (0, 0) stands in the middle. Entry [i, j] of the map is the table's entry for
   $p_i - p_j$.
 - `grid` is the pair (rows, columns); patches are numbered row by row. The map has the type of the table.
-- Any way is right. `lesson.pair_offsets(rows, columns)`, (N, N, 2), gives $p_j - p_i$ for [i, j], as in the lesson.
+- Any way is right. `geometry.pair_offsets(rows, columns)`, (N, N, 2), gives $p_j - p_i$ for [i, j], as in the lesson.
 - By hand: one row of two patches and the table (10, 20, 30). The map is (20, 10) in its first row and (30, 20) in its
   second.
 - {OWN}""",
@@ -241,11 +244,11 @@ as heads; keep them.
     """Lay a table of the offsets i − j, (..., 2R−1, 2C−1), out over all pairs of patches: (..., N, N)."""
     rows, columns = grid
     ### BEGIN SOLUTION
-    pairs = -lesson.pair_offsets(rows, columns)  # (N, N, 2): query minus key
+    pairs = -geometry.pair_offsets(rows, columns)  # (N, N, 2): query minus key
     return table[..., pairs[..., 0] + rows - 1, pairs[..., 1] + columns - 1]
     ### END SOLUTION''',
             ),
-            Varied(
+            VariantExercise(
                 "04",
                 "shaw2d",
                 f"""{I_MINUS_J}
@@ -258,7 +261,7 @@ $\\delta = p_i - p_j$. The embedding $e_\\delta$ is the sum of a row's and a col
 - `tables` is (2, 2·clip + 1, D/H): `tables[0]` has the embeddings of row offsets −clip … clip, in this order;
   `tables[1]` those of column offsets.
 - An offset beyond the clip uses the embedding of the clip, each axis for itself.
-- `grid` is (rows, columns); patches are numbered row by row. `lesson.pair_offsets(rows, columns)`, (N, N, 2), gives
+- `grid` is (rows, columns); patches are numbered row by row. `geometry.pair_offsets(rows, columns)`, (N, N, 2), gives
   $p_j - p_i$ for [i, j], as in the lesson.
 - By hand: one row of two patches, clip 1, a width of 1, both queries 1; row embeddings 0, column embeddings
   (5, 0, 7). The result is (0, 5) in its first row and (7, 0) in its second.""",
@@ -266,12 +269,12 @@ $\\delta = p_i - p_j$. The embedding $e_\\delta$ is the sum of a row's and a col
     """Compute q · e_δ / √(D/H) for all pairs, δ = i − j: queries (…, N, D/H) → (…, N, N)."""
     rows, columns = grid
     ### BEGIN SOLUTION
-    delta = (-lesson.pair_offsets(rows, columns)).clamp(-clip, clip) + clip  # (N, N, 2), from 0
+    delta = (-geometry.pair_offsets(rows, columns)).clamp(-clip, clip) + clip  # (N, N, 2), from 0
     embeddings = tables[0][delta[..., 0]] + tables[1][delta[..., 1]]  # (N, N, D/H)
     return torch.einsum("...ic,ijc->...ij", q, embeddings) / q.shape[-1] ** 0.5
     ### END SOLUTION''',
             ),
-            Varied(
+            VariantExercise(
                 "06",
                 "psa_map",
                 f"""{I_MINUS_J}
@@ -283,13 +286,13 @@ $(\\lVert\\delta\\rVert^2, \\delta_{{\\text{{row}}}}, \\delta_{{\\text{{column}}
 - Rows count downwards, columns to the right; patches are numbered row by row.
 - It is a map, so no softmax yet; but the check compares *after* a softmax over the keys. What doesn't matter to
   attention doesn't matter to it either.
-- `lesson.pair_offsets(rows, columns)`, (N, N, 2), gives $p_j - p_i$ for [i, j] as whole numbers, as in the lesson.
+- `geometry.pair_offsets(rows, columns)`, (N, N, 2), gives $p_j - p_i$ for [i, j] as whole numbers, as in the lesson.
   The result has the type of `v`.
 - By hand: one row of three patches and v = (−1, 0, 1). For the query 1 the scores of the keys are (0, 0, −2).""",
                 '''def psa_map(v, grid):
     """Make PSA's map, v · (‖δ‖², δ_row, δ_column) with δ = i − j: v (H, 3), grid (R, C) → (H, N, N)."""
     ### BEGIN SOLUTION
-    delta = -lesson.pair_offsets(*grid).to(v)  # (N, N, 2): query minus key
+    delta = -geometry.pair_offsets(*grid).to(v)  # (N, N, 2): query minus key
     features = torch.cat([delta.square().sum(-1, keepdim=True), delta], dim=-1)
     return torch.einsum("hk,ijk->hij", v, features)
     ### END SOLUTION''',
@@ -299,7 +302,7 @@ $(\\lVert\\delta\\rVert^2, \\delta_{{\\text{{row}}}}, \\delta_{{\\text{{column}}
     "decay": Variant(
         "maps that decay with the distance: tents in place of PSA's bells, hills in place of the prior's ramps",
         (
-            Varied(
+            VariantExercise(
                 "06",
                 "psa_map",
                 """**Unlike in the lesson: a map that decays.** In place of PSA's bell each head has a *tent*: its
@@ -314,7 +317,7 @@ shape (H, 3) and `grid` = (R, C) in, (H, N, N) out.
 - `v` holds $(\\tau_h, \\Delta_{h,\\text{row}}, \\Delta_{h,\\text{column}})$ for each head, in this order. $\\tau_h$
   is positive; the centre need not lie on a patch.
 - δ[i, j] is the place of the key j minus the place of the query i, (row, column); rows count downwards, columns to
-  the right; patches are numbered row by row. `lesson.pair_offsets(rows, columns)` gives it as whole numbers,
+  the right; patches are numbered row by row. `geometry.pair_offsets(rows, columns)` gives it as whole numbers,
   (N, N, 2).
 - It is a map, so no softmax yet; but the check compares *after* a softmax over the keys. The result has the type of
   `v`.
@@ -322,12 +325,12 @@ shape (H, 3) and `grid` = (R, C) in, (H, N, N) out.
                 '''def psa_map(v, grid):
     """Make tents, −(|δ_row − Δ_row| + |δ_column − Δ_column|) / τ: v (H, 3) holds (τ, Δ_row, Δ_column) → (H, N, N)."""
     ### BEGIN SOLUTION
-    delta = lesson.pair_offsets(*grid).to(v)  # (N, N, 2)
+    delta = geometry.pair_offsets(*grid).to(v)  # (N, N, 2)
     distance = (delta - v[:, None, None, 1:]).abs().sum(-1)  # (H, N, N)
     return -distance / v[:, 0, None, None]
     ### END SOLUTION''',
             ),
-            Varied(
+            VariantExercise(
                 "08",
                 "prior",
                 """**Unlike in the lesson: a prior that decays.** In place of ramps the hidden units are *hills*, which
@@ -360,7 +363,7 @@ Write it for all heads and all offsets that are asked for.
     "dilated": Variant(
         "a window around each query, with holes, in place of tiles",
         (
-            Varied(
+            VariantExercise(
                 "05",
                 "window_mask",
                 """**Unlike in the lesson: dilated windows.** No tiles here: every query is in the middle of a window of
@@ -378,7 +381,7 @@ its own, and the window has holes. Return an (N, N) tensor of booleans, True whe
     """Tell which keys lie in a query's window of size × size keys, `dilation` patches apart: (N, N) booleans."""
     rows, columns = grid
     ### BEGIN SOLUTION
-    delta = lesson.pair_offsets(rows, columns)  # (N, N, 2)
+    delta = geometry.pair_offsets(rows, columns)  # (N, N, 2)
     near = delta.abs() <= dilation * (size // 2)
     return (near & (delta % dilation == 0)).all(-1)
     ### END SOLUTION''',

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from spvit_course.checks import exercises
-from spvit_course.classroom.copies import build, digest_of
+from spvit_course.classroom.copies import build_copies, content_digest
 from spvit_course.classroom.links import has_links, set_links
 from spvit_course.lessons import lesson_files, read
 
@@ -21,7 +21,7 @@ MINUTE = 60_000  # in Playwright's milliseconds
 def work(tmp_path):
     """A student's folder. Links are put into the copies where the stored lessons have none yet."""
     folder = tmp_path / "work"
-    build(folder)
+    build_copies(folder)
     if not has_links():
         set_links(folder)
     return folder
@@ -162,7 +162,7 @@ def test_an_exercise_from_a_wrong_answer_to_the_next_lesson(page, served, shot):
     shot("lesson_01_after_restart")
 
     # The next lesson opens beside it; opened and saved, its copy still counts as not begun.
-    before = digest_of((work / following).read_bytes())
+    before = content_digest((work / following).read_bytes())
     notebook = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
     notebook.locator(".jp-WindowedPanel-outer").evaluate("element => element.scrollTo(0, 0)")
     notebook.get_by_role("link", name=re.compile("^02 .* →$")).first.click()
@@ -170,7 +170,7 @@ def test_an_exercise_from_a_wrong_answer_to_the_next_lesson(page, served, shot):
     shot("lesson_02_followed")
     page.get_by_role("heading", name="02 · ").click()
     save(page, following)
-    assert digest_of((work / following).read_bytes()) == before
-    (report,) = [copied for copied in build(work) if copied.name == name]
-    assert report.what == "kept"
+    assert content_digest((work / following).read_bytes()) == before
+    (report,) = [copy for copy in build_copies(work) if copy.name == name]
+    assert report.status == "edited"
     assert {cell.id: cell.source for cell in read(work / name).cells}["solution-one-head"] == RIGHT

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from spvit_course.classroom.copies import build
+from spvit_course.classroom.copies import build_copies
 from spvit_course.lessons import lesson_files, read
 
 pytestmark = pytest.mark.browser
@@ -20,7 +20,7 @@ def headings(path) -> list[str]:
 
 def test_the_table_of_contents_has_a_lesson_s_headings(page, shot, serve, tmp_path):
     work = tmp_path / "work"
-    build(work)
+    build_copies(work)
     command = [sys.executable, "-m", "spvit_course", "lab", "--no-browser", "--out", str(work)]
     address = serve(command, SPVIT_PROFILE="smoke")
     lessons = lesson_files(work)

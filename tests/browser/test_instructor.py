@@ -14,7 +14,8 @@ import pytest
 from spvit_course.classroom.grading import grade, release
 from spvit_course.classroom.problem_sets import SETS, Part, ProblemSet, Question
 from spvit_course.classroom.site import build_site
-from spvit_course.lessons import ROOT, grading, read, text_of, write
+from spvit_course.files import write_text
+from spvit_course.lessons import ROOT, grading, read, text_of
 
 pytestmark = [
     pytest.mark.browser,
@@ -46,10 +47,10 @@ def classroom(tmp_path, monkeypatch):
             cell.source = solved.source
     handed_in = room / "submitted" / "ada" / "small" / "small.ipynb"
     handed_in.parent.mkdir(parents=True)
-    write(handed_in, text_of(handed_out))
+    write_text(handed_in, text_of(handed_out))
     (result,) = grade(SMALL.name, classroom=room)
     assert (result.total, result.to_read) == (2, ["why_one"])
-    write(
+    write_text(
         tmp_path / "nbgrader_config.py",
         f"load_subconfig({str(ROOT / 'nbgrader_config.py')!r})\nc = get_config()\n"
         f"c.CourseDirectory.root = {str(room)!r}\n"

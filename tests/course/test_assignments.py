@@ -6,8 +6,8 @@ from dataclasses import replace
 import nbformat
 import pytest
 
-from spvit_course.classroom.assignments import CELL_SECONDS, INTEGRITY, assemble, named
-from spvit_course.classroom.copies import build, student_copy
+from spvit_course.classroom.assignments import CELL_SECONDS, INTEGRITY, assemble, find_problem_set
+from spvit_course.classroom.copies import build_copies, student_copy
 from spvit_course.classroom.problem_sets import SETS, Part, Question
 from spvit_course.classroom.variants import VARIANTS, vary
 from spvit_course.lessons import grading, lesson_files, read
@@ -110,7 +110,7 @@ def test_a_set_that_cannot_be_is_refused(parts, says):
 
 def test_an_unknown_set_is_refused_with_its_likes():
     with pytest.raises(UserError, match=r"there is no problem set 'set1'; there are set_1, .*Did you mean"):
-        named("set1")
+        find_problem_set("set1")
 
 
 def test_a_varied_set_is_sealed_like_a_plain_one():
@@ -124,8 +124,8 @@ def test_a_varied_set_is_sealed_like_a_plain_one():
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_copies_of_varied_lessons(tmp_path, variant):
     known = {change.lesson for change in VARIANTS[variant].exercises}
-    build(tmp_path / "plain")
-    build(tmp_path / "varied", variant=variant)
+    build_copies(tmp_path / "plain")
+    build_copies(tmp_path / "varied", variant=variant)
     for path in lesson_files():
         copies = [(tmp_path / folder / path.name).read_text(encoding="utf-8") for folder in ("plain", "varied")]
         assert (copies[0] != copies[1]) == (path.name[:2] in known), path.name
@@ -134,5 +134,5 @@ def test_copies_of_varied_lessons(tmp_path, variant):
 
 def test_an_unknown_variant_is_refused(tmp_path):
     with pytest.raises(UserError, match="there is no variant 'y_first'"):
-        build(tmp_path, variant="y_first")
+        build_copies(tmp_path, variant="y_first")
     assert not list(tmp_path.iterdir())

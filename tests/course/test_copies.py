@@ -6,7 +6,7 @@ import nbformat
 import pytest
 
 from spvit_course.classroom.assignments import assemble
-from spvit_course.classroom.copies import MANIFEST, build, digest_of, replace_region, student_copy
+from spvit_course.classroom.copies import MANIFEST, build_copies, content_digest, replace_region, student_copy
 from spvit_course.classroom.grading import Classroom
 from spvit_course.classroom.problem_sets import SETS
 from spvit_course.lessons import lesson_files, read, text_of
@@ -156,10 +156,10 @@ def names(folder):
 
 def test_an_untouched_copy_follows_the_lesson(source, tmp_path):
     work = tmp_path / "work"
-    assert [copied.what for copied in build(work, [source])] == ["new"]
-    assert [copied.what for copied in build(work, [source])] == ["unchanged"]
+    assert [report.status for report in build_copies(work, [source])] == ["new"]
+    assert [report.status for report in build_copies(work, [source])] == ["unchanged"]
     change(source)
-    assert [copied.what for copied in build(work, [source])] == ["updated"]
+    assert [report.status for report in build_copies(work, [source])] == ["updated"]
     assert (work / source.name).read_text(encoding="utf-8") == text_of(student_copy(read(source)))
     assert names(work) == [source.name]
 
@@ -167,80 +167,80 @@ def test_an_untouched_copy_follows_the_lesson(source, tmp_path):
 def test_a_copy_that_was_only_opened_follows_the_lesson_too(source, tmp_path):
     """JupyterLab writes the kernel's details and the cells' trust into a notebook when it saves it."""
     work = tmp_path / "work"
-    build(work, [source])
+    build_copies(work, [source])
     opened = nbformat.read(work / source.name, as_version=4)
     opened.metadata.language_info = {"name": "python", "version": "3.12.1", "codemirror_mode": {"name": "ipython"}}
     opened.cells[2].metadata["trusted"] = True
     nbformat.write(opened, work / source.name)
     change(source)
-    assert [copied.what for copied in build(work, [source])] == ["updated"]
+    assert [report.status for report in build_copies(work, [source])] == ["updated"]
 
 
 def test_a_copy_that_was_run_is_the_students_own(source, tmp_path):
     work = tmp_path / "work"
-    build(work, [source])
+    build_copies(work, [source])
     run = nbformat.read(work / source.name, as_version=4)
     run.cells[2].execution_count = 1
     nbformat.write(run, work / source.name)
     change(source)
-    assert [copied.what for copied in build(work, [source])] == ["beside"]
+    assert [report.status for report in build_copies(work, [source])] == ["newer"]
 
 
 def test_an_edited_copy_stays_and_the_newer_lesson_comes_beside(source, tmp_path):
     work = tmp_path / "work"
-    build(work, [source])
+    build_copies(work, [source])
     mine = work_on(work / source.name, "my answer")
-    assert [copied.what for copied in build(work, [source])] == ["kept"]
+    assert [report.status for report in build_copies(work, [source])] == ["edited"]
     assert names(work) == [source.name]
 
     change(source)
-    (copied,) = build(work, [source])
-    assert str(copied).splitlines() == [
+    (report,) = build_copies(work, [source])
+    assert str(report).splitlines() == [
         "00_small.ipynb: yours was left as it is; the lesson has changed since, its newer form is 00_small.newer.ipynb",
         "    changed: the text 'The question'",
         "    as before, so that your answers can be copied over: patchify",
     ]
     assert (work / source.name).read_bytes() == mine
-    assert [copied.what for copied in build(work, [source])] == ["kept"]
+    assert [report.status for report in build_copies(work, [source])] == ["edited"]
 
     change(source, "Newer still.")
-    assert [copied.beside for copied in build(work, [source])] == ["00_small.newer.ipynb"]
+    assert [report.newer for report in build_copies(work, [source])] == ["00_small.newer.ipynb"]
     assert names(work) == ["00_small.ipynb", "00_small.newer.ipynb"]
 
     also_mine = work_on(work / "00_small.newer.ipynb", "my second answer")
     change(source, "And again.")
-    assert [copied.beside for copied in build(work, [source])] == ["00_small.newer-2.ipynb"]
+    assert [report.newer for report in build_copies(work, [source])] == ["00_small.newer-2.ipynb"]
     assert (work / source.name).read_bytes() == mine
     assert (work / "00_small.newer.ipynb").read_bytes() == also_mine
 
 
 def test_a_copy_that_was_moved_away_is_made_afresh(source, tmp_path):
     work = tmp_path / "work"
-    build(work, [source])
+    build_copies(work, [source])
     (work / source.name).rename(work / "mine.ipynb")
-    assert [copied.what for copied in build(work, [source])] == ["new"]
+    assert [report.status for report in build_copies(work, [source])] == ["new"]
     assert names(work) == [source.name, "mine.ipynb"]
 
 
 def test_pages_beside_the_lessons_are_handed_out_with_them(source, tmp_path):
     work, page = tmp_path / "work", source.with_name("notation.md")
     page.write_text("# Notation\n\nδ\n", encoding="utf-8")
-    assert [(copied.name, copied.what) for copied in build(work, [source])] == [(source.name, "new"), (page.name, "new")]
+    assert [(report.name, report.status) for report in build_copies(work, [source])] == [(source.name, "new"), (page.name, "new")]
     assert (work / page.name).read_bytes() == page.read_bytes()
     (work / page.name).write_text("my notes")
     page.write_text("# Notation, longer\n")
-    assert [copied.beside for copied in build(work, [source])] == [None, "notation.newer.md"]
+    assert [report.newer for report in build_copies(work, [source])] == [None, "notation.newer.md"]
     assert (work / page.name).read_text() == "my notes"
 
 
 @pytest.mark.parametrize("broken", [None, "", "{", "[]", '{"files": 3}'])
 def test_without_its_memory_every_copy_counts_as_edited(source, tmp_path, broken):
     work = tmp_path / "work"
-    build(work, [source])
+    build_copies(work, [source])
     mine = work_on(work / source.name, "my answer")
     (work / MANIFEST).unlink() if broken is None else (work / MANIFEST).write_text(broken)
     change(source)
-    assert [copied.what for copied in build(work, [source])] == ["beside"]
+    assert [report.status for report in build_copies(work, [source])] == ["newer"]
     assert (work / source.name).read_bytes() == mine
 
 
@@ -249,7 +249,7 @@ def test_other_files_of_the_student_are_left_alone(source, tmp_path):
     work.mkdir()
     (work / source.name).write_text("not even a notebook")
     (work / "notes.txt").write_text("mine")
-    assert [copied.what for copied in build(work, [source])] == ["beside"]
+    assert [report.status for report in build_copies(work, [source])] == ["newer"]
     assert (work / source.name).read_text() == "not even a notebook"
     assert (work / "notes.txt").read_text() == "mine"
 
@@ -258,58 +258,58 @@ def test_work_on_metadata_counts_and_a_programs_does_not():
     def notebook(metadata):
         return json.dumps({"cells": [{"id": "a", "source": "1", "metadata": metadata}]}).encode()
 
-    plain = digest_of(notebook({}))
+    plain = content_digest(notebook({}))
     for unasked in ({"trusted": True}, {"execution": {"a": 1}}, {"tags": []}, {"editable": True}, {"scrolled": True}):
-        assert digest_of(notebook(unasked)) == plain
+        assert content_digest(notebook(unasked)) == plain
     for work in ({"tags": ["mine"]}, {"editable": False}, {"slideshow": {"slide_type": "slide"}}):
-        assert digest_of(notebook(work)) != plain
+        assert content_digest(notebook(work)) != plain
 
 
 def test_a_folder_in_a_copys_place_stays(source, tmp_path):
     work = tmp_path / "work"
     (work / source.name).mkdir(parents=True)
     (work / source.name / "mine.txt").write_text("mine")
-    assert [copied.beside for copied in build(work, [source])] == ["00_small.newer.ipynb"]
+    assert [report.newer for report in build_copies(work, [source])] == ["00_small.newer.ipynb"]
     assert (work / source.name / "mine.txt").read_text() == "mine"
 
 
 def test_a_dry_build_says_the_same_and_writes_nothing(source, tmp_path):
     work = tmp_path / "work"
-    assert [copied.what for copied in build(work, [source], dry=True)] == ["new"]
+    assert [report.status for report in build_copies(work, [source], dry=True)] == ["new"]
     assert not work.exists()
-    build(work, [source])
+    build_copies(work, [source])
     work_on(work / source.name, "my answer")
     change(source)
     before = {path.name: path.read_bytes() for path in work.iterdir()}
-    dry = build(work, [source], dry=True)
+    dry = build_copies(work, [source], dry=True)
     assert {path.name: path.read_bytes() for path in work.iterdir()} == before
-    assert dry == build(work, [source]) and dry[0].what == "beside"
+    assert dry == build_copies(work, [source]) and dry[0].status == "newer"
 
 
 def test_a_crash_while_writing_leaves_the_old_copy(source, tmp_path, monkeypatch):
-    import spvit_course.lessons as lessons
+    from spvit_course import files
 
     work = tmp_path / "work"
-    build(work, [source])
+    build_copies(work, [source])
     before = (work / source.name).read_bytes()
     change(source)
 
     def crash(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(lessons.os, "replace", crash)
+    monkeypatch.setattr(files.os, "replace", crash)
     with pytest.raises(KeyboardInterrupt):
-        build(work, [source])
+        build_copies(work, [source])
     monkeypatch.undo()
     assert (work / source.name).read_bytes() == before
     assert names(work) == [source.name]
-    assert [copied.what for copied in build(work, [source])] == ["updated"]
+    assert [report.status for report in build_copies(work, [source])] == ["updated"]
 
 
 def test_a_folder_that_cannot_be_written_is_refused_in_one_line(source, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write the copies into .*file/work"):
-        build(tmp_path / "file" / "work", [source])
+        build_copies(tmp_path / "file" / "work", [source])
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", "text", '{"nbformat": 3, "worksheets": []}', b"\xff\xfe"])
@@ -317,4 +317,4 @@ def test_a_file_that_is_no_notebook_is_refused_in_one_line(tmp_path, content):
     path = tmp_path / "00_broken.ipynb"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match="00_broken.ipynb is no notebook that can be read"):
-        build(tmp_path / "work", [path])
+        build_copies(tmp_path / "work", [path])

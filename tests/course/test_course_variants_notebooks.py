@@ -15,9 +15,10 @@ from spvit_course.checks.variants import BANKS, LESSONS_OWN
 from spvit_course.classroom.assignments import assemble
 from spvit_course.classroom.copies import student_copy
 from spvit_course.classroom.problem_sets import SETS
-from spvit_course.classroom.variants import VARIANTS, solved_by, vary
+from spvit_course.classroom.variants import VARIANTS, solution_name, vary
 from spvit_course.lesson import PROFILES, Lesson
 from spvit_course.lessons import grading, lesson_files, read
+from spvit_mini import geometry
 from spvit_mini.errors import UserError
 from spvit_mini.geometry import pair_offsets
 
@@ -58,7 +59,7 @@ def refilled(copy: nbformat.NotebookNode, solved: nbformat.NotebookNode, which=l
     """Put solutions into a student's copy, by name; hidden tests come back, as they do when it is graded."""
     full = nbformat.from_dict(copy)
     for cell, whole in zip(full.cells, solved.cells, strict=True):
-        if grading(cell).get("grade") or (solved_by(whole) and which(solved_by(whole))):
+        if grading(cell).get("grade") or (solution_name(whole) and which(solution_name(whole))):
             cell.source = whole.source
     return full
 
@@ -80,7 +81,7 @@ def test_every_set_but_the_project_has_a_variant_and_every_varied_exercise_a_set
 
 
 def test_names_of_varied_exercises_are_those_of_one_lesson_only():
-    names = [solved_by(cell) for path in lesson_files() for cell in read(path).cells if solved_by(cell)]
+    names = [solution_name(cell) for path in lesson_files() for cell in read(path).cells if solution_name(cell)]
     assert all(names.count(varied.exercise) == 1 for _, varied in VARIED)
 
 
@@ -90,7 +91,7 @@ def test_names_of_varied_exercises_are_those_of_one_lesson_only():
 @each_varied
 def test_the_solution_passes_its_own_check_and_no_other(name, varied, capsys):
     lesson = Lesson(varied.lesson, PROFILES["smoke"])
-    space = {"torch": torch, "math": math, "lesson": lesson}
+    space = {"torch": torch, "math": math, "geometry": geometry}
     exec(varied.solution, space)
     answer = space[varied.exercise]
     lesson.check(answer, variant=name)
@@ -107,8 +108,8 @@ def test_the_solution_passes_its_own_check_and_no_other(name, varied, capsys):
 @each_varied
 def test_the_lessons_own_solution_is_refused_with_the_variants_hint(name, varied):
     lesson = Lesson(varied.lesson, PROFILES["smoke"])
-    space = {"torch": torch, "nn": nn, "math": math, "lesson": lesson, "pair_offsets": pair_offsets}
-    cell = next(cell for cell in lesson_of(varied.lesson).cells if solved_by(cell) == varied.exercise)
+    space = {"torch": torch, "nn": nn, "math": math, "geometry": geometry, "pair_offsets": pair_offsets}
+    cell = next(cell for cell in lesson_of(varied.lesson).cells if solution_name(cell) == varied.exercise)
     exec(cell.source, space)
     lesson.check(space[varied.exercise], grade=True)
     mistake = BANKS[name][varied.lesson][varied.exercise].mistakes[0]
@@ -153,7 +154,7 @@ BY_HAND = {
 
 @each_varied
 def test_what_a_text_works_out_by_hand_is_so(name, varied):
-    space = {"torch": torch, "math": math, "lesson": Lesson(varied.lesson, PROFILES["smoke"])}
+    space = {"torch": torch, "math": math, "geometry": geometry}
     exec(varied.solution, space)
     arguments, look, expected = BY_HAND[name, varied.exercise]
     found = look(space[varied.exercise](*arguments))
@@ -187,7 +188,7 @@ def test_a_lesson_is_changed_in_three_cells_and_nowhere_else(name, varied):
     different = [(old, new) for old, new in pairs if old != new]
     assert len(different) == 3 * len(here)
     assert all((old.id, old.metadata) == (new.id, new.metadata) for old, new in pairs)
-    place = next(k for k, cell in enumerate(changed.cells) if solved_by(cell) == varied.exercise)
+    place = next(k for k, cell in enumerate(changed.cells) if solution_name(cell) == varied.exercise)
     task, solution, check = changed.cells[place - 1 : place + 2]
     old = plain.cells[place - 1].source
     assert varied.text.strip() in task.source and solution.source == varied.solution
@@ -243,7 +244,7 @@ def test_sets_score_0_unsolved_and_full_points_refilled(one, name, monkeypatch, 
     copy = student_copy(solved)
     text = "\n".join(cell.source for cell in copy.cells)
     for cell in solved.cells:
-        if solved_by(cell):
+        if solution_name(cell):
             assert not [line for line in secret_lines(cell.source) if len(line) > 20 and line in text]
     graded = [grading(cell)["grade_id"] for cell in solved.cells if cell.cell_type == "code" and grading(cell).get("grade")]
     assert run(refilled(copy, solved, lambda _: False)) == dict.fromkeys(graded, False)
@@ -256,7 +257,7 @@ def test_sets_score_0_unsolved_and_full_points_refilled(one, name, monkeypatch, 
 
 def with_public_key(solved: nbformat.NotebookNode, one: str) -> nbformat.NotebookNode:
     """Put the lessons' own solutions into a varied set."""
-    key = {solved_by(cell): cell.source for cell in assemble(SETS[one]).cells if solved_by(cell)}
+    key = {solution_name(cell): cell.source for cell in assemble(SETS[one]).cells if solution_name(cell)}
     for cell in solved.cells:
-        cell.source = key.get(solved_by(cell), cell.source)
+        cell.source = key.get(solution_name(cell), cell.source)
     return solved

@@ -1,4 +1,4 @@
-"""The doctor: says what is there, names each problem with its cure, and ends with 1 only where there is one."""
+"""The doctor: says what is there, names each problem with its fix, and ends with 1 only where there is one."""
 
 import re
 import subprocess
@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from spvit_course.classroom import doctor as module
-from spvit_course.classroom.copies import build
-from spvit_course.classroom.doctor import GIB, Finding, copies, data, doctor, free_memory, here, room, whole
+from spvit_course.classroom.copies import build_copies
+from spvit_course.classroom.doctor import GIB, Finding, check_copies, copy_problems, free_memory, print_report
 from spvit_course.lessons import ROOT, lesson_files, read, text_of
 
 
@@ -27,15 +27,15 @@ def source(tmp_path, lesson, monkeypatch):
 @pytest.fixture
 def well(monkeypatch):
     """A machine on which everything but the copies is well, at half the reference's speed."""
-    for name in ("packages", "jupyter", "package", "device", "data"):
+    for name in ("check_packages", "check_jupyter", "check_package", "check_device", "check_data"):
         monkeypatch.setattr(module, name, lambda name=name: Finding(name, "as it should be"))
-    monkeypatch.setattr(module, "room", lambda work: Finding("memory", "as it should be"))
+    monkeypatch.setattr(module, "check_memory", lambda work: Finding("memory", "as it should be"))
     monkeypatch.setattr(module, "calibrate", lambda: 2 * module.REFERENCE)
 
 
 def test_all_is_well_after_a_build_and_the_minutes_follow_the_speed(source, tmp_path, well, capsys):
-    build(tmp_path / "work", [source])
-    assert doctor(tmp_path / "work") == 0
+    build_copies(tmp_path / "work", [source])
+    assert print_report(tmp_path / "work") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "All is well."
     assert f"copies     in {tmp_path / 'work'}: 1 of 1 as handed out, 0 begun" in lines
@@ -45,18 +45,18 @@ def test_all_is_well_after_a_build_and_the_minutes_follow_the_speed(source, tmp_
     assert all(re.fullmatch(r"[\x20-\x7e]*", line) for line in lines)  # plain text, also in a pipe
 
 
-def test_a_problem_is_told_with_its_cure_and_ends_with_1(source, tmp_path, well, monkeypatch, capsys):
-    monkeypatch.setattr(module, "device", lambda: Finding("device", "odd", (("it is odd", "make it even"),)))
-    build(tmp_path / "work", [source])
-    assert doctor(tmp_path / "work") == 1
-    assert capsys.readouterr().out.splitlines()[-1] == "PROBLEM: it is odd. Cure: make it even."
+def test_a_problem_is_told_with_its_fix_and_ends_with_1(source, tmp_path, well, monkeypatch, capsys):
+    monkeypatch.setattr(module, "check_device", lambda: Finding("device", "odd", (("it is odd", "make it even"),)))
+    build_copies(tmp_path / "work", [source])
+    assert print_report(tmp_path / "work") == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "PROBLEM: it is odd. Fix: make it even."
 
 
 # The copies -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_folder_without_copies_is_no_problem(source, tmp_path):
-    found = copies(tmp_path / "work")
+    found = check_copies(tmp_path / "work")
     assert found.problems == () and "`python -m spvit_course lab` makes and opens them" in found.text
     assert not (tmp_path / "work").exists()
 
@@ -69,18 +69,18 @@ def edit(path, change):
 
 def test_copies_that_are_behind_are_named_and_nothing_is_written(source, tmp_path):
     work = tmp_path / "work"
-    build(work, [source])
+    build_copies(work, [source])
     edit(source, lambda notebook: notebook.cells[3].update(source="## The question\n\nWhy?"))
-    assert [wrong for wrong, _ in copies(work).problems] == ["copies that are older than the lessons: 00_small.ipynb"]
+    assert [wrong for wrong, _ in check_copies(work).problems] == ["copies that are older than the lessons: 00_small.ipynb"]
     edit(work / source.name, lambda notebook: notebook.cells[6].update(source="3 * 3"))
     before = (work / source.name).read_bytes()
-    (problem,) = copies(work).problems
+    (problem,) = check_copies(work).problems
     assert problem == ("copies that are begun, and there are newer forms: 00_small.ipynb", "`python -m spvit_course build`")
     (work / source.name).unlink()
-    assert [wrong for wrong, _ in copies(work).problems] == ["copies that are not there: 00_small.ipynb"]
+    assert [wrong for wrong, _ in check_copies(work).problems] == ["copies that are not there: 00_small.ipynb"]
     (work / source.name).write_bytes(before)
-    build(work, [source])
-    assert copies(work).problems == ()
+    build_copies(work, [source])
+    assert check_copies(work).problems == ()
 
 
 @pytest.mark.parametrize(
@@ -92,25 +92,25 @@ def test_copies_that_are_behind_are_named_and_nothing_is_written(source, tmp_pat
     ],
 )
 def test_a_copy_that_cannot_be_graded_is_named(source, tmp_path, change, says):
-    build(tmp_path / "work", [source])
+    build_copies(tmp_path / "work", [source])
     edit(tmp_path / "work" / source.name, change)
-    assert [wrong for wrong, _ in copies(tmp_path / "work").problems] == [f"00_small.ipynb {says}"]
+    assert [wrong for wrong, _ in check_copies(tmp_path / "work").problems] == [f"00_small.ipynb {says}"]
 
 
 def test_an_ordinary_cell_may_go_and_a_new_check_is_not_missed(source, tmp_path):
     work = tmp_path / "work"
-    build(work, [source])
+    build_copies(work, [source])
     edit(work / source.name, lambda notebook: notebook.cells.pop(6))
     handed = {cell.id: "" for cell in read(source).cells if cell.id != "check-patchify"}
     edit(work / source.name, lambda notebook: notebook.cells.pop(9))
-    assert list(whole(work / source.name, source, handed)) == []
+    assert list(copy_problems(work / source.name, source, handed)) == []
 
 
-def test_a_broken_copy_is_named_with_its_cure(source, tmp_path):
-    build(tmp_path / "work", [source])
+def test_a_broken_copy_is_named_with_its_fix(source, tmp_path):
+    build_copies(tmp_path / "work", [source])
     (tmp_path / "work" / source.name).write_text("<<<<<<< mine")
-    ((wrong, cure),) = copies(tmp_path / "work").problems
-    assert wrong == "00_small.ipynb cannot be read as a notebook" and "another name" in cure
+    ((wrong, fix),) = check_copies(tmp_path / "work").problems
+    assert wrong == "00_small.ipynb cannot be read as a notebook" and fix.startswith("rename it")
 
 
 # The installation and the machine -------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ def test_packages_are_held_against_the_projects_ranges(monkeypatch):
     assert {"torch", "jupyterlab", "nbformat"} <= set(module.requirements())
     assert not {"timm", "onnx", "tensorboard"} & set(module.requirements())
     monkeypatch.setattr(module, "requirements", lambda: {"torch": "999.1", "numpy": "1.0", "no-such-thing": "2"})
-    found = module.packages()
+    found = module.check_packages()
     says = [wrong for wrong, _ in found.problems]
     assert says == [f"torch {metadata.version('torch')} is older than 999.1", "no-such-thing is not installed"]
     assert f"torch {metadata.version('torch')}" in found.text
@@ -130,7 +130,7 @@ def test_packages_are_held_against_the_projects_ranges(monkeypatch):
     ("older", "newer"), [("2.9.1", "2.11"), ("2.11.0+cpu", "2.11.1"), ("1.26.0rc1", "1.26.1"), ("4", "4.2")]
 )
 def test_versions_are_compared_by_their_numbers(older, newer):
-    assert module.numbers(older) < module.numbers(newer)
+    assert module.version_numbers(older) < module.version_numbers(newer)
 
 
 @pytest.mark.parametrize(("started", "well"), [("python", True), ("/opt/other/bin/python", False)])
@@ -139,22 +139,22 @@ def test_a_kernel_of_another_python_is_named(monkeypatch, started, well):
 
     spec = kernelspec.KernelSpec(argv=[started, "-m", "ipykernel_launcher"])
     monkeypatch.setattr(kernelspec.KernelSpecManager, "get_kernel_spec", lambda *_: spec)
-    found = module.jupyter()
+    found = module.check_jupyter()
     assert (found.problems == ()) == well
-    assert well or found.problems[0][0] == f"the kernel python3 starts {started}, another Python"
+    assert well or found.problems[0][0] == f"the kernel python3 starts {started}, a different Python"
 
 
 @pytest.mark.parametrize(
-    ("installed", "says"), [("", "is not installed"), ("/opt/x/spvit_mini/__init__.py", "another spvit_mini")]
+    ("installed", "says"), [("", "is not installed"), ("/opt/x/spvit_mini/__init__.py", "a different spvit_mini")]
 )
 def test_another_package_than_this_folders_is_named(monkeypatch, installed, says):
     monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0, f"{installed}\n"))
-    ((wrong, _),) = module.package().problems
+    ((wrong, _),) = module.check_package().problems
     assert says in wrong
     monkeypatch.setattr(
         subprocess, "run", lambda c, **_: subprocess.CompletedProcess(c, 0, f"{ROOT}/spvit_mini/__init__.py\n")
     )
-    assert module.package().problems == ()
+    assert module.check_package().problems == ()
 
 
 def test_memory_is_what_is_available_within_the_containers_limit(tmp_path):
@@ -173,7 +173,7 @@ def test_too_little_room_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "free_memory", lambda: GIB)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda place: type("Usage", (), {"free": GIB // 10}))
     monkeypatch.setattr(module.os, "access", lambda *_: False)
-    says = [wrong for wrong, _ in room(tmp_path / "a" / "b").problems]
+    says = [wrong for wrong, _ in module.check_memory(tmp_path / "a" / "b").problems]
     assert says[0].startswith("only 1.0 GiB of memory are free") and says[1] == "only 0.1 GiB of the disk are free"
     assert says[2] == f"{tmp_path} cannot be written"
 
@@ -181,15 +181,15 @@ def test_too_little_room_is_named(tmp_path, monkeypatch):
 def test_sets_of_images_are_found_by_their_folders(tmp_path):
     for folder in ("flowers/train/rose", "flowers/val/rose", "cifar-10-batches-py", "results", "notes"):
         (tmp_path / folder).mkdir(parents=True)
-    assert data(tmp_path).text.endswith(f"in {tmp_path}: cifar10, flowers")
-    assert data(tmp_path / "none").text.endswith(": no other set")
+    assert module.check_data(tmp_path).text.endswith(f"in {tmp_path}: cifar10, flowers")
+    assert module.check_data(tmp_path / "none").text.endswith(": no other set")
 
 
 @pytest.mark.parametrize(
     ("minutes", "says"), [(0.2, "1 or less"), (1, "1 or less"), (1.1, "about 2"), (9.5, "about 10"), (11, "about 15")]
 )
 def test_minutes_are_rounded_as_an_estimate_may_be(minutes, says):
-    assert here(minutes) == says
+    assert module.round_minutes(minutes) == says
 
 
 def test_a_calibration_leaves_the_random_numbers_alone():
@@ -202,7 +202,7 @@ def test_a_calibration_leaves_the_random_numbers_alone():
 
 @pytest.mark.slow
 def test_on_this_machine_it_says_which_device_and_how_long_each_lesson_takes(tmp_path, monkeypatch, capsys):
-    status = doctor(tmp_path / "work")
+    status = print_report(tmp_path / "work")
     text = capsys.readouterr().out
     for name in ("Python", "packages", "JupyterLab", "spvit_mini", "device", "memory", "data", "network", "copies", "speed"):
         assert re.search(rf"^{name} +\S", text, re.MULTILINE), name

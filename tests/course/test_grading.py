@@ -9,7 +9,7 @@ import pytest
 
 from spvit_course import __main__ as program
 from spvit_course.classroom.copies import student_copy
-from spvit_course.classroom.gradebook import Graded, report, table
+from spvit_course.classroom.gradebook import SubmissionResult, format_csv, format_report
 from spvit_course.classroom.grading import grade, release
 from spvit_course.classroom.problem_sets import SETS, Part, Question
 from spvit_course.classroom.variants import VARIANTS
@@ -18,15 +18,15 @@ from spvit_mini.errors import UserError
 
 # What the table and the report say -----------------------------------------------------------------------------------------
 
-ADA = Graded("ada", {"a": 2.0, "why": None}, {"a": 2.0, "why": 3.0}, frozenset({"why"}))
-BOB = Graded(
+ADA = SubmissionResult("ada", {"a": 2.0, "why": None}, {"a": 2.0, "why": 3.0}, frozenset({"why"}))
+BOB = SubmissionResult(
     "bob", {"a": 0.0, "why": 1.5}, {"a": 2.0, "why": 3.0}, frozenset({"why"}), ["=odd_one"], {"a": "NOT YET a: the [sign]"}
 )
-EVE = Graded("-eve", failure="the kernel did not start")
+EVE = SubmissionResult("-eve", failure="the kernel did not start")
 
 
 def test_the_table_has_a_row_for_each_student_and_no_formulas():
-    assert table([ADA, BOB, EVE]).splitlines() == [
+    assert format_csv([ADA, BOB, EVE]).splitlines() == [
         "student,a,why,from_checks,total,of,to_read,odd",
         "ada,2,,2,2,5,1,",
         "bob,0,1.5,0,1.5,5,0,'=odd_one",
@@ -35,7 +35,7 @@ def test_the_table_has_a_row_for_each_student_and_no_formulas():
 
 
 def test_the_report_names_what_was_odd_and_counts_what_went_wrong():
-    lines = report("set", [ADA, BOB, EVE]).splitlines()
+    lines = format_report("set", [ADA, BOB, EVE]).splitlines()
     assert lines[0] == "# set: 3 submissions"
     assert lines[2] == "1 have all points from checks. 1 written answers are to be read."
     assert "| ada | 2 | to read | 2 of 2 |  |" in lines and "| bob | 0 | 1.5 | 0 of 2 | 1 |" in lines
@@ -56,8 +56,9 @@ def test_without_nbgrader_it_says_what_brings_it(monkeypatch, tmp_path):
 
 
 def test_the_package_and_its_programs_do_without_nbgrader():
-    code = "import sys; sys.modules['nbgrader'] = None; import spvit_course.__main__, spvit_course.classroom.copies"
-    subprocess.run([sys.executable, "-c", f"{code}, spvit_course.classroom.grading, spvit_course.classroom.assignments"], check=True)
+    modules = ("__main__", "classroom.copies", "classroom.grading", "classroom.assignments")
+    code = "import sys; sys.modules['nbgrader'] = None; import " + ", ".join(f"spvit_course.{name}" for name in modules)
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_release_without_a_name_lists_sets_and_variants(monkeypatch, capsys):
@@ -109,7 +110,7 @@ def test_a_set_gives_nothing_unsolved_and_all_points_with_its_solutions(tmp_path
     assert empty.failure is full.failure is None and full.odd == [] and empty.odd == ["nothing is solved"]
     assert empty.checked == empty.total == 0 and empty.to_read == []
     assert full.checked == full.checkable > 0 and sorted(full.to_read) == sorted(questions)
-    assert len(full.most) == len(checks) + len(questions)
+    assert len(full.max_points) == len(checks) + len(questions)
     for student in ("empty", "full"):
         page = (tmp_path / "feedback" / student / name / f"{name}.html").read_text(encoding="utf-8")
         assert "MARK SCHEME" in page and "What earns points" in page
@@ -131,7 +132,7 @@ def test_the_public_key_does_not_answer_a_variant_and_only_what_is_new_is_run(tm
     assert changed and of_key.checked == of_key.checkable and of_key.odd == []
     checked = {name for name in of_public.points if name not in of_public.by_hand}
     assert {name: of_public.points[name] for name in checked} == {
-        name: 0 if name in changed else of_public.most[name] for name in checked
+        name: 0 if name in changed else of_public.max_points[name] for name in checked
     }
 
     with nbgrader.Gradebook(f"sqlite:///{room / 'gradebook.db'}") as gradebook:
@@ -148,7 +149,7 @@ def test_the_public_key_does_not_answer_a_variant_and_only_what_is_new_is_run(tm
     rows = {row["student"]: row for row in csv.DictReader((room / "reports" / "set_1.csv").open(encoding="utf-8"))}
     assert rows["varied"][question] == "1.5" and rows["varied"]["total"] == f"{of_key.checked + 1.5:g}"
 
-    with pytest.raises(UserError, match="3 submissions to another form of set_1 are graded in .*room"):
+    with pytest.raises(UserError, match="3 submissions to a different form of set_1 are graded in .*room"):
         release("set_1", classroom=room)
     release("set_1", variant="x_first", classroom=room)  # the same form again does no harm
     shutil.rmtree(room / "submitted")

@@ -81,7 +81,7 @@ def test_what_was_odd_is_named_and_nothing_else_of_a_plain_submission(graded, na
 )
 def test_what_went_wrong_is_said_as_the_check_says_it(graded, name, exercise, mistake):
     (hint,) = [known.hint for known in exercises("03")[exercise].mistakes if known.name == mistake]
-    assert graded[1][name].words[exercise] == f"NOT YET {exercise}: {hint}"
+    assert graded[1][name].messages[exercise] == f"NOT YET {exercise}: {hint}"
 
 
 def test_everybody_has_a_row_and_a_page_and_the_report_names_who_was_odd(graded):

@@ -10,7 +10,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell
 from spvit_course.classroom import validation
 from spvit_course.classroom.assignments import assemble
 from spvit_course.classroom.copies import student_copy
-from spvit_course.classroom.validation import vet
+from spvit_course.classroom.validation import validate_submission
 from spvit_course.lessons import grading, text_of
 
 from .submissions import OFFSETS, SMALL, SWAPPED, cell
@@ -32,7 +32,7 @@ def solved(blank):
 def vetted(folder, notebook, blank, name="small.ipynb"):
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(notebook if isinstance(notebook, str) else text_of(notebook), encoding="utf-8")
-    return vet(folder, blank, "small")
+    return validate_submission(folder, blank, "small")
 
 
 def sources(notebook):
@@ -83,7 +83,7 @@ def test_a_link_is_no_submission(tmp_path, solved, blank):
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "small.ipynb").symlink_to(tmp_path / "theirs.ipynb")
-    assert vet(folder, blank, "small").odd == ["no notebook was handed in; graded as if nothing were solved"]
+    assert validate_submission(folder, blank, "small").odd == ["no notebook was handed in; graded as if nothing were solved"]
 
 
 def test_everything_is_put_back_in_its_place(tmp_path, solved, blank):

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from spvit_course.classroom import grading as grading_program
-from spvit_course.classroom.assignments import assemble, named
+from spvit_course.classroom.assignments import assemble, find_problem_set
 from spvit_course.classroom.problem_sets import SETS, Part
 from spvit_course.classroom.variants import VARIANTS
 from spvit_course.lessons import ROOT, grading, heading, lesson_files, read
@@ -51,7 +51,7 @@ def test_the_sets_table_holds_what_is_assembled():
     (table,) = rows(TEACHING, "set")
     for row, name in zip(table, SETS, strict=True):
         problem_set = SETS[name]
-        cells = [cell for cell in assemble(named(name)).cells if grading(cell).get("grade")]
+        cells = [cell for cell in assemble(find_problem_set(name)).cells if grading(cell).get("grade")]
         points = {kind: sum(grading(cell)["points"] for cell in cells if cell.cell_type == kind) for kind in ("code", "markdown")}
         assert row[0].startswith(f"`{name}` {problem_set.title.split(' · ')[1]}")
         assert f"after lesson {row[1]}" == problem_set.after

@@ -13,7 +13,7 @@ import urllib.request
 import pytest
 
 import spvit_course.classroom.lab as lab_module
-from spvit_course.classroom.lab import lab
+from spvit_course.classroom.lab import open_lab
 from spvit_course.lessons import ROOT
 from spvit_mini.errors import UserError
 
@@ -23,7 +23,7 @@ FIRST = "00_start_here.ipynb"
 def test_a_missing_jupyterlab_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(lab_module, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="JupyterLab is not installed in this Python"):
-        lab(work=tmp_path / "work")
+        open_lab(work=tmp_path / "work")
     assert not (tmp_path / "work").exists()
 
 
@@ -33,14 +33,14 @@ def test_jupyterlab_stays_on_this_machine_with_its_token(monkeypatch, tmp_path, 
     asked = []
     monkeypatch.setattr(LabApp, "launch_instance", asked.extend)
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    lab(["--no-browser", "--port=9000"], work=tmp_path / "work")
+    open_lab(["--no-browser", "--port=9000"], work=tmp_path / "work")
     assert "--ServerApp.ip=127.0.0.1" in asked
     assert f"--ServerApp.root_dir={tmp_path / 'work'}" in asked
     assert f"--LabApp.default_url=/lab/tree/{FIRST}" in asked
     assert asked[-2:] == ["--no-browser", "--port=9000"]
     assert not any("token" in option or "password" in option for option in asked)
     assert f"{FIRST}: made" in capsys.readouterr().out
-    lab(work=tmp_path / "work")
+    open_lab(work=tmp_path / "work")
     assert FIRST not in capsys.readouterr().out
 
 

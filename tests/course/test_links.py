@@ -6,7 +6,7 @@ import pytest
 from nbformat.v4 import new_code_cell
 
 from spvit_course.classroom.badges import set_badges
-from spvit_course.classroom.copies import build
+from spvit_course.classroom.copies import build_copies
 from spvit_course.classroom.links import has_links, set_links
 from spvit_course.classroom.lint import problems
 from spvit_course.lessons import heading, lesson_files, read, text_of
@@ -128,7 +128,7 @@ def test_the_cell_of_progress_has_an_output_that_is_the_same_everywhere(folder, 
 
     monkeypatch.chdir(tmp_path)
     lesson = Lesson("00", PROFILES["quick"])
-    lesson._found = dict.fromkeys(lesson._exercises, "passed")
+    lesson._states = dict.fromkeys(lesson._exercises, "passed")
     lesson.progress()
     assert capsys.readouterr().out == "Lesson 00: 4 of 4 points. Passed: patchify, unpatchify.\n"
 
@@ -145,7 +145,7 @@ def test_a_lesson_that_ends_with_code_gets_a_cell_for_the_links(folder):
 
 def test_the_copies_have_the_links_and_lead_to_copies(folder, tmp_path):
     set_links(folder)
-    build(tmp_path / "work", lesson_files(folder))
+    build_copies(tmp_path / "work", lesson_files(folder))
     for path in lesson_files(tmp_path / "work"):
         assert read(path).cells[0].source.endswith(LINES[path.name])
 

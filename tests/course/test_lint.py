@@ -14,6 +14,11 @@ def test_a_lesson_in_order_passes(lesson):
     assert problems(lesson) == []
 
 
+def test_the_set_up_imports_what_the_lesson_uses(lesson):
+    cell(lesson, "setup").source = "from spvit_mini import geometry\n" + cell(lesson, "setup").source
+    assert problems(lesson) == []
+
+
 def stripped(lesson):
     cell(lesson, "check-patchify").outputs = []
 

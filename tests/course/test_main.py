@@ -75,7 +75,7 @@ def test_links_are_written_once_and_badges_bring_them_up_to_date(call, capsys, t
 
 def test_without_lessons_it_says_where_they_are(call, tmp_path):
     (tmp_path / "notebooks" / "00_small.ipynb").unlink()
-    with pytest.raises(UserError, match="no lessons in .*; they come with the project's repository"):
+    with pytest.raises(UserError, match="no lessons are in .*notebooks; expected the folder notebooks of a checkout"):
         call("list")
 
 
@@ -88,7 +88,7 @@ def test_an_option_that_is_unknown_is_refused(call, capsys):
 
 def test_what_is_missing_is_named(call, monkeypatch, tmp_path):
     def missing(*_):
-        raise ModuleNotFoundError("No module named 'nbclient'", name="nbclient")
+        raise ModuleNotFoundError("No module find_problem_set 'nbclient'", name="nbclient")
 
     monkeypatch.setitem(program.COMMANDS, "execute", missing)
     with pytest.raises(UserError, match=r"nbclient is not installed; `python -m pip install --editable .\[lab\]`"):

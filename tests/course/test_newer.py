@@ -5,7 +5,7 @@ import random
 import nbformat
 import pytest
 
-from spvit_course.classroom.copies import MANIFEST, build, digest_of, student_copy
+from spvit_course.classroom.copies import MANIFEST, build_copies, content_digest, student_copy
 from spvit_course.lessons import read, text_of
 
 
@@ -134,12 +134,12 @@ def test_twenty_builds_over_edited_copies_lose_nothing(source, tmp_path, seed):
     for number in range(20):
         if draw.random() < 0.6:
             lessons_change(source, number)
-        (copied,) = build(student.work, [source])
+        (report,) = build_copies(student.work, [source])
         for name, content in student.saved.items():
             assert (student.work / name).read_bytes() == content, (number, name)
         newest = text_of(student_copy(read(source))).encode()
-        offered = [digest_of((student.work / name).read_bytes()) for name in names(student.work)]
-        assert digest_of(newest) in offered or copied.what == "kept"
+        offered = [content_digest((student.work / name).read_bytes()) for name in names(student.work)]
+        assert content_digest(newest) in offered or report.status == "edited"
         for _ in range(draw.randrange(3)):
             student.act()
     assert student.saved
@@ -150,14 +150,14 @@ def test_twenty_builds_over_edited_copies_lose_nothing(source, tmp_path, seed):
 
 def newer(source, work, edit):
     """Hand a lesson out, let the student begin, change the lesson, and tell the difference."""
-    build(work, [source])
+    build_copies(work, [source])
     work_on(work / source.name, "my answer")
     notebook = read(source)
     edit(notebook)
     source.write_text(text_of(notebook), encoding="utf-8")
-    (copied,) = build(work, [source])
-    assert copied.what == "beside"
-    return list(copied.differences)
+    (report,) = build_copies(work, [source])
+    assert report.status == "newer"
+    return list(report.differences)
 
 
 SAME = "as before, so that your answers can be copied over: patchify"
@@ -189,12 +189,12 @@ def test_a_changed_exercise_is_named_and_a_changed_check_too(source, tmp_path):
 
 
 def test_a_changed_solution_alone_is_no_newer_copy(source, tmp_path):
-    build(tmp_path / "work", [source])
+    build_copies(tmp_path / "work", [source])
     work_on(tmp_path / "work" / source.name, "my answer")
     notebook = read(source)
     notebook.cells[9].source = notebook.cells[9].source.replace("    cut =", "    # in short\n    cut =")
     source.write_text(text_of(notebook), encoding="utf-8")
-    assert [copied.what for copied in build(tmp_path / "work", [source])] == ["kept"]
+    assert [report.status for report in build_copies(tmp_path / "work", [source])] == ["edited"]
 
 
 def test_another_order_is_told(source, tmp_path):
@@ -220,21 +220,21 @@ def test_the_newest_copy_that_was_begun_is_what_the_next_is_compared_with(source
     notebook = read(source)
     notebook.cells[6].source = "3 * 3"
     source.write_text(text_of(notebook), encoding="utf-8")
-    (copied,) = build(work, [source])
-    assert copied.beside == "00_small.newer-2.ipynb"
-    assert copied.differences == (
+    (report,) = build_copies(work, [source])
+    assert report.newer == "00_small.newer-2.ipynb"
+    assert report.differences == (
         "compared with 00_small.newer.ipynb:", "changed: the code '3 * 3' in 'By hand'", SAME
     )  # fmt: skip
 
 
 def test_without_its_memory_the_file_itself_is_compared(source, tmp_path):
     work = tmp_path / "work"
-    build(work, [source])
+    build_copies(work, [source])
     (work / MANIFEST).unlink()
     work_on(work / source.name, "mine")
     change(source)
-    (copied,) = build(work, [source])
-    assert copied.differences == (
+    (report,) = build_copies(work, [source])
+    assert report.differences == (
         "compared with 00_small.ipynb itself, so that your own changes count too:",
         "changed: the text 'The question'",
         "changed: the text 'References'",
@@ -246,5 +246,5 @@ def test_a_file_that_cannot_be_read_has_no_difference_to_tell(source, tmp_path):
     work = tmp_path / "work"
     work.mkdir()
     (work / source.name).write_text("{")
-    (copied,) = build(work, [source])
-    assert copied.differences == ("what has changed cannot be told: 00_small.ipynb cannot be read as a notebook",)
+    (report,) = build_copies(work, [source])
+    assert report.differences == ("what has changed cannot be told: 00_small.ipynb cannot be read as a notebook",)

@@ -9,11 +9,11 @@ import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
-import spvit_course.classroom.copies as build_module
 from spvit_course import progress as module
+from spvit_course.classroom import copies
 from spvit_course.lesson import PROFILES, Lesson
 from spvit_course.lessons import lesson_files, text_of
-from spvit_course.progress import MANIFEST, RECORD, Row, in_lesson, points, progress, read_record, record, rows
+from spvit_course.progress import MANIFEST, RECORD, describe_lesson, list_rows, read_record, save_result, show_progress
 from spvit_mini.errors import UserError
 
 
@@ -44,7 +44,7 @@ def stub(*_):
 
 
 def test_a_folder_of_copies_is_what_build_makes_one():
-    assert build_module.MANIFEST == MANIFEST
+    assert copies.MANIFEST == MANIFEST
 
 
 def test_checks_are_remembered_in_a_students_folder(work):
@@ -85,7 +85,7 @@ def test_several_kernels_lose_nothing_of_each_other(work, monkeypatch):
 
     def kernel(number):
         for name in "abcd":
-            assert record(f"{number:02}", name, "PASS", work)
+            assert save_result(f"{number:02}", name, "PASS", work)
 
     threads = [threading.Thread(target=kernel, args=(number,)) for number in range(5)]
     for thread in threads:
@@ -111,19 +111,19 @@ def test_a_folder_that_cannot_be_written_never_stops_a_lesson(work, monkeypatch,
 def test_a_broken_record_begins_anew(work, broken):
     (work / RECORD).write_text(broken)
     assert read_record(work) in ({}, {"00": {}})
-    assert record("00", "patchify", "PASS")
+    assert save_result("00", "patchify", "PASS")
     assert read_record(work) == {"00": {"patchify": "passed"}}
 
 
 def test_a_crash_while_writing_keeps_the_old_record(work, monkeypatch):
-    record("00", "patchify", "PASS")
+    save_result("00", "patchify", "PASS")
     before = (work / RECORD).read_bytes()
 
     def crash(*_):
         raise OSError("no")
 
     monkeypatch.setattr(module.os, "replace", crash)
-    assert not record("00", "unpatchify", "PASS")
+    assert not save_result("00", "unpatchify", "PASS")
     assert (work / RECORD).read_bytes() == before
     assert {path.name for path in work.iterdir()} <= {MANIFEST, RECORD, f"{RECORD}.lock"}
 
@@ -131,14 +131,14 @@ def test_a_crash_while_writing_keeps_the_old_record(work, monkeypatch):
 # Adding up ------------------------------------------------------------------------------------------------------------
 
 
-def graded(grade_id, points, *, solution=False):
-    marks = {"grade": True, "grade_id": grade_id, "locked": True, "points": points, "solution": solution}
+def graded(grade_id, sum_points, *, solution=False):
+    marks = {"grade": True, "grade_id": grade_id, "locked": True, "points": sum_points, "solution": solution}
     return {"nbgrader": marks | {"schema_version": 3, "task": False}}
 
 
 @pytest.fixture
 def notebook(tmp_path, lesson):
-    """A lesson with a check of two points, a check of two exercises for three, and a written answer for four."""
+    """A lesson with a check of two sum_points, a check of two exercises for three, and a written answer for four."""
     lesson.cells.insert(11, new_code_cell(
         "lesson.check(one)\nlesson.check(two)\n### BEGIN HIDDEN TESTS\nlesson.check(one, grade=True)\n### END HIDDEN TESTS",
         id="both", metadata=graded("both", 3)))  # fmt: skip
@@ -158,44 +158,44 @@ def notebook(tmp_path, lesson):
     ],
 )
 def test_rows_are_the_graded_cells_with_their_states(notebook, known, states):
-    listed = rows([notebook], known)
-    assert [row.state for row in listed] == states
-    assert [(row.exercise, row.points) for row in listed] == [("patchify", 2), ("one, two", 3), ("why", 4)]
-    assert {(row.lesson, row.title) for row in listed} == {("00", "A small lesson")}
+    rows = list_rows([notebook], known)
+    assert [row.state for row in rows] == states
+    assert [(row.exercise, row.points) for row in rows] == [("patchify", 2), ("one, two", 3), ("why", 4)]
+    assert {(row.lesson, row.title) for row in rows} == {("00", "A small lesson")}
 
 
 def test_the_lessons_points_are_those_of_their_titles():
     from spvit_course.lessons import heading, read
 
     for path in lesson_files():
-        assert sum(row.points for row in rows([path], {})) == heading(read(path)).points, path.name
+        assert sum(row.points for row in list_rows([path], {})) == heading(read(path)).points, path.name
 
 
 def test_files_that_cannot_be_read_have_no_rows(tmp_path):
     for number, content in enumerate(["", "[]", '{"cells": []}', '{"cells": [{"source": "no title"}]}']):
         (tmp_path / f"{number}.ipynb").write_text(content)
-    assert rows([*sorted(tmp_path.glob("*.ipynb")), tmp_path / "none.ipynb"], {}) == []
+    assert list_rows([*sorted(tmp_path.glob("*.ipynb")), tmp_path / "none.ipynb"], {}) == []
 
 
 def test_a_lesson_ends_with_what_has_passed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"patchify": "passed", "unpatchify": "passed"}
-    assert in_lesson("00", names, names) == "Lesson 00: 4 of 4 points. Passed: patchify, unpatchify."
+    assert describe_lesson("00", names, names) == "Lesson 00: 4 of 4 points. Passed: patchify, unpatchify."
     some = {"patchify": "not yet"}
-    assert in_lesson("00", some, names) == "Lesson 00: 0 of 4 points. Not yet: patchify. Not done: unpatchify."
+    assert describe_lesson("00", some, names) == "Lesson 00: 0 of 4 points. Not yet: patchify. Not done: unpatchify."
 
 
 def test_in_a_students_folder_all_lessons_are_added_up(work):
     (work / RECORD).write_text(json.dumps({"00": {"patchify": "passed"}, "01": {"MHSA": "passed", "entropy": "not yet"}}))
-    total = points(rows(lesson_files(), {}))  # a written answer has points too, but no check reads it
-    assert in_lesson("00", {"unpatchify": "not yet"}, ()).splitlines() == [
+    total = module.sum_points(list_rows(lesson_files(), {}))  # a written answer has points too, but no check reads it
+    assert describe_lesson("00", {"unpatchify": "not yet"}, ()).splitlines() == [
         "Lesson 00: 2 of 4 points. Passed: patchify. Not yet: unpatchify.",
         f"All lessons: 5 of {total} points. A table and a picture: python -m spvit_course progress",
     ]
 
 
 def test_a_lesson_whose_points_cannot_be_read_counts_exercises(work):
-    said = in_lesson("99", {"one": "passed"}, ["one", "two"]).splitlines()[0]
+    said = describe_lesson("99", {"one": "passed"}, ["one", "two"]).splitlines()[0]
     assert said == "Lesson 99: 1 of 2 exercises. Passed: one. Not done: two."
 
 
@@ -203,9 +203,9 @@ def test_a_lesson_whose_points_cannot_be_read_counts_exercises(work):
 
 
 def test_the_program_prints_a_table_and_draws_it(work, notebook, capsys):
-    record("00", "patchify", "PASS")
-    record("00", "one", "NOT YET")
-    progress(work, [notebook])
+    save_result("00", "patchify", "PASS")
+    save_result("00", "one", "NOT YET")
+    show_progress(work, [notebook])
     assert capsys.readouterr().out.splitlines() == [
         "lesson  exercise  points  state",
         "00      patchify       2  passed",
@@ -216,17 +216,17 @@ def test_the_program_prints_a_table_and_draws_it(work, notebook, capsys):
         f"picture: {work / 'progress.png'}",
     ]
     assert (work / "progress.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    progress(work, [notebook])  # its own picture is drawn again
+    show_progress(work, [notebook])  # its own picture is drawn again
 
 
 def test_the_picture_shows_each_exercise_as_wide_as_its_points():
-    listed = [
-        Row("00", "Start", "a", 2, "passed"),
-        Row("00", "Start", "b", 3, "not yet"),
-        Row("01", "Next", "c", 1, "not done"),
-        Row("01", "Next", "d", 5, "written"),
+    rows = [
+        module.Row("00", "Start", "a", 2, "passed"),
+        module.Row("00", "Start", "b", 3, "not yet"),
+        module.Row("01", "Next", "c", 1, "not done"),
+        module.Row("01", "Next", "d", 5, "written"),
     ]
-    (axes,) = module.picture(listed).axes
+    (axes,) = module.draw_progress(rows).axes
     boxes = [(bar.get_x(), bar.get_y() + 0.4, bar.get_width()) for bar in axes.patches if bar.get_width()]
     assert boxes == [(0, pytest.approx(0), 2), (2, pytest.approx(0), 3), (0, pytest.approx(1), 1)]
     assert axes.get_title(loc="left") == "2 of 6 points passed"
@@ -238,10 +238,10 @@ def test_the_picture_shows_each_exercise_as_wide_as_its_points():
 
 def test_a_students_own_picture_is_not_written_over(work, notebook):
     (work / "progress.png").write_bytes(b"holiday")
-    with pytest.raises(UserError, match="progress.png is there and is none of this program's; name another one: --figure"):
-        progress(work, [notebook])
+    with pytest.raises(UserError, match="progress.png exists and is not a figure of this program. Use .*: --figure"):
+        show_progress(work, [notebook])
     assert (work / "progress.png").read_bytes() == b"holiday"
-    progress(work, [notebook], work / "mine.svg")
+    show_progress(work, [notebook], work / "mine.svg")
     assert "<svg" in (work / "mine.svg").read_text()
 
 
@@ -251,10 +251,10 @@ def test_a_students_own_picture_is_not_written_over(work, notebook):
 )
 def test_a_picture_that_cannot_be_written_is_one_line(work, notebook, file, says, capsys):
     with pytest.raises(UserError, match=says):
-        progress(work, [notebook], work / file)
+        show_progress(work, [notebook], work / file)
     assert capsys.readouterr().out.startswith("lesson")  # the table came first
 
 
 def test_without_copies_it_says_how_to_make_them(tmp_path, notebook):
     with pytest.raises(UserError, match=r"there are no copies in .*; `python -m spvit_course lab` makes"):
-        progress(tmp_path, [notebook])
+        show_progress(tmp_path, [notebook])

@@ -30,7 +30,7 @@ class Page(HTMLParser):
     def __init__(self, path: Path):
         super().__init__()
         self.path, self.ids, self.links, self.loaded, self.images = path, set(), [], [], []
-        self.text, self.inside, self.words, self.formulas, self.related = [], Counter(), [], 0, {}
+        self.text, self.inside, self.messages, self.formulas, self.related = [], Counter(), [], 0, {}
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attributes):
@@ -54,7 +54,7 @@ class Page(HTMLParser):
         if self.inside["article"]:
             self.text.append(data)
             if self.inside["math"]:
-                self.words.append(data)
+                self.messages.append(data)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_every_formula_is_drawn(pages, path):
     page, text = lesson_page(pages, path), plain_markdown(path)
     shown, inline = re.subn(r"(?<!\$)\$[^$\n]+\$(?!\$)", "", text)
     assert page.formulas == len(re.findall(r"\$\$.+?\$\$", shown, flags=re.DOTALL)) + inline
-    assert not [word for word in page.words if re.search(r"[\\${}]\w|mm\]", word)]
+    assert not [word for word in page.messages if re.search(r"[\\${}]\w|mm\]", word)]
 
 
 def test_a_formula_says_what_was_written(pages):
