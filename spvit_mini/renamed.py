@@ -30,6 +30,8 @@ RENAMED_VALUES = {
     "data.backend": {"plain": "pil", "fast": "tensor"},
     "weights": {"raw": "last", "averaged": "ema"},  # which weights a file holds, in its metadata
 }
+# Sums over the training images in a training state.
+RENAMED_SUMS = {"right": "correct", "right5": "correct5"}
 # How a map enters attention: the second part of MAP/MODE.
 RENAMED_MODES = {"added": "additive", "alone": "position_only", "multiplied": "multiplicative", "multiplied_added": "affine"}
 

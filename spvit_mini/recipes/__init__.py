@@ -5,7 +5,6 @@ differ in that name alone, except on ImageNet, where each model has the recipe o
 command, the sources of its numbers, the cost and the expected accuracy. `register_recipe` adds a recipe of your own.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
@@ -46,13 +45,16 @@ def register_recipe(name: str, recipe: Recipe | Callable[[], Recipe]) -> None:
     """Register a recipe under a name, for `get_recipe`, the command line and studies.
 
     A function is called at each use; the first line of its docstring describes the recipe in lists. Raises UserError for a
-    name that is taken, or that has other characters than letters, digits and "_".
+    name that is invalid or taken by a different recipe, and for something else than a recipe or a function.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_]+", name):
-        raise UserError(f"the name of a recipe is {name!r}; expected letters, digits and underscores")
-    if name in RECIPES:
-        raise UserError(f"a recipe {name!r} is registered already; expected a new name")
-    RECIPES[name] = (lambda: recipe) if isinstance(recipe, Recipe) else recipe
+    if not isinstance(name, str) or not name.isidentifier() or name != name.lower():
+        raise UserError(f"the name of the recipe is {name!r}; expected a lowercase identifier, such as my_recipe")
+    if not isinstance(recipe, Recipe) and not callable(recipe):
+        raise UserError(f"recipe {name} is {recipe!r}; expected a Recipe, or a function that returns one")
+    make = (lambda: recipe) if isinstance(recipe, Recipe) else recipe
+    if name in RECIPES and RECIPES[name]() != make():
+        raise UserError(f"the name {name!r} is taken by another recipe; expected a new name")
+    RECIPES[name] = make
 
 
 def list_recipes() -> list[str]:
@@ -81,4 +83,4 @@ def describe_recipe(name: str) -> str:
 
 def first_line(make: Callable[..., Recipe]) -> str:
     """Get the first line of a function's docstring."""
-    return (make.__doc__ or "A recipe without a description.").splitlines()[0]
+    return (make.__doc__ or "A recipe without a docstring.").splitlines()[0]

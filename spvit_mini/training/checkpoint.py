@@ -1,156 +1,286 @@
-"""The run folder: what a run leaves on disk, so written that a kill at any moment loses a few steps and no more.
+"""The run folder and the training state: what a run writes to disk, so that a kill at any moment loses a few steps at most.
 
-    recipe.json        the recipe as it was run
+    recipe.json        the recipe of the run
     metrics.csv        a row per evaluation
-    last.pt            the whole state: weights, optimiser, random numbers, position in the data, rows so far
-    previous.pt        the state saved before that one
+    last.pt            the training state: weights, optimiser, EMA, step, rows so far
+    previous.pt        the state saved before it
     best.safetensors   the weights with the best validation accuracy so far
-    history.json       each part of the run: from which step, on what machine, with what (see summary.py)
-    summary.md         the run on a page, written when it ends
+    history.json       each session of the run: its first step, machine and data (summary.py)
+    summary.md         the run on one page, written at its end
     tensorboard/       the rows again, by option
 
-Every file is written under another name, brought to the disk, and put in place by one rename: what stands under the
-names above is whole. Between the two renames of a save there may be no last.pt; then previous.pt is the state to go on
-from. A last.pt that is damaged none the less (a failing disk, a broken copy) is never passed over in silence: resuming
-names it and says how to go on from previous.pt.
+Every file is written atomically. Between the two renames of a save there may be no last.pt; then previous.pt is the state to
+resume from. A last.pt that is damaged nevertheless (a failing disk, an incomplete copy) is never ignored silently: resuming
+names it and says how to continue from previous.pt. A state contains numbers, texts and tensors only and is read with
+`weights_only=True`, so no file can run code.
 
-A state holds numbers, text and tensors alone and is read with `weights_only=True`, so no file can run code.
+A state has everything that later steps depend on, except random numbers: the draws of a step are a function of (seed, step,
+rank), an image's augmentation of (seed, epoch, index, copy), and the order of the images of (seed, epoch).
 """
 
+import json
+import math
 import os
 import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
+from ..data import Data
 from ..errors import UserError
+from ..files import atomic_write
 from ..recipes.recipe import Recipe
+from ..renamed import RENAMED_SUMS
+from ..vit import ViT
+from ..weights import find_weights, load_state, load_weights, read_metadata, save_weights
+from ..zoo import model_from_weights
+from .distributed import ProcessGroup, full_state_dicts, gather_full, load_full_state_dicts
+from .metrics import ClassificationMetrics, best_top1, best_weights, write_rows
 
 FORMAT = "spvit_mini training state 2"
-# What a state consists of beside that; `state_of` in state.py fills it.
-PARTS = frozenset(("recipe", "classes", "train_images", "position", "model", "optimiser", "ema"))
+KEYS = frozenset(("recipe", "classes", "train_images", "position", "model", "optimiser", "ema"))  # of a state, beside "format"
+WeightsChoice = Literal["best", "last", "ema"]
+
+# --- The run folder
 
 
-def check_run(run: Path, recipe: Recipe, *, resume: bool) -> None:
-    """Check, before anything is computed, that a run can be kept in this folder. Nothing is made or changed yet.
+def check_run_dir(run_dir: Path, recipe: Recipe, *, resume: bool) -> None:
+    """Check, before any computation, that a run can be written to this folder. Changes nothing.
 
-    Raises UserError if the folder cannot be written, if it holds a run and `resume` was not asked for, or if the run in
-    it has another recipe.
+    Raises UserError if the folder is not writable, if it has a run and `resume` is False, or if its run has another recipe.
     """
-    there = next(place for place in (run.absolute(), *run.absolute().parents) if place.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        reason = "cannot be written" if there.is_dir() else "is a file"
-        raise UserError(f"the run folder {run} cannot be made, since {there} {reason}; name another with --run-dir FOLDER")
-    held = [
-        n for n in ("recipe.json", "metrics.csv", "last.pt", "previous.pt", "best.safetensors") if (run / n).exists()
-    ]
-    if held and not resume:
-        raise UserError(
-            f"{run} holds a run already ({held[0]}); go on with it by --resume, or name another folder with --run-dir"
-        )
-    if (recorded := read_recipe(run)) is not None:
-        check_same(recorded, recipe, source=run / "recipe.json")
+    parent = next(path for path in (run_dir.absolute(), *run_dir.absolute().parents) if path.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        reason = "is not writable" if parent.is_dir() else "is a file"
+        raise UserError(f"the run folder {run_dir} cannot be created, since {parent} {reason}. Use another --run-dir.")
+    files = ("recipe.json", "metrics.csv", "last.pt", "previous.pt", "best.safetensors")
+    existing = next((name for name in files if (run_dir / name).exists()), None)
+    if existing and not resume:
+        raise UserError(f"{run_dir} has a run already ({existing}). Use --resume to continue it, or another --run-dir.")
+    if (recorded := read_recipe(run_dir)) is not None:
+        check_same_recipe(recorded, recipe, source=run_dir / "recipe.json")
 
 
 @contextmanager
-def writing(run: Path, recipe: Recipe) -> Iterator[None]:
-    """Make the run folder, write recipe.json unless it is there, and lock the folder against a second writer.
+def open_run_dir(run_dir: Path, recipe: Recipe) -> Iterator[None]:
+    """Create the run folder, write recipe.json if it is missing, and lock the folder against a second writer.
 
-    The lock holds until the block ends or the process does, however it ends.
+    The lock is released at the end of the block or of the process.
     """
-    lock = FileLock(run / ".lock", timeout=0)
+    lock = FileLock(run_dir / ".lock", timeout=0)
     try:
-        run.mkdir(parents=True, exist_ok=True)
+        run_dir.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise UserError(
-            f"another process is training in {run}; wait for it or stop it, or name another folder with --run-dir"
-        ) from None
+        raise UserError(f"another process is training in {run_dir}. Wait for it or stop it, or use another --run-dir.") from None
     except OSError as error:
-        raise UserError(
-            f"the run folder {run} cannot be made ({error.strerror}); name another with --run-dir FOLDER"
-        ) from None
+        raise UserError(f"the run folder {run_dir} cannot be created ({error.strerror}). Use another --run-dir.") from None
     try:
-        if not (run / "recipe.json").exists():
-            with replacing(run / "recipe.json") as temporary:
+        if not (run_dir / "recipe.json").exists():
+            with atomic_write(run_dir / "recipe.json") as temporary:
                 temporary.write_text(recipe.to_json(), encoding="utf-8")
         yield
     finally:
         lock.release()
 
 
-def read_recipe(run: Path) -> Recipe | None:
-    """Read the recipe that a run folder was made with; None if there is none."""
-    path = run / "recipe.json"
+def read_recipe(run_dir: Path) -> Recipe | None:
+    """Read the recipe of a run folder; None if it has none."""
+    path = run_dir / "recipe.json"
     if not path.is_file():
         return None
     try:
         return Recipe.from_json(path.read_text(encoding="utf-8"), source=str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); restore it, or train in another folder") from None
+        raise UserError(f"{path} cannot be read ({error}). Restore it, or train in another folder.") from None
 
 
-def check_same(recorded: Recipe, recipe: Recipe, *, source: Path) -> None:
-    """Raise UserError, naming the first option that differs, unless both recipes compute the same."""
+def check_same_recipe(recorded: Recipe, recipe: Recipe, *, source: Path) -> None:
+    """Raise UserError, with the first option that differs, unless both recipes compute the same."""
     if difference := recorded.find_difference(recipe):
         name, before, now = difference
-        raise UserError(
-            f"{source} was made with {name} = {before}, not {now}; resume it as it was, or train in another folder"
-        )
+        raise UserError(f"{source} has {name} = {before}, not {now}. Resume with {before}, or train in another folder.")
 
 
-def save_state(run: Path, state: dict[str, Any]) -> None:
-    """Save a state as last.pt, and keep the one before it as previous.pt."""
-    with replacing(run / "last.pt", keep=run / "previous.pt") as temporary:
-        torch.save({"format": FORMAT, **state}, temporary)
+# --- The training state
 
 
-def load_state(run: Path) -> tuple[dict[str, Any], Path] | None:
-    """Load the newest state of a run and say which file it came from; None if none was saved yet.
+@dataclass
+class TrainState:
+    """The progress of a run, beside its weights and its optimiser."""
 
-    Raises UserError if that file is damaged or is no training state.
+    step: int = 0
+    lr: float = 0.0  # of the last step
+    seconds: float = 0.0  # spent so far, over all sessions
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    skipped: int = 0  # steps skipped because their gradient was not finite
+    skipped_in_a_row: int = 0
+    counts: ClassificationMetrics = field(default_factory=ClassificationMetrics.zero)  # of the training images since the last row
+    training_seconds: float = 0.0  # spent on these
+    data_seconds: float = 0.0  # of which waiting for images
+
+    def add_row(
+        self,
+        *,
+        epoch: float,
+        images: int,
+        train: ClassificationMetrics,
+        val: ClassificationMetrics,
+        ema: ClassificationMetrics | None,
+    ) -> dict[str, Any]:
+        """Append the row of metrics that ends at this step, and reset the sums. `train` has the sums of all processes."""
+        row = {
+            "step": self.step,
+            "epoch": epoch,
+            "images": images,
+            "lr": self.lr,
+            "train_loss": train.loss,
+            "train_top1": train.top1,
+            "val_loss": val.loss,
+            "val_top1": val.top1,
+            "val_top5": val.top5,
+            "ema_loss": ema and ema.loss,
+            "ema_top1": ema and ema.top1,
+            "skipped_steps": self.skipped,
+            "images_per_second": int(train.images) / self.training_seconds,
+            "data_seconds": self.data_seconds,
+            "mfu": None,
+            "seconds": self.seconds,
+        }
+        self.rows.append(row)
+        self.counts = ClassificationMetrics.zero(self.counts.images.device)
+        self.training_seconds = self.data_seconds = 0.0
+        return row
+
+
+@dataclass
+class Checkpointer:
+    """Save, restore and record one run. All processes of the group call each method."""
+
+    recipe: Recipe
+    data: Data
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    ema: AveragedModel | None
+    group: ProcessGroup
+    device: torch.device
+
+    def save(self, run_dir: Path, state: TrainState) -> None:
+        """Save the training state as last.pt."""
+        counts = self.group.sum(state.counts)
+        # As in `restore`: an undisturbed run then adds up its sums in the same order as a resumed run.
+        state.counts = counts if self.group.is_main else ClassificationMetrics.zero(self.device)
+        content = {
+            "recipe": self.recipe.to_json(),
+            "classes": list(self.data.classes),
+            "train_images": len(self.data.train),
+            "position": vars(state) | {"counts": dict(vars(counts))},
+            **full_state_dicts(self.model, self.optimiser),
+            "ema": self.ema and self.ema.state_dict(),
+        }
+        self.group.run_on_main(lambda: save_state(run_dir, content))
+
+    def restore(self, content: dict[str, Any], source: Path) -> TrainState:
+        """Load a state into model, optimiser and EMA. Raises UserError for another run's state, before any file changes."""
+        check_same_recipe(Recipe.from_json(content["recipe"], source=str(source)), self.recipe, source=source)
+        classes, images = content["classes"], content["train_images"]
+        if classes != list(self.data.classes) or images != len(self.data.train):
+            raise UserError(
+                f"{source} was saved with {len(classes)} classes and {images} training images, but the data here have "
+                f"{len(self.data.classes)} classes and {len(self.data.train)} training images, or others. Resume with the same "
+                "data, or train in another folder."
+            )
+        try:
+            load_full_state_dicts(content, self.model, self.optimiser)
+            if self.ema is not None:
+                self.ema.load_state_dict(content["ema"])
+        except (RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{source} has the weights of another model ({reason:.200}). Train in another folder.") from None
+        # Only the main process restores the sums; otherwise each process would count them once.
+        sums = {RENAMED_SUMS.get(name, name): value for name, value in content["position"]["counts"].items()}
+        counts = ClassificationMetrics(**sums) if self.group.is_main else ClassificationMetrics.zero()
+        counts = ClassificationMetrics(**{name: value.to(self.device) for name, value in vars(counts).items()})
+        return TrainState(**content["position"] | {"counts": counts})
+
+    def record(self, run_dir: Path, rows: list[dict[str, Any]]) -> None:
+        """Write metrics.csv, and best.safetensors if the last row is the best so far. A tie keeps the earlier weights."""
+        row = rows[-1]
+        is_best = best_top1(row) > max(map(best_top1, rows[:-1]), default=-math.inf)
+        model = self.model if best_weights(row) == "last" else self.ema.module
+        weights = gather_full(model.state_dict()) if is_best else None
+        metadata = {
+            "weights": best_weights(row),
+            "step": str(row["step"]),
+            "val_top1": f"{best_top1(row):.6g}",
+            "classes": json.dumps(list(self.data.classes)),
+            "recipe": self.recipe.to_json(),
+            **({"imports": json.dumps(self.recipe.imports)} if self.recipe.imports else {}),
+        }
+
+        def write() -> None:
+            if is_best:
+                with atomic_write(run_dir / "best.safetensors") as temporary:
+                    save_weights(model, temporary, state=weights, **metadata)
+            write_rows(run_dir / "metrics.csv", rows)
+
+        self.group.run_on_main(write)
+
+
+def save_state(run_dir: Path, content: dict[str, Any]) -> None:
+    """Write a state as last.pt, and keep the state before it as previous.pt."""
+    with atomic_write(run_dir / "last.pt", backup=run_dir / "previous.pt") as temporary:
+        torch.save({"format": FORMAT, **content}, temporary)
+
+
+def find_state(run_dir: Path) -> tuple[dict[str, Any], Path] | None:
+    """Load the newest state of a run, with its path; None if none was saved yet.
+
+    Raises UserError if that file is damaged or not a training state.
     """
-    last, previous = run / "last.pt", run / "previous.pt"
+    last, previous = run_dir / "last.pt", run_dir / "previous.pt"
     path = last if last.exists() else previous
     if not path.exists():
         return None
     try:
         return read_state(path), path
     except UserError as error:
-        raise UserError(f"{error}; {_way_on(path, previous)}") from None
+        raise UserError(f"{error}; {_suggest_fallback(path, previous)}") from None
 
 
-def _way_on(broken: Path, previous: Path) -> str:
-    """Say what a user whose newest state is broken can do."""
+def _suggest_fallback(broken: Path, previous: Path) -> str:
+    """Suggest how to continue without a broken state."""
     try:
         if broken != previous:
             step = read_state(previous)["position"]["step"]
             return (
-                f"the state saved before it, previous.pt (step {step}), is whole: "
-                f"move {broken.name} away and give the same command again to go on from there"
+                f"the state saved before it, previous.pt (step {step}), is complete: "
+                f"move {broken.name} away and repeat the command to resume from it"
             )
     except UserError:
         pass
-    return "no other whole state is there, so train again in another folder (best.safetensors keeps the best weights)"
+    return "there is no other complete state, so train again in another folder (best.safetensors has the best weights)"
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Read one state file. Raises UserError if it is missing, cut off, damaged, or no training state at all."""
+    """Read a state file. Raises UserError if it is missing, incomplete, damaged, or not a training state."""
     try:
         with open(path, "rb") as file:
-            beginning = file.read(4)
-        if beginning[:2] in (b"", b"P", b"PK"):  # a zip archive, as torch.save writes, or what is left of one
+            signature = file.read(4)
+        if signature[:2] in (b"", b"P", b"PK"):  # a zip archive, as torch.save writes it, or a part of one
             with zipfile.ZipFile(path) as archive:
                 if (member := archive.testzip()) is not None:
-                    raise UserError(f"{path} is damaged (in its part {member})")
+                    raise UserError(f"{path} is damaged (in its member {member})")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's thoughts on foreign files
+            warnings.simplefilter("ignore")  # torch's warnings about foreign files
             state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
@@ -158,33 +288,49 @@ def read_state(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is cut off or damaged") from None
     except UserError:
         raise
-    except Exception:  # what torch.load raises on foreign bytes, or on a pickle with code in it, is no closed list
+    except Exception:  # torch.load raises many types for foreign bytes, or for a pickle with code in it
         state = None
-    if not isinstance(state, dict) or state.get("format") != FORMAT or not state.keys() >= PARTS:
-        raise UserError(f"{path} is not a training state that this version of spvit_mini has saved")
+    if not isinstance(state, dict) or state.get("format") != FORMAT or not state.keys() >= KEYS:
+        raise UserError(f"{path} is not a training state of this version of spvit_mini")
     return state
 
 
-@contextmanager
-def replacing(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
-    """Write a file so that under its name there is always a whole one: give a temporary name, then rename.
+# --- The trained model of a run
 
-    The file that stood there before is kept as `keep`, if that is given. If writing fails, the disk being full for one,
-    UserError says so, and what was there stays as it was.
+
+def load_trained(
+    path: Path, *, weights: WeightsChoice = "best", image_size: int | tuple[int, int] | None = None
+) -> tuple[ViT, dict[str, str]]:
+    """Load a trained model in eval mode, and the metadata of its weights.
+
+    Args:
+        path: a run folder or a weights file.
+        weights: best: the weights with the best validation accuracy; last or ema: the newest of a run folder.
+        image_size: another size of the images; positions are interpolated.
+
+    Raises UserError if there are no such weights, or if their attention is not registered.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    file = find_weights(path)
+    metadata = load_weights(file)[1]
     try:
-        with open(temporary, "wb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-        yield temporary
-        os.chmod(temporary, mode)  # safetensors makes files that no one else may read
-        with open(temporary, "r+b") as file:
-            os.fsync(file.fileno())  # or the rename could reach the disk before the bytes do
-        if keep is not None and path.exists():
-            os.replace(path, keep)
-        os.replace(temporary, path)
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have their own for a full disk
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        if path.parent.is_dir():
-            temporary.unlink(missing_ok=True)
-        raise UserError(f"{path} could not be written ({reason}); what was saved before is untouched") from error
+        model = model_from_weights(file, image_size=image_size).eval()
+    except UserError as error:
+        if not (imports := read_metadata(metadata, "imports", source=file)):
+            raise
+        raise UserError(f"{error} {file} was trained with --import {' '.join(imports)}. Use the same --import.") from None
+    if weights == "best":
+        return model, metadata
+    if file == path:
+        raise UserError(f"{path} has {metadata.get('weights', 'last')} weights only. Use a run folder for --weights {weights}.")
+    if (found := find_state(path)) is None:
+        raise UserError(f"{path} has no training state (last.pt). Use --weights best.")
+    state, source = found
+    newest = state["model"]
+    if weights == "ema":
+        if state["ema"] is None:
+            raise UserError(f"{path} has no EMA weights, since its recipe has no ema. Use --weights last.")
+        # torch's AveragedModel counts its updates, and has the model as `module`.
+        newest = {n.removeprefix("module."): value for n, value in state["ema"].items() if n != "n_averaged"}
+    load_state(model, newest, source=str(source))
+    del metadata["val_top1"]  # of the best weights
+    return model, metadata | {"weights": weights, "step": str(state["position"]["step"])}

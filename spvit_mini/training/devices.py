@@ -1,19 +1,23 @@
-"""What devices could do at best, and how much of it a run makes use of: MFU, model FLOPs utilisation.
+"""The device of a run, its peak performance, and MFU: model FLOPs utilisation.
 
-Of all that a device could compute in the time, MFU is the part that is the model's own arithmetic (Chowdhery et al. 2022,
-PaLM, appendix B): images a second × 3 × 2 × multiply-adds of an image, over the peak. 2, since a multiply-add is two
-operations; 3, since the backward pass does the forward's work twice more. What is computed a second time to save memory
-does not count. The counting rule of multiply-adds is in cost.py.
+MFU is the share of a device's peak that the arithmetic of the model uses (Chowdhery et al. 2022, PaLM, appendix B):
+images per second × 3 × 2 × multiply-adds per image, over the peak. The factor 2: a multiply-add is two operations. The factor 3:
+the backward pass does twice the work of the forward pass. Recomputed activations do not count. `flops.py` has the counting
+rule of multiply-adds.
 """
 
+import os
 import re
 
 import torch
 
-# Peaks in TFLOP/s, of the data sheets of NVIDIA and AMD, sums kept in float32 and no sparsity counted (the sheets' numbers
-# "with sparsity" are twice these): 16-bit matrix arithmetic, and float32 without TF32, as torch multiplies by default. A
-# name is matched from its first letter to the end of a word, so that "H200" is not found in "GH200", nor "L4" in "L40".
-# V100 and T4 have fast arithmetic in float16 alone; their bfloat16 is emulated, and its MFU will show it.
+from ..errors import UserError
+from ..recipes.recipe import Recipe
+
+# Peaks in TFLOP/s from the data sheets of NVIDIA and AMD, accumulated in float32 and without sparsity (the numbers "with
+# sparsity" in the sheets are twice these): 16-bit matrix arithmetic, and float32 without TF32, torch's default. A pattern must
+# match whole words, so that "H200" does not match "GH200", nor "L4" "L40". V100 and T4 have fast arithmetic in float16 only;
+# their bfloat16 is emulated, and the MFU shows it.
 PEAKS = (
     (r"V100S", 130, 16.4),  # Tesla V100S-PCIE-32GB; NVIDIA V100 data sheet
     (r"V100-SXM\d", 125, 15.7),  # the same
@@ -39,17 +43,39 @@ PEAKS = (
     (r"H200", 989.4, 67),  # the same, SXM
     (r"B[23]00", 2250, 75),  # NVIDIA HGX page: 36 PFLOP/s with sparsity, 600 TFLOP/s in float32, of eight
     (r"GB[23]00", 2500, 80),  # NVIDIA GB200 and GB300 NVL72 pages: 360 PFLOP/s with sparsity, 5,760 TFLOP/s, of 72
-    # float32 of AMD's is that of its matrix cores, which torch multiplies with. torch sees half of an MI250X as a device.
+    # float32 of AMD's is the peak of its matrix cores, which torch uses. For torch half of an MI250X is a device.
     (r"MI250X", 191.5, 47.9),  # AMD Instinct MI250X data sheet: 383 and 95.7 of both halves
     (r"MI3(00|25)X", 1307.4, 163.4),  # AMD Instinct MI300X and MI325X data sheets
     (r"MI355X", 2516.6, 157.3),  # AMD Instinct MI355X data sheet
 )
-# A part of a device, a narrower chip of the same number, or one that is kept cooler: all slower than the name says.
-OTHERS = re.compile(r"\b(MIG|Laptop|Max-Q|Mobile|Ti|D)\b")
+# A partition of a device, or a smaller or cooler chip of the same number: all slower than the number suggests.
+SLOWER = re.compile(r"\b(MIG|Laptop|Max-Q|Mobile|Ti|D)\b")
 
 
-def name_of(device: torch.device) -> str:
-    """Name a device as its maker does; a CPU by the number of threads that torch uses."""
+def choose_device(recipe: Recipe) -> tuple[torch.device, torch.dtype]:
+    """Find the device of a recipe, and the precision of the forward pass on it. Raises UserError for a missing device.
+
+    Under torchrun, "auto" and "cuda" give each process the device of its local rank.
+    """
+    name = recipe.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):  # a torch without CUDA raises AssertionError
+        raise UserError(f"device is {name!r}; expected a device of this machine. Use auto or cpu.") from None
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if recipe.precision == "auto":
+        return device, torch.bfloat16 if device.type == "cuda" else torch.float32
+    return device, getattr(torch, recipe.precision)
+
+
+def device_name(device: torch.device) -> str:
+    """Get the product name of a GPU; of a CPU the number of threads that torch uses."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
@@ -57,8 +83,8 @@ def name_of(device: torch.device) -> str:
 
 
 def peak_flops(name: str, precision: torch.dtype) -> float | None:
-    """Look up the peak of a device, by the name that torch gives it, in operations a second; None if it isn't known."""
-    if OTHERS.search(name):
+    """Look up the peak of a device by torch's name for it, in operations per second; None if it is unknown."""
+    if SLOWER.search(name):
         return None
     for pattern, half, single in PEAKS:
         if re.search(rf"(?<![A-Za-z0-9]){pattern}(?![A-Za-z0-9])", name):
@@ -67,12 +93,12 @@ def peak_flops(name: str, precision: torch.dtype) -> float | None:
 
 
 def training_flops(multiply_adds: int) -> int:
-    """Count the operations of one image's training, forward and backward, from the multiply-adds of its forward pass."""
+    """Count the operations of the forward and backward pass of one image, from the multiply-adds of its forward pass."""
     return 3 * 2 * multiply_adds
 
 
-def mfu(images_per_second: float, *, multiply_adds: int, peak: float | None, devices: int = 1) -> float | None:
-    """Compute the percent of the peak of all `devices` that the model's own arithmetic makes use of; None without a peak."""
+def compute_mfu(images_per_second: float, *, multiply_adds: int, peak: float | None, devices: int = 1) -> float | None:
+    """Compute the model FLOPs utilisation of all `devices` in percent; None if the peak is unknown."""
     if peak is None:
         return None
     return 100 * images_per_second * training_flops(multiply_adds) / (peak * devices)

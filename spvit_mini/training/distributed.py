@@ -1,13 +1,13 @@
-"""One process or many: what a run must know of the others that train the same model.
+"""One process or many: what the training loop needs from torch.distributed.
 
-`torchrun` starts a process for each device and tells each one, by environment variables, who it is. Without torchrun a
-run is a team of one, and every method here does nothing. So the loop has one path, from one CPU to many hosts:
+`torchrun` starts one process per device and sets RANK, WORLD_SIZE and LOCAL_RANK. Without torchrun the group has one process,
+and every function here does nothing. Therefore one loop serves all cases, from one CPU to many hosts:
 
-    each process takes its part of every batch            data/sampler.py
-    their gradients are averaged while they are computed  DistributedDataParallel, or FSDP in parts
-    each scores its part of the validation images         `Share`, and `Team.total` adds up the counts, exactly
-    rank 0 alone writes files and shows progress          `Team.agree`
-    how they meet, and what happens if one fails          `joined`, news.py
+    each process loads its share of every batch           data/sampler.py
+    gradients are averaged during the backward pass       DistributedDataParallel, or FSDP with sharded weights
+    each process evaluates a shard of the validation set  `ValidationShard`; `ProcessGroup.sum` adds up the exact counts
+    rank 0 alone writes files and prints                  `ProcessGroup.run_on_main`
+    how processes find each other, and what an error does `open_process_group`, rendezvous.py
 """
 
 import io
@@ -33,108 +33,106 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Team:
-    """Who this process is among those that train the model: `rank` of `world`, and which device of its own host."""
+class ProcessGroup:
+    """The processes that train one model together, and this one's `rank` among them; `local_rank` is its device on its host."""
 
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
     local_rank: int = 0
 
     @property
-    def main(self) -> bool:
-        """Whether this process writes and speaks for all."""
+    def is_main(self) -> bool:
+        """Whether this process writes files and prints for all."""
         return self.rank == 0
 
-    def shown_once(self) -> AbstractContextManager:
-        """Let the main process alone show the progress and the warnings of what all do alike."""
-        return nullcontext() if self.main else redirect_stderr(io.StringIO())
+    def silence_others(self) -> AbstractContextManager:
+        """Suppress stderr (progress, warnings) in all processes but the main one."""
+        return nullcontext() if self.is_main else redirect_stderr(io.StringIO())
 
-    def agree(self, work: Callable[[], Any]) -> None:
-        """Let the main process alone do something, while the others wait; a UserError of it is raised in all."""
+    def run_on_main(self, work: Callable[[], Any]) -> None:
+        """Call a function in the main process while the others wait. All processes raise its UserError."""
         error = [None]
-        if self.main:
+        if self.is_main:
             try:
                 work()
             except UserError as raised:
-                if self.world == 1:
+                if self.world_size == 1:
                     raise
                 error = [str(raised)]
-        if self.world > 1:
+        if self.world_size > 1:
             dist.broadcast_object_list(error)
         if error[0] is not None:
             raise UserError(error[0])
 
-    def largest(self, number: int, device: torch.device) -> int:
-        """Find the largest of the numbers that all processes name."""
-        if self.world == 1:
+    def max(self, number: int, device: torch.device) -> int:
+        """Reduce an integer of each process to the maximum."""
+        if self.world_size == 1:
             return number
         numbers = torch.tensor(number, device=device)
         dist.all_reduce(numbers, dist.ReduceOp.MAX)
         return int(numbers)
 
-    def total(self, counts: T) -> T:
-        """Add up a dataclass of counts, each a tensor of one number, over all processes."""
-        if self.world == 1:
-            return counts
-        names = [f.name for f in fields(counts)]
-        sums = torch.stack([getattr(counts, name).double() for name in names])  # exact for whole numbers up to 2⁵³
-        dist.all_reduce(sums)
-        return replace(
-            counts, **{name: value.to(getattr(counts, name).dtype) for name, value in zip(names, sums, strict=True)}
-        )
+    def sum(self, sums: T) -> T:
+        """Reduce a dataclass of scalar tensors of each process to their sums."""
+        if self.world_size == 1:
+            return sums
+        values = {f.name: getattr(sums, f.name) for f in fields(sums)}
+        totals = torch.stack([value.double() for value in values.values()])  # exact for integers up to 2⁵³
+        dist.all_reduce(totals)
+        return replace(sums, **{n: total.to(v.dtype) for (n, v), total in zip(values.items(), totals, strict=True)})
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Team]:
-    """Join the processes that torchrun started, if it did, for as long as the block lasts.
+def open_process_group(device: torch.device) -> Iterator[ProcessGroup]:
+    """Join the processes that torchrun started, if it did, for the duration of the block.
 
-    If the block ends by a UserError in one process alone, the others, which wait for it, end by the same one.
+    If the block raises UserError in one process, the others, which wait for it, end with the same error.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        yield Team()
+        yield ProcessGroup()
         return
-    team = Team(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
-    mine, in_order = not dist.is_initialized(), False
-    if mine:
+    group = ProcessGroup(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+    is_owner, is_done = not dist.is_initialized(), False
+    if is_owner:
         backend = "nccl" if device.type == "cuda" else "gloo"
         device_id = device if device.type == "cuda" else None
-        store = rendezvous.of_this_attempt() if team.world > 1 else dist.HashStore()
-        dist.init_process_group(backend, store=store, rank=team.rank, world_size=team.world, device_id=device_id)
+        store = rendezvous.open_attempt_store() if group.world_size > 1 else dist.HashStore()
+        dist.init_process_group(backend, store=store, rank=group.rank, world_size=group.world_size, device_id=device_id)
     try:
-        yield team
-        in_order = True
+        yield group
+        is_done = True
     except UserError as error:
-        if mine:
-            with suppress(dist.DistError):  # gone with the first process
-                store.set("reason", rendezvous.of_this_process(str(error)))
+        if is_owner:
+            with suppress(dist.DistError):  # the store ended with the first process
+                store.set("reason", rendezvous.add_process(str(error)))
         raise
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
-        reason = "it lost touch with the others, of which one has died or was killed: torchrun says which"
-        reason = f"{reason}. --resume goes on from the last saved state"
+        reason = "the connection to the other processes is lost; one of them died or was killed, and torchrun reports which"
+        reason = f"{reason}. Use --resume to continue from the last saved state."
         with suppress(dist.DistError):
-            reason = store.get("reason").decode() if mine and store.check(["reason"]) else reason
+            reason = store.get("reason").decode() if is_owner and store.check(["reason"]) else reason
         raise UserError(reason) from error
     finally:
-        # With gloo, to leave breaks the others' wait. With NCCL it may mean to wait for them, who wait for this process.
-        if mine and (in_order or device.type != "cuda"):
+        # With gloo, leaving ends the wait of the others. With NCCL it may wait for them, while they wait for this process.
+        if is_owner and (is_done or device.type != "cuda"):
             dist.destroy_process_group()
 
 
-def speaks() -> bool:
-    """Say whether this process is the one that shows the user something, also when the team has parted."""
+def is_main_process() -> bool:
+    """Whether this process prints for all, also before and after the process group exists."""
     return int(os.environ.get("RANK", 0)) == 0
 
 
-def restarts() -> int:
-    """Count how often torchrun has started this process anew, after one of its host's had died."""
+def count_restarts() -> int:
+    """Count how often torchrun has restarted this process because a process of its host died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
 
 
-def spread_out(model: nn.Module, team: Team, device: torch.device, *, sharding: str) -> nn.Module:
-    """Wrap a model, so that its gradients are averaged over the team while they are computed."""
-    if team.world == 1:
+def parallelise(model: nn.Module, group: ProcessGroup, device: torch.device, *, sharding: str) -> nn.Module:
+    """Wrap a model in DDP or FSDP, which average the gradients over the processes during the backward pass."""
+    if group.world_size == 1:
         return model
     if sharding == "fsdp":
         for block in model.blocks:
@@ -143,75 +141,76 @@ def spread_out(model: nn.Module, team: Team, device: torch.device, *, sharding: 
     return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
 
 
-def synchronised_norms(model: nn.Module, team: Team, device: torch.device) -> nn.Module:
-    """Let batch norms see the whole batch of all processes. torch has this on CUDA only; elsewhere each sees its own."""
-    return nn.SyncBatchNorm.convert_sync_batchnorm(model) if team.world > 1 and device.type == "cuda" else model
+def synchronise_batch_norms(model: nn.Module, group: ProcessGroup, device: torch.device) -> nn.Module:
+    """Convert batch norms to statistics of the global batch. torch supports this on CUDA only; elsewhere they stay local."""
+    is_needed = group.world_size > 1 and device.type == "cuda"
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model) if is_needed else model
 
 
-def average_norms(model: nn.Module, team: Team) -> None:
-    """Average what batch norms remember of the images, where each process sees only its own: all then score alike."""
-    if team.world > 1:
+def average_batch_norms(model: nn.Module, group: ProcessGroup) -> None:
+    """Average the running statistics of local batch norms over the processes, so that all evaluate the same model."""
+    if group.world_size > 1:
         for norm in model.modules():
             if isinstance(norm, _BatchNorm) and not isinstance(norm, nn.SyncBatchNorm):
-                for memory in (norm.running_mean, norm.running_var):
-                    dist.all_reduce(memory.div_(team.world))
+                for statistic in (norm.running_mean, norm.running_var):
+                    dist.all_reduce(statistic.div_(group.world_size))
 
 
 @contextmanager
-def gradients_kept(model: nn.Module, last: bool) -> Iterator[None]:
-    """Leave gradients where they are while micro-batches add up, and average them over the team with the last one."""
+def gradient_sync(model: nn.Module, *, enabled: bool) -> Iterator[None]:
+    """Average gradients over the processes in a backward pass; if not `enabled`, only accumulate them in each process."""
     if isinstance(model, FSDPModule):
-        model.set_requires_gradient_sync(last)
-    with model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext():
+        model.set_requires_gradient_sync(enabled)
+    with model.no_sync() if isinstance(model, DistributedDataParallel) and not enabled else nullcontext():
         yield
 
 
-def whole(value: Any) -> Any:
-    """Put together all tensors that lie in parts over the team, however deep in dictionaries: a team's joint work."""
+def gather_full(value: Any) -> Any:
+    """Gather all sharded tensors in nested dictionaries, as full tensors on the CPU. All processes take part."""
     if isinstance(value, DTensor):
-        return value.full_tensor().cpu()  # a device has no room for all of them at once
-    return {key: whole(inner) for key, inner in value.items()} if isinstance(value, dict) else value
+        return value.full_tensor().cpu()  # a device has no memory for all of them at once
+    return {key: gather_full(inner) for key, inner in value.items()} if isinstance(value, dict) else value
 
 
-def part_of(value: Tensor, like: Tensor | None) -> Tensor:
-    """Take this process's part of a whole tensor, if `like`, which it shall replace, lies in parts."""
+def shard_like(value: Tensor, like: Tensor | None) -> Tensor:
+    """Cut this process's shard from a full tensor, if the tensor `like` that it replaces is sharded."""
     if isinstance(like, DTensor) and value.shape == like.shape:
         return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
     return value
 
 
-def states(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-    """Collect the whole weights and the optimiser's whole memory: the same, however many processes hold them."""
-    return {"model": whole(model.state_dict()), "optimiser": whole(optimiser.state_dict())}
+def full_state_dicts(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    """Collect the full weights and the full optimiser state, independent of the number of processes and the sharding."""
+    return {"model": gather_full(model.state_dict()), "optimiser": gather_full(optimiser.state_dict())}
 
 
-def put_back(state: dict[str, Any], model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """Put back what `states` collected. Raises RuntimeError or ValueError if it is another model's."""
+def load_full_state_dicts(state: dict[str, Any], model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    """Load what `full_state_dicts` collected. Raises RuntimeError or ValueError for another model's state."""
     own = model.state_dict()
-    model.load_state_dict({name: part_of(value, own.get(name)) for name, value in state["model"].items()})
+    model.load_state_dict({name: shard_like(value, own.get(name)) for name, value in state["model"].items()})
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-    memory = {
-        i: {name: part_of(value, parameters[i]) for name, value in of_one.items()}
+    moments = {
+        i: {name: shard_like(value, parameters[i]) for name, value in of_one.items()}
         for i, of_one in state["optimiser"]["state"].items()
     }
-    optimiser.load_state_dict(state["optimiser"] | {"state": memory})
+    optimiser.load_state_dict(state["optimiser"] | {"state": moments})
 
 
-class Share(Dataset):
-    """One process's part of a validation set: every `world`-th image, from its rank on.
+class ValidationShard(Dataset):
+    """The shard of a validation set that one process evaluates: every `world_size`-th image, beginning at its rank.
 
-    All parts are of one length, since some models must be called equally often by all; where the images don't suffice,
-    the first one is repeated with the label −1, which `metrics.evaluate` does not count.
+    All shards have the same length, because some models must be called equally often in all processes. They are padded with
+    the first image and the label −1, which `metrics.evaluate` does not count.
     """
 
-    def __init__(self, images: Dataset, team: Team) -> None:
-        self.images, self.team = images, team
+    def __init__(self, images: Dataset, group: ProcessGroup) -> None:
+        self.images, self.group = images, group
 
     def __len__(self) -> int:
-        return -(-len(self.images) // self.team.world)
+        return -(-len(self.images) // self.group.world_size)
 
-    def __getitem__(self, place: int) -> tuple[Tensor, int]:
-        index = place * self.team.world + self.team.rank
+    def __getitem__(self, position: int) -> tuple[Tensor, int]:
+        index = position * self.group.world_size + self.group.rank
         if index < len(self.images):
             return self.images[index]
         return self.images[0][0], -1

@@ -1,14 +1,10 @@
-"""The training loop, whole: from a recipe to a trained model.
+"""The training loop: from a recipe to a trained model.
 
-Everything that happens in a run happens here, in this order: data, model, optimiser, state to resume from; then steps, each
-the same: one batch in, one update out. Between two steps the run may score the validation part, save its whole state, or
-stop; a run that is stopped or killed at any moment and then resumed ends with the same weights as one that was not. Started
-by torchrun, the same loop runs in every process: see distributed.py.
+`train` does everything in this order: data, model, optimiser, state to resume from, run folder; then steps, one after the other.
+Between two steps it evaluates, saves the training state, or stops. A run that is stopped or killed at any moment and then
+resumed ends with the same weights as an undisturbed run. Under torchrun every process runs this loop: see distributed.py.
 """
 
-import json
-import math
-import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -21,116 +17,156 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from ..data import Data, TrainBatches, load_data
-from ..data.seeding import seed_of
+from ..data import TrainBatches, load_data
+from ..data.seeding import derive_seed
+from ..data.token_labels import TokenLabelView
 from ..errors import UserError
 from ..flops import multiply_adds
 from ..recipes.duration import count_steps
 from ..recipes.recipe import Recipe
 from ..vit import ViT
-from ..weights import init_from_weights, save_weights
+from ..weights import init_from_weights
 from ..zoo import create_model
-from . import checkpoint
-from .devices import mfu, name_of, peak_flops
+from .checkpoint import Checkpointer, TrainState, check_run_dir, find_state, open_run_dir
+from .devices import choose_device, compute_mfu, device_name, peak_flops
 from .distributed import (
-    Share,
-    Team,
-    average_norms,
-    gradients_kept,
-    joined,
-    restarts,
-    spread_out,
-    synchronised_norms,
-    whole,
+    ProcessGroup,
+    ValidationShard,
+    average_batch_norms,
+    count_restarts,
+    gather_full,
+    gradient_sync,
+    open_process_group,
+    parallelise,
+    synchronise_batch_norms,
 )
-from .metrics import Counts, evaluate, write_rows
+from .metrics import ClassificationMetrics, best_top1, evaluate, write_rows
 from .objective import Objective
-from .optim import average, freeze, lr_at, make_optimiser
-from .progress import Display, introduce
-from .signals import Stop, leave_signals_to_the_parent
-from .state import Position, restore, state_of
-from .summary import begin_part, end_part
-from .tensorboard import Board
+from .optim import freeze, lr_at, make_ema_update, make_optimiser
+from .progress import ProgressDisplay, describe_run
+from .signals import StopSignal, ignore_signals
+from .summary import begin_session, end_session
+from .tensorboard import TensorBoardWriter
 
-MOST_SKIPPED = 5  # steps in a row whose gradient is not finite, before a run is given up
+MAX_SKIPPED = 5  # steps in a row whose gradient is not finite, before a run is given up
 
 
 @dataclass
 class Result:
-    """What a run ends with: the model as it is after the last step, a row per evaluation, and how far it got."""
+    """The result of a run: the model after the last step, a row per evaluation, and the number of steps."""
 
     model: ViT
     rows: list[dict[str, Any]]  # dictionaries with the keys of metrics.COLUMNS
     step: int
-    steps: int  # steps of the whole recipe
-    stopped_by: int | None = None  # the signal that ended it early, if one did
-    ema: ViT | None = None  # the same model with the averaged weights, if the recipe wants them
+    steps: int  # of the whole recipe
+    stopped_by: int | None = None  # the signal that stopped the run early, if any
+    ema: ViT | None = None  # the model with the EMA weights, if the recipe has any
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The first row with the highest validation accuracy, of the weights or of their average."""
-        return max(self.rows, key=top1, default=None)
+        """The first row with the highest validation accuracy, of the last or of the EMA weights."""
+        return max(self.rows, key=best_top1, default=None)
 
 
 def train(
     recipe: Recipe,
     *,
-    run: Path | None = None,
+    run_dir: Path | None = None,
     resume: bool = False,
     max_steps: int | None = None,
     progress: bool = True,
     on_evaluation: Callable[[int, ViT, dict[str, Any]], None] | None = None,
     tensorboard: bool = False,
 ) -> Result:
-    """Train a model by a recipe.
+    """Train a model with a recipe.
 
     Args:
-        recipe: what to train, on what, how and for how long.
-        run: a folder for metrics, states and weights; None writes nothing at all.
-        resume: go on with the run in that folder, or begin it if it holds no state yet. A process that torchrun has
-            started anew goes on by itself.
-        max_steps: stop after this step, with an evaluation and a save. The learning rate keeps to the recipe's length,
-            so the steps are those of the whole run, which --resume can finish.
-        progress: print what is trained and a line per evaluation; on a terminal a bar as well.
-        on_evaluation: called as on_evaluation(step, model, row) after each evaluation, with the model in eval mode. It
-            may draw random numbers; a step's own are seeded anew.
-        tensorboard: write the rows for TensorBoard too (see board.py).
+        recipe: model, data, optimiser, duration.
+        run_dir: folder for metrics, states and weights; None writes nothing.
+        resume: continue the run in that folder, or begin it if there is no state yet. A process that torchrun has restarted
+            resumes by itself.
+        max_steps: stop after this step, with an evaluation and a save. The learning rate follows the recipe's duration, so the
+            steps are those of the whole run, which `resume` can finish.
+        progress: print a description of the run and a line per evaluation; on a terminal a progress bar as well.
+        on_evaluation: called as on_evaluation(step, model, row) after each evaluation, with the model in eval mode. It may
+            draw random numbers, because each step is seeded.
+        tensorboard: write the rows for TensorBoard too (tensorboard.py).
 
-    With a run folder, SIGINT and SIGTERM save and end the run after the step at hand, or in the middle of an
-    evaluation, which the resumed run makes anew; a second signal ends it at once.
-    Raises UserError for what a user can do wrong (see checkpoint.py for run folders), and if the gradient stays not finite.
+    With a run folder, SIGINT and SIGTERM save and end the run after the current step, or during an evaluation, which the
+    resumed run repeats; a second signal ends it at once.
+    Raises UserError for mistakes of the user (checkpoint.py for run folders), and if the gradient stays not finite.
     """
     if max_steps is not None and max_steps < 1:
-        raise UserError(f"max_steps is {max_steps}; it must be at least 1")
+        raise UserError(f"max_steps is {max_steps}; expected at least 1")
     device, precision = choose_device(recipe)
-    run = run and Path(run)
-    with ExitStack() as until_done:
-        team = until_done.enter_context(joined(device))
-        resume = resume or bool(team.largest(restarts(), device))  # each host's torchrun counts for itself
-        board = until_done.enter_context(Board(run)) if tensorboard else None
-        if run is not None:
-            team.agree(lambda: checkpoint.check_run(run, recipe, resume=resume))
-        with team.shown_once():
-            data = load_data(recipe.data, recipe.augment, seed=recipe.seed, token_labels=recipe.token_labels.folder)
+    run_dir = run_dir and Path(run_dir)
+    with ExitStack() as stack:
+        group = stack.enter_context(open_process_group(device))
+        resume = resume or bool(group.max(count_restarts(), device))  # each host's torchrun counts its own restarts
+        board = stack.enter_context(TensorBoardWriter(run_dir)) if tensorboard else None
+        if run_dir is not None:
+            group.run_on_main(lambda: check_run_dir(run_dir, recipe, resume=resume))
+        trainer = Trainer(recipe, run_dir, group, device, precision)
+        trainer.set_up_data(max_steps)
+        found = find_state(run_dir) if run_dir is not None and resume else None
+        notice = trainer.set_up_model(recipe.init_from if found is None else None)
+        if found is not None:
+            trainer.state = trainer.checkpointer.restore(*found)
+            notice = f"resumed from {found[1]} at step {trainer.state.step}"
+        elif resume and recipe.init_from is None:
+            notice = "no state to resume from yet: starting at step 0"
+        trainer.open_run(stack, board, notice, progress=progress)
+        stopped_by = trainer.run(on_evaluation)
+        trainer.close_run()
+    return Result(
+        trainer.model, trainer.state.rows, trainer.state.step, trainer.steps, stopped_by, trainer.ema and trainer.ema.module
+    )
 
-        # Lengths, in steps; images of a batch, here and at once; learning rates of this batch.
-        batch = recipe.batch_size
-        micro = recipe.micro_batch_size or max(1, batch // team.world)
-        micro_batches = max(1, batch // (micro * team.world))
-        shares = {"repeats": recipe.augment.repeats, "rank": team.rank, "world": team.world, "micro": micro}
-        steps_per_epoch = TrainBatches(len(data.train), batch, recipe.seed, **shares).steps_per_epoch
-        lengths = recipe.duration, recipe.optim.warmup, recipe.optim.cooldown, recipe.evaluate_every, recipe.save_every
-        total, warmup, cooldown, evaluate_every, save_every = (
-            count_steps(length, steps_per_epoch=steps_per_epoch, batch_size=batch) for length in lengths
-        )
-        last = total if max_steps is None else min(total, max_steps)
-        scale = batch / (recipe.optim.lr_base_batch_size or batch)
-        start_lr, peak_lr, final_lr = (
-            scale * lr for lr in (recipe.optim.warmup_lr, recipe.optim.lr, recipe.optim.final_lr)
-        )
 
-        # The model, the same in every process, and what it begins with: a state of this run, other weights, or chance.
-        found = checkpoint.load_state(run) if run is not None and resume else None
+class Trainer:
+    """One run in one process: its data, model, optimiser and state. `train` calls the methods in the order of this file."""
+
+    def __init__(
+        self, recipe: Recipe, run_dir: Path | None, group: ProcessGroup, device: torch.device, precision: torch.dtype
+    ):
+        self.recipe, self.run_dir, self.group, self.device, self.precision = recipe, run_dir, group, device, precision
+        self.state = TrainState(counts=ClassificationMetrics.zero(device))
+
+    # --- Set-up
+
+    def set_up_data(self, max_steps: int | None) -> None:
+        """Load the data, split the batch into micro-batches, and convert all durations to steps."""
+        recipe, optim, world_size = self.recipe, self.recipe.optim, self.group.world_size
+        with self.group.silence_others():
+            self.data = load_data(recipe.data, recipe.augment, seed=recipe.seed, token_labels=recipe.token_labels.folder)
+        self.micro_batch_size = recipe.micro_batch_size or max(1, recipe.batch_size // world_size)
+        self.micro_batches = max(1, recipe.batch_size // (self.micro_batch_size * world_size))
+        self.steps_per_epoch = self.order_images(0).steps_per_epoch
+
+        def steps(duration: str) -> int:
+            return count_steps(duration, steps_per_epoch=self.steps_per_epoch, batch_size=recipe.batch_size)
+
+        self.steps = steps(recipe.duration)
+        self.last_step = self.steps if max_steps is None else min(self.steps, max_steps)
+        self.evaluate_every, self.save_every = steps(recipe.evaluate_every), steps(recipe.save_every)
+        scale = recipe.batch_size / (optim.lr_base_batch_size or recipe.batch_size)
+        self.lr_schedule = {
+            "start": scale * optim.warmup_lr, "peak": scale * optim.lr, "final": scale * optim.final_lr,
+            "warmup": steps(optim.warmup), "total": self.steps, "cooldown": steps(optim.cooldown),
+        }  # fmt: skip
+
+    def order_images(self, start_step: int) -> TrainBatches:
+        """Order the training images of all steps from one on, for this process."""
+        recipe, group = self.recipe, self.group
+        shares = {"rank": group.rank, "world_size": group.world_size, "micro_batch_size": self.micro_batch_size}
+        return TrainBatches(
+            len(self.data.train), recipe.batch_size, recipe.seed,
+            start_step=start_step, repeats=recipe.augment.repeats, **shares,
+        )  # fmt: skip
+
+    def set_up_model(self, init_from: Path | None) -> str | None:
+        """Build the model, the same in every process, its EMA and the optimiser; return a notice about pretrained weights."""
+        recipe, data, group, device = self.recipe, self.data, self.group, self.device
         torch.manual_seed(recipe.seed)
         model = create_model(
             recipe.model.name,
@@ -139,226 +175,164 @@ def train(
             **recipe.model.overrides(),
         ).to(device)
         model.preprocessing, model.activation_checkpointing = data.preprocessing, recipe.activation_checkpointing
-        cost, peak = multiply_adds(model)["total"], peak_flops(name_of(device), precision)
-        begins = "no state to resume from yet: starting at step 0" if resume and not found else None
-        if recipe.init_from is not None and not found:
-            begins = f"begins with {init_from_weights(model, recipe.init_from, classes=data.classes)}"
+        self.multiply_adds = multiply_adds(model)["total"]
+        notice = init_from and f"initialised with {init_from_weights(model, init_from, classes=data.classes)}"
         freeze(model, recipe.optim.freeze)
-        averaged = None
+        self.ema = None
         if recipe.ema is not None:
-            averaged = AveragedModel(model, multi_avg_fn=average(recipe.ema), use_buffers=True)
-        model = synchronised_norms(model, team, device)
+            self.ema = AveragedModel(model, multi_avg_fn=make_ema_update(recipe.ema), use_buffers=True)
+        self.model = synchronise_batch_norms(model, group, device)
         if recipe.compile:
-            model.compile()  # in place, and before it is wrapped: the names of its weights stay
-        learner = spread_out(model, team, device, sharding=recipe.sharding)
-        optimiser = make_optimiser(model, recipe.optim)
-        finish = data.train.finish
-        objective = Objective(recipe, len(data.classes), device=device, precision=precision, finish=finish)
+            self.model.compile()  # in place, and before the model is wrapped: its weights keep their names
+        self.parallel_model = parallelise(self.model, group, device, sharding=recipe.sharding)
+        self.optimiser = make_optimiser(self.model, recipe.optim)
+        self.objective = Objective(recipe, len(data.classes), precision=self.precision)
+        self.checkpointer = Checkpointer(recipe, data, self.model, self.optimiser, self.ema, group, device)
+        return notice
 
-        # How far it has come.
-        at = Position(counts=Counts.zero(device))
-        if found:
-            state, source = found
-            at = restore(state, source, recipe, data, model, optimiser, averaged, team=team, device=device)
-            begins = f"resumed from {source} at step {at.step}"
-        first = at.step
-        facts = {"steps": total, "device": device, "precision": precision, "processes": team.world}
-        if run is not None:
-            team.agree(lambda: until_done.enter_context(checkpoint.writing(run, recipe)) and None)
-            if team.main:
-                write_rows(run / "metrics.csv", at.rows)  # cuts the rows after a resumed state; they will be made again
-            team.agree(lambda: begin_part(run, model, data, step=first, multiply_adds=cost, **facts))
-        if board is not None and team.main:
-            board.begin(at.rows)
-
+    def open_run(self, stack: ExitStack, board: TensorBoardWriter | None, notice: str | None, *, progress: bool) -> None:
+        """Open the run folder, the loaders, the display and the stop signal until the stack closes."""
+        recipe, data, group, run_dir, state = self.recipe, self.data, self.group, self.run_dir, self.state
+        facts = {"steps": self.steps, "device": self.device, "precision": self.precision, "processes": group.world_size}
+        if run_dir is not None:
+            group.run_on_main(lambda: stack.enter_context(open_run_dir(run_dir, recipe)))
+            if group.is_main:
+                write_rows(run_dir / "metrics.csv", state.rows)  # without the rows after a resumed state, which will come again
+            session = {"step": state.step, "multiply_adds": self.multiply_adds, **facts}
+            group.run_on_main(lambda: begin_session(run_dir, self.model, data, **session))
+        self.board = board if group.is_main else None
+        if self.board is not None:
+            self.board.begin(state.rows)
         loading = {
             "num_workers": recipe.data.workers,
             "persistent_workers": recipe.data.workers > 0,
-            "worker_init_fn": leave_signals_to_the_parent,
-            "pin_memory": device.type == "cuda",
-            # A loader draws a random number when it starts. Given a generator, it leaves the global one alone.
+            "worker_init_fn": ignore_signals,
+            "pin_memory": self.device.type == "cuda",
+            # A loader draws a random number when it starts; with a generator of its own the global one is unchanged.
             "generator": torch.Generator(),
         }
-        order = TrainBatches(len(data.train), batch, recipe.seed, start_step=first, **shares)
-        batches = data.train.batches(order, **loading)
-        val_loader = DataLoader(Share(data.val, team), batch_size=micro, **loading)
-
-        display = until_done.enter_context(
-            Display(recipe, progress=progress and team.main, start=first, last=last, classes=len(data.classes))
-        )
-        stop = until_done.enter_context(Stop(run is not None, speaks=team.main))
-        where = f"{run}" if run else "not kept (no run folder)"
-        display.say(introduce(model, recipe, data, run=where, **facts))
-        if begins:
-            display.say(begins)
-
-        def due(every: int) -> bool:
-            return at.step > 0 and (at.step % max(1, every) == 0 or at.step >= last)
-
-        def score(scored: ViT) -> Counts:
-            # All processes stop early, or none does: where a model lies in parts, they need one another for each image.
-            unless_stopped = takewhile(lambda _: not stop.signal or recipe.sharding == "fsdp", val_loader)
-            return team.total(evaluate(scored, unless_stopped, device=device, precision=precision))
-
-        began = time.perf_counter() - at.seconds
-        model.train()
-        saved = (at.step, len(at.rows))
-        while True:
-            # Between two steps: score, save, stop, each if it is time. A step that was loaded is scored already, unless
-            # a signal came while it was.
-            if due(evaluate_every) and not (at.rows and at.rows[-1]["step"] == at.step):
-                scores = score(model)
-                scores_averaged = averaged and score(averaged.module)
-                if all(int(s.images) == len(data.val) for s in (scores, scores_averaged) if s):
-                    at.seconds = time.perf_counter() - began
-                    row = at.end_row(
-                        counts=team.total(at.counts),
-                        scores=scores,
-                        averaged=scores_averaged,
-                        epoch=at.step / steps_per_epoch,
-                        images=at.step * batch,
-                    )
-                    row["mfu"] = mfu(row["images_per_second"], multiply_adds=cost, peak=peak, devices=team.world)
-                    display.evaluated(row)
-                    if run is not None:
-                        record(run, model, averaged, recipe, data, at.rows, team)
-                    if board is not None and team.main:
-                        board.add(row)
-                    if on_evaluation is not None:
-                        model.eval()
-                        on_evaluation(at.step, model, row)
-                        model.train()
-            stopped_by = team.largest(stop.signal or 0, device)
-            wanted = due(save_every) and not at.skipped_in_a_row  # a run that goes wrong leaves the last good state
-            if run is not None and (wanted or stopped_by) and (at.step, len(at.rows)) != saved:
-                at.seconds = time.perf_counter() - began
-                state = state_of(at, recipe, data, model, optimiser, averaged, team)
-                team.agree(lambda state=state: checkpoint.save_state(run, state))
-                saved = (at.step, len(at.rows))
-            if at.step >= last or stopped_by:
-                break
-
-            # One step: the same draws, whichever run makes it.
-            torch.manual_seed(seed_of(recipe.seed, at.step, team.rank))
-            at.lr = lr_at(
-                at.step, peak=peak_lr, final=final_lr, warmup=warmup, total=total, start=start_lr, cooldown=cooldown
+        self.batches = data.train.load_batches(self.order_images(state.step), **loading)
+        self.val_loader = DataLoader(ValidationShard(data.val, group), batch_size=self.micro_batch_size, **loading)
+        self.display = stack.enter_context(
+            ProgressDisplay(
+                recipe, enabled=progress and group.is_main, start=state.step, last=self.last_step, classes=len(data.classes)
             )
-            for group in optimiser.param_groups:
-                group["lr"] = at.lr * group["lr_scale"]
-            optimiser.zero_grad(set_to_none=True)
-            counts, started, waited = Counts.zero(device), time.perf_counter(), 0.0
-            remembered = [memory.clone() for memory in model.buffers()]
-            for i in range(micro_batches):
-                waiting = time.perf_counter()
-                micro_batch = next(batches)
-                waited += time.perf_counter() - waiting
-                with gradients_kept(learner, last=i == micro_batches - 1):
-                    loss, logits, labels = objective(
-                        learner, micro_batch, seeds=(recipe.seed, at.step, team.rank, i, 0)
-                    )
-                    (loss / micro_batches).backward()
-                counts.add(logits, labels, loss * len(labels))
-            average_norms(model, team)
-            if step_if_finite(model, optimiser, clip=recipe.optim.clip_grad_norm):
-                if averaged is not None:
-                    averaged.update_parameters(model)
-                at.counts.merge(counts)
-                at.skipped_in_a_row = 0
-            else:
-                for memory, before in zip(model.buffers(), remembered, strict=True):
-                    memory.copy_(before)  # batch norms have seen the bad batch already
-                at.skipped, at.skipped_in_a_row = at.skipped + 1, at.skipped_in_a_row + 1
-                check_skipped(at)
-
-            at.step += 1
-            took = time.perf_counter() - started
-            at.training_seconds, at.data_seconds = at.training_seconds + took, at.data_seconds + waited
-            display.stepped(at.counts, seconds=took, waited=waited)
-
-        if data.skipped:
-            display.say(f"{len(data.skipped)} bad image files were left out, {data.skipped[0]} first")
-        if run is not None:
-            team.agree(lambda: end_part(run, step=at.step, bad_images=len(data.skipped)))
-
-    return Result(model, at.rows, at.step, total, stopped_by or None, averaged and averaged.module)
-
-
-def choose_device(recipe: Recipe) -> tuple[torch.device, torch.dtype]:
-    """Find the device that a recipe names, and the precision of the model's passes on it.
-
-    Under torchrun, "auto" and "cuda" give each process the device of its own rank on its host.
-    """
-    name = recipe.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if name == "cuda" and "LOCAL_RANK" in os.environ:
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):  # a torch without CUDA asserts
-        raise UserError(f"device {name!r} is not on this machine; choose auto or cpu") from None
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    if recipe.precision == "auto":
-        return device, torch.bfloat16 if device.type == "cuda" else torch.float32
-    return device, getattr(torch, recipe.precision)
-
-
-def step_if_finite(model: ViT, optimiser: torch.optim.Optimizer, *, clip: float | None) -> bool:
-    """Update the weights by their gradients, unless these are not finite: one such step would spoil all weights."""
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    finite = bool(torch.isfinite(whole(norm)))
-    if finite:
-        if clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(model.parameters(), clip, norm)
-        optimiser.step()
-    return finite
-
-
-def check_skipped(at: Position) -> None:
-    """Raise UserError if too many steps in a row had to be skipped."""
-    if at.skipped_in_a_row >= MOST_SKIPPED:
-        raise UserError(
-            f"the gradient was not finite in {MOST_SKIPPED} steps in a row, up to step {at.step}; the weights are as they "
-            "were before. Try a lower optim.lr, a longer optim.warmup or a smaller optim.clip_grad_norm, in another run folder"
         )
+        self.stop = stack.enter_context(StopSignal(run_dir is not None, is_main=group.is_main))
+        where = f"{run_dir}" if run_dir else "not saved (no run folder)"
+        self.display.print(describe_run(self.model, recipe, data, run_dir=where, **facts))
+        if notice:
+            self.display.print(notice)
 
+    # --- The loop
 
-def top1(row: dict[str, Any]) -> float:
-    """Take the better accuracy of a row: of the weights, or of their average."""
-    return max(row["val_top1"], -math.inf if row["ema_top1"] is None else row["ema_top1"])
+    def run(self, on_evaluation: Callable[[int, ViT, dict[str, Any]], None] | None) -> int | None:
+        """Train up to the last step; return the signal that stopped the run earlier, if any."""
+        state = self.state
+        self.started = time.perf_counter() - state.seconds
+        self.model.train()
+        saved = (state.step, len(state.rows))
+        while True:
+            # A step of a resumed state is evaluated already, unless a signal interrupted its evaluation.
+            if self.is_due(self.evaluate_every) and not (state.rows and state.rows[-1]["step"] == state.step):
+                self.evaluate(on_evaluation)
+            stopped_by = self.group.max(self.stop.signal or 0, self.device)
+            is_due = self.is_due(self.save_every) and not state.skipped_in_a_row  # a diverging run keeps the last good state
+            if self.run_dir is not None and (is_due or stopped_by) and (state.step, len(state.rows)) != saved:
+                state.seconds = time.perf_counter() - self.started
+                self.checkpointer.save(self.run_dir, state)
+                saved = (state.step, len(state.rows))
+            if state.step >= self.last_step or stopped_by:
+                return stopped_by or None
+            self.train_step()
 
+    def is_due(self, every: int) -> bool:
+        """Whether something that is done `every` so many steps, and after the last one, is due now."""
+        step = self.state.step
+        return step > 0 and (step % max(1, every) == 0 or step >= self.last_step)
 
-def record(
-    run: Path,
-    model: ViT,
-    averaged: AveragedModel | None,
-    recipe: Recipe,
-    data: Data,
-    rows: list[dict[str, Any]],
-    team: Team,
-) -> None:
-    """Write metrics.csv, and best.safetensors if the last row is the best so far. A tie keeps the earlier weights."""
-    row = rows[-1]
-    best = top1(row) > max(map(top1, rows[:-1]), default=-math.inf)
-    better, which = (model, "last") if top1(row) == row["val_top1"] else (averaged.module, "ema")
-    weights = whole(better.state_dict()) if best else None  # all processes take part
+    def train_step(self) -> None:
+        """Make one step: accumulate the gradients of this process's micro-batches, then update the weights."""
+        recipe, state, device = self.recipe, self.state, self.device
+        seeds = (recipe.seed, state.step, self.group.rank)
+        torch.manual_seed(derive_seed(*seeds))  # a resumed run draws the same numbers
+        state.lr = lr_at(state.step, **self.lr_schedule)
+        for parameters in self.optimiser.param_groups:
+            parameters["lr"] = state.lr * parameters["lr_scale"]
+        self.optimiser.zero_grad(set_to_none=True)
+        counts, started, waited = ClassificationMetrics.zero(device), time.perf_counter(), 0.0
+        buffers = [buffer.clone() for buffer in self.model.buffers()]
+        for i in range(self.micro_batches):
+            waiting = time.perf_counter()
+            images, labels, *view = next(self.batches)  # decoded and cropped by the loader's workers
+            waited += time.perf_counter() - waiting
+            images = self.data.train.to_device(images, device)  # the rest of the augmentation, (B, 3, height, width)
+            labels = labels.to(device, non_blocking=True)
+            view = TokenLabelView(*(part.to(device, non_blocking=True) for part in view[0])) if view else None
+            with gradient_sync(self.parallel_model, enabled=i == self.micro_batches - 1):
+                loss, logits = self.objective(self.parallel_model, images, labels, view, seeds=(*seeds, i, 0))
+                (loss / self.micro_batches).backward()
+            counts.update(logits, labels, loss * len(labels))
+        average_batch_norms(self.model, self.group)
+        self.update_weights(counts, buffers)
+        state.step += 1
+        seconds = time.perf_counter() - started
+        state.training_seconds, state.data_seconds = state.training_seconds + seconds, state.data_seconds + waited
+        self.display.update(state.counts, seconds=seconds, waited=waited)
 
-    def write() -> None:
-        if best:
-            with checkpoint.replacing(run / "best.safetensors") as temporary:
-                save_weights(
-                    better,
-                    temporary,
-                    state=weights,
-                    weights=which,
-                    step=str(row["step"]),
-                    val_top1=f"{top1(row):.6g}",
-                    classes=json.dumps(list(data.classes)),
-                    recipe=recipe.to_json(),
-                )
-        write_rows(run / "metrics.csv", rows)
+    def update_weights(self, counts: ClassificationMetrics, buffers: list[torch.Tensor]) -> None:
+        """Clip the gradient and update weights and EMA; skip a gradient that is not finite, which would destroy all weights."""
+        model, state, clip = self.model, self.state, self.recipe.optim.clip_grad_norm
+        norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+        if torch.isfinite(gather_full(norm)):
+            if clip is not None:
+                torch.nn.utils.clip_grads_with_norm_(model.parameters(), clip, norm)
+            self.optimiser.step()
+            if self.ema is not None:
+                self.ema.update_parameters(model)
+            state.counts.merge(counts)
+            state.skipped_in_a_row = 0
+            return
+        for buffer, before in zip(model.buffers(), buffers, strict=True):
+            buffer.copy_(before)  # batch norms have already used the bad batch
+        state.skipped, state.skipped_in_a_row = state.skipped + 1, state.skipped_in_a_row + 1
+        if state.skipped_in_a_row >= MAX_SKIPPED:
+            raise UserError(
+                f"the gradient was not finite in {MAX_SKIPPED} steps in a row, up to step {state.step}; the weights are as they "
+                "were before. Use a lower optim.lr, a longer optim.warmup or a smaller optim.clip_grad_norm, in a new run folder."
+            )
 
-    team.agree(write)
+    def evaluate(self, on_evaluation: Callable[[int, ViT, dict[str, Any]], None] | None) -> None:
+        """Evaluate the weights and the EMA weights on the validation set, and write a row of metrics, unless a signal comes."""
+        state, images = self.state, self.state.step * self.recipe.batch_size
+        val, ema = self.score(self.model), self.ema and self.score(self.ema.module)
+        if any(int(scores.images) < len(self.data.val) for scores in (val, ema) if scores):
+            return
+        state.seconds = time.perf_counter() - self.started
+        epoch = state.step / self.steps_per_epoch
+        row = state.add_row(epoch=epoch, images=images, train=self.group.sum(state.counts), val=val, ema=ema)
+        peak, devices = peak_flops(device_name(self.device), self.precision), self.group.world_size
+        row["mfu"] = compute_mfu(row["images_per_second"], multiply_adds=self.multiply_adds, peak=peak, devices=devices)
+        self.display.show_row(row)
+        if self.run_dir is not None:
+            self.checkpointer.record(self.run_dir, state.rows)
+        if self.board is not None:
+            self.board.add(row)
+        if on_evaluation is not None:
+            self.model.eval()
+            on_evaluation(state.step, self.model, row)
+            self.model.train()
+
+    def score(self, model: ViT) -> ClassificationMetrics:
+        """Score a model on the validation images of all processes, up to a stop signal."""
+        # With FSDP the processes need each other for each image: they stop early together, or not at all.
+        loader = takewhile(lambda _: not self.stop.signal or self.recipe.sharding == "fsdp", self.val_loader)
+        return self.group.sum(evaluate(model, loader, device=self.device, precision=self.precision))
+
+    def close_run(self) -> None:
+        """Report corrupt images, and complete the history and the summary of the run."""
+        step, corrupt = self.state.step, self.data.skipped_files
+        if corrupt:
+            self.display.print(f"{len(corrupt)} corrupt image files were skipped, the first is {corrupt[0]}")
+        if self.run_dir is not None:
+            self.group.run_on_main(lambda: end_session(self.run_dir, step=step, bad_images=len(corrupt)))

@@ -1,6 +1,6 @@
-"""What is counted while training and evaluating, and the file it is written to, metrics.csv.
+"""Loss and accuracy as sums over images, evaluation on a validation set, and metrics.csv.
 
-Sums are kept, not means: sums of parts add up exactly, whatever their sizes, also over batches of unequal length.
+Sums are stored, not means: sums over parts of a dataset add up exactly, whatever the sizes of the parts.
 """
 
 import csv
@@ -14,74 +14,73 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checkpoint import replacing
+from ..files import atomic_write
 
 COLUMNS = (
     "step",  # steps done
-    "epoch",  # passes over the training images, a fraction inside one
+    "epoch",  # passes over the training images, with a fraction
     "images",  # training images seen
     "lr",  # learning rate of the last step
-    "train_loss",  # mean over the steps since the row before, as trained: augmented, with label smoothing
-    "train_top1",  # percent right of the same images
-    "val_loss",  # mean cross-entropy over the whole validation part
-    "val_top1",  # percent right of it
-    "val_top5",  # percent of it whose true class is among the best five
-    "ema_loss",  # the same of the averaged weights, where there are any
+    "train_loss",  # mean training loss since the row before, with augmentation and label smoothing
+    "train_top1",  # top-1 accuracy on the same images, in percent
+    "val_loss",  # mean cross-entropy on the whole validation set
+    "val_top1",  # its top-1 accuracy, in percent
+    "val_top5",  # its top-5 accuracy, in percent
+    "ema_loss",  # loss and top-1 accuracy of the EMA weights, if any
     "ema_top1",
-    "skipped_steps",  # steps left out so far, since their gradient was not finite
-    "images_per_second",  # training images a second since the row before, time for evaluations and saves left out
+    "skipped_steps",  # steps skipped so far because their gradient was not finite
+    "images_per_second",  # training images per second since the row before, without evaluations and saves
     "data_seconds",  # of that time, how long the loop waited for images
-    "mfu",  # percent of the device's peak that the model's arithmetic makes use of, where the peak is known
-    "seconds",  # since the start, all parts of a resumed run together
+    "mfu",  # model FLOPs utilisation in percent, if the peak of the device is known
+    "seconds",  # since the start, over all sessions of a resumed run
 )
-# The only ones that may differ between two runs of one seed.
+# Only these may differ between two runs with the same seed.
 TIME_COLUMNS = ("images_per_second", "data_seconds", "mfu", "seconds")
 
 
 @dataclass
-class Counts:
-    """Sums over images. The tensors live where the model does: nothing waits for the device until one is read."""
+class ClassificationMetrics:
+    """Sums over images. The tensors are on the model's device: nothing waits for the device until a value is read."""
 
     images: Tensor  # int64
-    loss_sum: Tensor  # float64: cross-entropies, summed
-    right: Tensor  # int64: images whose best class is the true one
-    right5: Tensor  # int64: images whose true class is among the best five
+    loss_sum: Tensor  # float64: sum of the cross-entropies
+    correct: Tensor  # int64: images whose best class is the true class
+    correct5: Tensor  # int64: images whose true class is among the best five
 
     @classmethod
-    def zero(cls, device: torch.device | str = "cpu") -> "Counts":
-        """Start at nothing."""
-        # MPS has no float64.
-        kind = torch.float32 if torch.device(device).type == "mps" else torch.float64
-        nothing = torch.zeros((), dtype=torch.int64, device=device)
-        return cls(nothing, torch.zeros((), dtype=kind, device=device), nothing.clone(), nothing.clone())
+    def zero(cls, device: torch.device | str = "cpu") -> "ClassificationMetrics":
+        """Create sums of 0."""
+        dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64  # MPS has no float64
+        count = torch.zeros((), dtype=torch.int64, device=device)
+        return cls(count, torch.zeros((), dtype=dtype, device=device), count.clone(), count.clone())
 
-    def add(self, logits: Tensor, labels: Tensor, loss_sum: Tensor) -> None:
-        """Count a batch: logits (B, classes), labels (B,), the sum of its losses. A label of −1 is no image's."""
-        best = logits.detach().topk(min(5, logits.shape[-1])).indices == labels[:, None]  # (B, 5)
+    def update(self, logits: Tensor, labels: Tensor, loss_sum: Tensor) -> None:
+        """Add a batch: logits (B, classes), labels (B,), the sum of its losses. The label −1 marks padding."""
+        is_correct = logits.detach().topk(min(5, logits.shape[-1])).indices == labels[:, None]  # (B, 5)
         self.images += (labels >= 0).sum()
         self.loss_sum += loss_sum.detach()
-        self.right += best[:, 0].sum()
-        self.right5 += best.sum()
+        self.correct += is_correct[:, 0].sum()
+        self.correct5 += is_correct.sum()
 
-    def merge(self, other: "Counts") -> None:
-        """Add other counts."""
-        for name in ("images", "loss_sum", "right", "right5"):
+    def merge(self, other: "ClassificationMetrics") -> None:
+        """Add other sums."""
+        for name in ("images", "loss_sum", "correct", "correct5"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
     @property
     def loss(self) -> float:
-        """Mean loss per image; nan of none."""
+        """Mean loss per image; nan without images."""
         return float(self.loss_sum) / int(self.images) if self.images else math.nan
 
     @property
     def top1(self) -> float:
-        """Percent of images whose best class is right."""
-        return 100 * int(self.right) / int(self.images) if self.images else math.nan
+        """Top-1 accuracy in percent; nan without images."""
+        return 100 * int(self.correct) / int(self.images) if self.images else math.nan
 
     @property
     def top5(self) -> float:
-        """Percent of images whose true class is among the best five."""
-        return 100 * int(self.right5) / int(self.images) if self.images else math.nan
+        """Top-5 accuracy in percent; nan without images."""
+        return 100 * int(self.correct5) / int(self.images) if self.images else math.nan
 
 
 @torch.no_grad()
@@ -91,32 +90,42 @@ def evaluate(
     *,
     device: torch.device,
     precision: torch.dtype,
-    watch: Callable[[Tensor, Tensor], None] | None = None,
-) -> Counts:
-    """Score all images of a loader (or of any batches) with plain cross-entropy. The model's mode is left as it was.
+    on_batch: Callable[[Tensor, Tensor], None] | None = None,
+) -> ClassificationMetrics:
+    """Evaluate a model on the batches of a loader, with plain cross-entropy. The model's mode is restored.
 
-    `watch` sees the logits (B, classes) and the labels (B,) of each batch.
+    `on_batch` is called with the logits (B, classes) and the labels (B,) of each batch.
     """
-    counts = Counts.zero(device)
+    metrics = ClassificationMetrics.zero(device)
     was_training = model.training
     model.eval()
     for images, labels in loader:
         images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
             logits = model(images)
-        counts.add(logits, labels, F.cross_entropy(logits.float(), labels, ignore_index=-1, reduction="sum"))
-        if watch is not None:
-            watch(logits, labels)
+        metrics.update(logits, labels, F.cross_entropy(logits.float(), labels, ignore_index=-1, reduction="sum"))
+        if on_batch is not None:
+            on_batch(logits, labels)
     model.train(was_training)
-    return counts
+    return metrics
+
+
+def best_weights(row: dict[str, Any]) -> str:
+    """Select the weights with the higher validation accuracy in a row: "last" or "ema". A tie is "last"."""
+    return "ema" if row["ema_top1"] is not None and row["ema_top1"] > row["val_top1"] else "last"
+
+
+def best_top1(row: dict[str, Any]) -> float:
+    """Get the higher validation accuracy of a row, of the last weights or of the EMA weights, in percent."""
+    return row["ema_top1" if best_weights(row) == "ema" else "val_top1"]
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write metrics.csv anew, whole: a reader never meets half a row, and a resumed run never leaves one too many."""
-    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(COLUMNS)
-        table.writerows([f"{row[c]:.6g}" if isinstance(row[c], float) else row[c] for c in COLUMNS] for row in rows)
+    """Write metrics.csv as a whole: it never has half a row, or a row that a resumed run will write again."""
+    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows([f"{row[c]:.6g}" if isinstance(row[c], float) else row[c] for c in COLUMNS] for row in rows)
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:

@@ -1,12 +1,12 @@
-"""Where processes that torchrun has started find one another, and leave word when one of them fails.
+"""How processes that torchrun started find each other, and how one of them reports its error to the others.
 
-torchrun keeps a store of texts that all its processes can read and write at any time. It keeps them when it starts the
-processes anew, too: who then looks there for the others may find the addresses of the dead (pytorch issues 135712 and
-167288). So each attempt gets a store of its own, which ends with its first process.
+torchrun runs a store of texts that all its processes can read and write at any time. The store outlives a restart of the
+processes, so that a restarted process could find the addresses of dead ones in it (pytorch issues 135712 and 167288).
+Therefore each attempt has a store of its own, which ends with its first process.
 
-A process that fails can't tell the others in the usual way: they are in the middle of a step, and wait for its gradients.
-It leaves its reason in the attempt's store and goes, which breaks their wait; then they find the reason there, and end by
-it. In torchrun's store stands what the user has been told, so that each line comes once.
+A process that fails can't report to the others by a collective operation: they are in the middle of a step, and wait for its
+gradients. It writes its error to the attempt's store and ends, which breaks their wait; then they read the error there, and
+end with it. torchrun's store keeps the lines that were printed, so that each line is printed once.
 """
 
 import os
@@ -18,18 +18,18 @@ from torch.distributed import DistError, TCPStore
 
 from ..errors import UserError
 
-PATIENCE = 10  # seconds that the first process is waited for, to speak for all
+MAIN_TIMEOUT = 10  # seconds that other processes wait for the first process to print the error
 
 
-def of_torchrun() -> TCPStore:
-    """Reach torchrun's store."""
+def connect_torchrun_store() -> TCPStore:
+    """Connect to torchrun's store."""
     address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     return TCPStore(*address, is_master=False, timeout=timedelta(seconds=60))
 
 
-def of_this_attempt() -> TCPStore:
-    """Open a store that lives as long as the first process does; only the number of its port stands in torchrun's."""
-    common, host = of_torchrun(), os.environ["MASTER_ADDR"]
+def open_attempt_store() -> TCPStore:
+    """Open a store that lives as long as the first process; torchrun's store holds only its port."""
+    common, host = connect_torchrun_store(), os.environ["MASTER_ADDR"]
     if int(os.environ["RANK"]) == 0:
         store = TCPStore(host, 0, is_master=True, wait_for_workers=False)
         common.set("spvit_mini/port", str(store.port))
@@ -41,26 +41,26 @@ def of_this_attempt() -> TCPStore:
             with socket.create_connection((host, port), timeout=5):
                 return TCPStore(host, port, is_master=False)
         except OSError:
-            time.sleep(0.1)  # the port of an attempt before
-    raise UserError(f"the first process can't be reached at {host}:{port}; a firewall may stand between the hosts")
+            time.sleep(0.1)  # the port of an earlier attempt
+    raise UserError(f"the first process can't be reached at {host}:{port}. Open this port in the firewall between the hosts.")
 
 
-def of_this_process(reason: str) -> str:
-    """Say which process a reason is of."""
+def add_process(reason: str) -> str:
+    """Put the rank and the host of this process before the text of an error."""
     return f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']}, on {socket.gethostname()}: {reason}"
 
 
-def line(reason: str) -> str | None:
-    """Word the line that this process shall print before it ends by a reason; None if another has printed it."""
-    own = of_this_process(reason)
+def claim_error_line(reason: str) -> str | None:
+    """Return the line that this process must print before it ends with an error; None if another process has printed it."""
+    own = add_process(reason)
     try:
-        store, until = of_torchrun(), time.monotonic() + PATIENCE
+        store, until = connect_torchrun_store(), time.monotonic() + MAIN_TIMEOUT
         if int(os.environ["RANK"]) > 0:
             while time.monotonic() < until:
-                if store.check([f"told/{reason}"]) or store.check([f"told/{own}"]):
+                if store.check([f"printed/{reason}"]) or store.check([f"printed/{own}"]):
                     return None
                 time.sleep(0.05)
             reason = own
-        return reason if store.add(f"told/{reason}", 1) == 1 else None
+        return reason if store.add(f"printed/{reason}", 1) == 1 else None
     except DistError:
-        return own  # torchrun is gone, and each speaks for itself
+        return own  # torchrun has ended, and each process prints its own line

@@ -1,7 +1,7 @@
-"""A run in one page of Markdown, for a reader who was not there: what was trained, on what, with what end.
+"""The summary of a run on one page of Markdown: what was trained, on what, for how long, with what result.
 
-It is made from a run folder alone: recipe.json, metrics.csv and history.json. The last one has an entry for each part of
-the run, that is for each time it was begun or resumed: the facts of the machine and of the data that no other file holds.
+It is written from a run folder alone: recipe.json, metrics.csv and history.json. history.json has an entry for each session of
+the run, that is for each start or resume: the facts of the machine and the data that no other file has.
 """
 
 import dataclasses
@@ -18,19 +18,20 @@ from torch import nn
 from .. import __version__
 from ..data import Data
 from ..errors import UserError
+from ..files import atomic_write
 from ..recipes import get_recipe, list_recipes
 from ..recipes.recipe import Recipe
-from .checkpoint import read_recipe, replacing
-from .devices import name_of
-from .metrics import COLUMNS, read_rows
+from .checkpoint import read_recipe
+from .devices import device_name
+from .metrics import COLUMNS, best_top1, best_weights, read_rows
 
-MOST_ROWS = 12
-ALWAYS = ("step", "epoch", "images", "val_top1", "images_per_second", "data_seconds", "seconds")  # never empty in a row
+MAX_ROWS = 12
+REQUIRED = ("step", "epoch", "images", "val_top1", "images_per_second", "data_seconds", "seconds")  # columns without empty cells
 
 
 @dataclasses.dataclass
-class Part:
-    """A part of a run, from a start of the program to its end, and what it worked on and with."""
+class Session:
+    """A session of a run, from a start of the program to its end: its model, data and machine."""
 
     begun_at: int  # step
     steps: int  # of the whole recipe
@@ -48,29 +49,30 @@ class Part:
     torch: str
     python: str
     spvit_mini: str
-    ended_at: int | None = None  # step; None while it lasts, and for ever if it was killed
-    bad_images: int = 0  # files that were left out, as far as the main process knows
+    ended_at: int | None = None  # step; None while the session lasts, or if it was killed
+    bad_images: int = 0  # corrupt files that were skipped, as far as the main process knows
 
 
-def read_history(run: Path) -> list[Part]:
-    """Read a run's parts, the first one first; none if it has no history.json. Raises UserError if that is damaged."""
-    path = run / "history.json"
+def read_history(run_dir: Path) -> list[Session]:
+    """Read the sessions of a run in their order; none without history.json. Raises UserError for a damaged file."""
+    path = run_dir / "history.json"
     if not path.is_file():
         return []
     try:
-        return [Part(**part) for part in json.loads(path.read_text(encoding="utf-8"))]
+        return [Session(**session) for session in json.loads(path.read_text(encoding="utf-8"))]
     except (ValueError, TypeError):
-        raise UserError(f"{path} is no history of a run; move it away: it only serves summary.md") from None
+        raise UserError(f"{path} is not the history of a run. Move it away; only summary.md needs it.") from None
 
 
-def write_history(run: Path, parts: list[Part]) -> None:
-    """Write a run's parts as history.json."""
-    with replacing(run / "history.json") as temporary:
-        temporary.write_text(json.dumps([dataclasses.asdict(part) for part in parts], indent=2) + "\n", encoding="utf-8")
+def write_history(run_dir: Path, sessions: list[Session]) -> None:
+    """Write the sessions of a run to history.json."""
+    with atomic_write(run_dir / "history.json") as temporary:
+        content = [dataclasses.asdict(session) for session in sessions]
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def begin_part(
-    run: Path,
+def begin_session(
+    run_dir: Path,
     model: nn.Module,
     data: Data,
     *,
@@ -81,8 +83,8 @@ def begin_part(
     precision: torch.dtype,
     processes: int,
 ) -> None:
-    """Note in history.json that a run goes on from a step, of `steps` in all, and what it works on and with."""
-    part = Part(
+    """Add a session to history.json that begins at a step, of `steps` in all."""
+    session = Session(
         begun_at=step,
         steps=steps,
         model=model.name,
@@ -93,189 +95,177 @@ def begin_part(
         classes=len(data.classes),
         train_images=len(data.train),
         val_images=len(data.val),
-        device=name_of(device),
+        device=device_name(device),
         processes=processes,
         precision=str(precision).removeprefix("torch."),
         torch=torch.__version__,
         python=platform.python_version(),
         spvit_mini=__version__,
     )
-    write_history(run, [*read_history(run), part])
+    write_history(run_dir, [*read_history(run_dir), session])
 
 
-def end_part(run: Path, *, step: int, bad_images: int) -> None:
-    """Note that the last part ends at a step, and write summary.md if there is a row of metrics.
+def end_session(run_dir: Path, *, step: int, bad_images: int) -> None:
+    """Write the last step of the session, and summary.md if metrics.csv has a row.
 
-    A part in which nothing was done, as when a finished run is resumed, is forgotten.
+    A session without a step, as when a finished run is resumed, is removed.
     """
-    *before, part = read_history(run)
-    ended = [dataclasses.replace(part, ended_at=step, bad_images=bad_images)]
-    write_history(run, before + ended if step > part.begun_at else before or ended)
-    if read_metrics(run):
-        with replacing(run / "summary.md") as temporary:
-            temporary.write_text(summary(run), encoding="utf-8")
+    *before, session = read_history(run_dir)
+    ended = [dataclasses.replace(session, ended_at=step, bad_images=bad_images)]
+    write_history(run_dir, before + ended if step > session.begun_at else before or ended)
+    if read_metrics(run_dir):
+        with atomic_write(run_dir / "summary.md") as temporary:
+            temporary.write_text(write_summary(run_dir), encoding="utf-8")
 
 
-def read_metrics(run: Path) -> list[dict[str, float]]:
-    """Read a run's rows. Raises UserError if there is no metrics.csv, or something else under its name."""
-    path = run / "metrics.csv"
+def read_metrics(run_dir: Path) -> list[dict[str, float]]:
+    """Read the rows of a run. Raises UserError for a missing or foreign metrics.csv."""
+    path = run_dir / "metrics.csv"
     if not path.is_file():
-        raise UserError(f"{run} holds no metrics.csv; name the folder of a run, as --run-dir did")
+        raise UserError(f"{run_dir} has no metrics.csv; expected the folder of a run, as in --run-dir")
     try:
         rows = read_rows(path)
-        if any(not row.keys() >= set(COLUMNS) or math.isnan(sum(row[name] for name in ALWAYS)) for row in rows):
+        if any(not row.keys() >= set(COLUMNS) or math.isnan(sum(row[name] for name in REQUIRED)) for row in rows):
             raise ValueError
-    except (OSError, ValueError, TypeError, AttributeError):  # csv gives None for cells that are missing
-        raise UserError(
-            f"{path} is no metrics.csv that this version of spvit_mini has written; restore it, or leave the run out"
-        ) from None
+    except (OSError, ValueError, TypeError, AttributeError):  # csv gives None for missing cells
+        raise UserError(f"{path} is not a metrics.csv of this version of spvit_mini. Restore it, or leave the run out.") from None
     return rows
 
 
-def summary(run: Path) -> str:
-    """Sum up a run folder in Markdown. Raises UserError if it holds no run with a row of metrics."""
-    rows, recipe, parts = read_metrics(run), read_recipe(run), read_history(run)
+def write_summary(run_dir: Path) -> str:
+    """Summarise a run folder in Markdown. Raises UserError if it has no run with a row of metrics."""
+    rows, recipe, sessions = read_metrics(run_dir), read_recipe(run_dir), read_history(run_dir)
     if recipe is None or not rows:
         what = "recipe.json" if recipe is None else "row of metrics.csv yet"
-        raise UserError(f"{run} holds no {what}; a run has one after its first evaluation")
-    best, last = max(rows, key=accuracy), rows[-1]
+        raise UserError(f"{run_dir} has no {what}; a run has it after its first evaluation")
+    best, last = max(rows, key=best_top1), rows[-1]
     facts = {
-        "recipe": f"`{recipe.name}`{differences(recipe)}",
-        **(about(parts) if parts else {}),
-        "best": f"**{accuracy(best):.2f} %** at step {best['step']:,.0f}, {which(best)} weights (`best.safetensors`)",
-        "last": f"step {last['step']:,.0f}{f' of {parts[-1].steps:,}' if parts else ''}: {scores(last)}",
-        "speed": speed(rows),
-        "time": f"{clock(last['seconds'])} (hours:minutes:seconds), evaluations included",
-        "left out": left_out(rows, parts),
+        "recipe": f"`{recipe.name}`{describe_changes(recipe)}",
+        **(describe_sessions(sessions) if sessions else {}),
+        "best": f"**{best_top1(best):.2f} %** at step {best['step']:,.0f}, {best_weights(best)} weights (`best.safetensors`)",
+        "last": f"step {last['step']:,.0f}{f' of {sessions[-1].steps:,}' if sessions else ''}: {describe_scores(last)}",
+        "speed": describe_speed(rows),
+        "time": f"{format_time(last['seconds'])} (hours:minutes:seconds), evaluations included",
+        "skipped": describe_skipped(rows, sessions),
         "seed": str(recipe.seed),
     }
-    lines = [f"# {run.absolute().name}: {accuracy(best):.2f} % right", "", "| | |", "|---|---|"]
+    lines = [f"# {run_dir.absolute().name}: {best_top1(best):.2f} % top-1", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {fact} |" for name, fact in facts.items() if fact]
     if recipe.name in list_recipes():
-        lines += ["", "Made by:", "", f"    {command(recipe, run, processes=parts[-1].processes if parts else 1)}"]
-    return "\n".join([*lines, "", *table(rows), ""])
+        command = write_command(recipe, run_dir, processes=sessions[-1].processes if sessions else 1)
+        lines += ["", "Command:", "", f"    {command}"]
+    return "\n".join([*lines, "", *format_table(rows), ""])
 
 
-def about(parts: list[Part]) -> dict[str, str]:
-    """Say what the history knows: model, data, machine, how often the run was resumed."""
-    part = parts[-1]
-    size = "×".join(map(str, part.image_size))
-    resumed = [f"{later.begun_at:,}" for later in parts[1:]]
-    listed = ", ".join(resumed if len(resumed) <= MOST_ROWS else ["…", *resumed[-MOST_ROWS:]])
-    devices = " / ".join(dict.fromkeys(f"{p.processes} × {p.device}" if p.processes > 1 else p.device for p in parts))
-    times = "once" if len(resumed) == 1 else f"{len(resumed)} times"
+def describe_sessions(sessions: list[Session]) -> dict[str, str]:
+    """Describe model, data and machine of the last session, and how often the run was resumed."""
+    session = sessions[-1]
+    size = "×".join(map(str, session.image_size))
+    steps = [f"{later.begun_at:,}" for later in sessions[1:]]
+    listed = ", ".join(steps if len(steps) <= MAX_ROWS else ["…", *steps[-MAX_ROWS:]])
+    devices = " / ".join(dict.fromkeys(f"{s.processes} × {s.device}" if s.processes > 1 else s.device for s in sessions))
     return {
-        "model": f"{part.model}, {part.parameters:,} parameters, {part.multiply_adds / 1e6:,.1f} M multiply-adds an image",
-        "data": f"{part.data}, {part.train_images:,} training and {part.val_images:,} validation images of {size} px, "
-        f"{part.classes} classes; guessing is right in {100 / part.classes:.3g} %",
-        "device": f"{devices}, {part.precision}",
-        "software": f"spvit_mini {part.spvit_mini}, torch {part.torch}, Python {part.python}",
-        "resumed": f"{times}, at step {listed}" if resumed else "never",
+        "model": f"{session.model}, {session.parameters:,} parameters, "
+        f"{session.multiply_adds / 1e6:,.1f} M multiply-adds per image",
+        "data": f"{session.data}, {session.train_images:,} training and {session.val_images:,} validation images of {size} px, "
+        f"{session.classes} classes; chance is {100 / session.classes:.3g} %",
+        "device": f"{devices}, {session.precision}",
+        "software": f"spvit_mini {session.spvit_mini}, torch {session.torch}, Python {session.python}",
+        "resumed": f"{'once' if len(steps) == 1 else f'{len(steps)} times'}, at step {listed}" if steps else "never",
     }
 
 
-def accuracy(row: dict[str, float]) -> float:
-    """Take the better accuracy of a row: of the weights, or of their average."""
-    averaged = row["ema_top1"]
-    return row["val_top1"] if math.isnan(averaged) else max(row["val_top1"], averaged)
-
-
-def which(row: dict[str, float]) -> str:
-    """Say whose accuracy that is."""
-    return "last" if accuracy(row) == row["val_top1"] else "ema"
-
-
-def scores(row: dict[str, float]) -> str:
-    """Say how well the weights of a row do, and their average."""
-    text = f"{row['val_top1']:.2f} % right, loss {row['val_loss']:.4f}"
+def describe_scores(row: dict[str, float]) -> str:
+    """Describe accuracy and loss of a row, also of its EMA weights."""
+    text = f"{row['val_top1']:.2f} % top-1, loss {row['val_loss']:.4f}"
     if not math.isnan(row["ema_top1"]):
-        text += f"; averaged {row['ema_top1']:.2f} %, loss {row['ema_loss']:.4f}"
+        text += f"; EMA {row['ema_top1']:.2f} %, loss {row['ema_loss']:.4f}"
     return text
 
 
-def speed(rows: list[dict[str, float]]) -> str:
-    """Say the training speed of the whole run, its MFU, and how much of the time it waited for images."""
+def describe_speed(rows: list[dict[str, float]]) -> str:
+    """Describe the training speed of the whole run, its MFU, and the share of the time spent waiting for images."""
     before = [{"images": 0.0}, *rows]
     images = [row["images"] - earlier["images"] for earlier, row in zip(before, rows, strict=False)]
     seconds = [count / row["images_per_second"] for count, row in zip(images, rows, strict=True)]
     total = sum(seconds)
     text = f"{sum(images) / total:,.0f} images/s"
-    used = sum(row["mfu"] * time for row, time in zip(rows, seconds, strict=True)) / total
-    if not math.isnan(used):
-        text += f", MFU {used:.1f} %"
+    mfu = sum(row["mfu"] * time for row, time in zip(rows, seconds, strict=True)) / total
+    if not math.isnan(mfu):
+        text += f", MFU {mfu:.1f} %"
     return f"{text}, {sum(row['data_seconds'] for row in rows) / total:.1%} of the training time waiting for images"
 
 
-def clock(seconds: float) -> str:
-    """Write a time as hours:minutes:seconds."""
+def format_time(seconds: float) -> str:
+    """Format a time as hours:minutes:seconds."""
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
 
-def left_out(rows: list[dict[str, float]], parts: list[Part]) -> str:
-    """Say what was skipped: steps whose gradient was not finite, and image files that could not be read."""
-    steps, images = rows[-1]["skipped_steps"], max((part.bad_images for part in parts), default=0)
-    said = [f"{count:,.0f} {what}" for count, what in ((steps, "steps (gradient not finite)"), (images, "bad images")) if count]
-    return " and ".join(said) or "nothing"
+def describe_skipped(rows: list[dict[str, float]], sessions: list[Session]) -> str:
+    """Describe what was skipped: steps whose gradient was not finite, and corrupt image files."""
+    steps, images = rows[-1]["skipped_steps"], max((session.bad_images for session in sessions), default=0)
+    counts = {"steps (gradient not finite)": steps, "corrupt images": images}
+    return " and ".join(f"{count:,.0f} {what}" for what, count in counts.items() if count) or "nothing"
 
 
-def differences(recipe: Recipe) -> str:
-    """List the options in which a recipe differs from the one of its name."""
+def describe_changes(recipe: Recipe) -> str:
+    """List the options in which a recipe differs from the recipe of its name."""
     if recipe.name not in list_recipes():
-        return ", which is none of the package's: recipe.json holds it"
-    listed = [f"{name} {told(mine)} (not {told(named)})" for name, (mine, named) in changes(recipe).items()]
-    return f" with {', '.join(listed)}" if listed else ""
+        return ", which is not registered here; recipe.json has all its options"
+    changes = [f"{name} {format_value(own)} (not {format_value(named)})" for name, (own, named) in find_changes(recipe).items()]
+    return f" with {', '.join(changes)}" if changes else ""
 
 
-def changes(recipe: Recipe) -> dict[str, tuple[Any, Any]]:
-    """Find the options in which a recipe differs from the one of its name: (value, the named recipe's)."""
-    mine, named = recipe.flat(), get_recipe(recipe.name).flat()
-    return {name: (mine[name], named[name]) for name in mine if mine[name] != named[name]}
+def find_changes(recipe: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Find the options in which a recipe differs from the recipe of its name: (own value, value of the named recipe)."""
+    own, named = recipe.flat(), get_recipe(recipe.name).flat()
+    return {name: (own[name], named[name]) for name in own if own[name] != named[name] and name != "imports"}
 
 
-def told(value: Any) -> str:
-    """Write an option's value as one reads it."""
-    return " ".join(words(value)) or "nothing"
+def format_value(value: Any) -> str:
+    """Format an option's value for readers."""
+    return " ".join(to_arguments(value)) or "nothing"
 
 
-def words(value: Any) -> list[str]:
-    """Write an option's value as the command line takes it, without its name."""
+def to_arguments(value: Any) -> list[str]:
+    """Convert an option's value to command-line arguments, without its name."""
     if isinstance(value, dict):
         return [word for pair in value.items() for word in map(str, pair)]
-    return [str(part) for part in value] if isinstance(value, tuple | list) else [str(value)]
+    return [str(item) for item in value] if isinstance(value, tuple | list) else [str(value)]
 
 
-def command(recipe: Recipe, run: Path, *, processes: int = 1) -> str:
-    """Write the command that makes a run like this one, of a recipe that has a name."""
-    # Behind the two dashes nothing is torchrun's own; without them it takes --run-dir for the beginning of its --run-path.
-    start = "python -m" if processes == 1 else f"torchrun --nproc-per-node {processes} -m --"
-    line = [*start.split(), "spvit_mini.cli.train", recipe.name]
-    for name, (value, _) in changes(recipe).items():
+def write_command(recipe: Recipe, run_dir: Path, *, processes: int = 1) -> str:
+    """Write the command that repeats a run of a registered recipe."""
+    launcher = ["python"] if processes == 1 else ["torchrun", "--nproc-per-node", str(processes)]
+    words = [*launcher, "-m", "spvit_mini", "train", recipe.name]
+    words += ["--import", *recipe.imports] if recipe.imports else []
+    for name, (value, _) in find_changes(recipe).items():
         section, dot, leaf = name.replace("_", "-").rpartition(".")
         if is_flag(name):
-            line.append(f"--{section}{dot}{'' if value else 'no-'}{leaf}")
+            words.append(f"--{section}{dot}{'' if value else 'no-'}{leaf}")
         else:
-            line += [f"--{section}{dot}{leaf}", *words(value)]
-    return shlex.join([*line, "--run-dir", str(run)])
+            words += [f"--{section}{dot}{leaf}", *to_arguments(value)]
+    return shlex.join([*words, "--run-dir", str(run_dir)])
 
 
 def is_flag(name: str) -> bool:
-    """Say whether an option is yes or no, so that the command line has it as --option and --no-option."""
+    """Whether an option is a boolean, which the command line has as --option and --no-option."""
     kind = Recipe
     for part in name.split("."):
         kind = get_type_hints(kind)[part]
     return kind is bool
 
 
-def table(rows: list[dict[str, float]]) -> list[str]:
-    """Lay out at most MOST_ROWS rows of the metrics: the first, the last, the best, and others evenly between."""
+def format_table(rows: list[dict[str, float]]) -> list[str]:
+    """Format at most MAX_ROWS rows of the metrics as a table: the first, the last, the best, and others evenly between."""
     last = len(rows) - 1
-    chosen = {round(i * last / max(1, MOST_ROWS - 2)) for i in range(MOST_ROWS - 1)} | {rows.index(max(rows, key=accuracy))}
-    averaged = not math.isnan(rows[-1]["ema_top1"])
-    names = ["step", "epoch", "train loss", "val loss", "val top-1", *(["averaged top-1"] if averaged else []), "time"]
+    indices = {round(i * last / max(1, MAX_ROWS - 2)) for i in range(MAX_ROWS - 1)} | {rows.index(max(rows, key=best_top1))}
+    has_ema = not math.isnan(rows[-1]["ema_top1"])
+    names = ["step", "epoch", "train loss", "val loss", "val top-1", *(["EMA top-1"] if has_ema else []), "time"]
     lines = [f"| {' | '.join(names)} |", "|" + "---:|" * len(names)]
-    for row in (rows[i] for i in sorted(chosen)):
+    for row in (rows[i] for i in sorted(indices)):
         cells = [f"{row['step']:,.0f}", f"{row['epoch']:.2f}", f"{row['train_loss']:.4f}", f"{row['val_loss']:.4f}"]
-        cells += [f"{row['val_top1']:.2f} %", *([f"{row['ema_top1']:.2f} %"] if averaged else []), clock(row["seconds"])]
+        cells += [f"{row['val_top1']:.2f} %", *([f"{row['ema_top1']:.2f} %"] if has_ema else []), format_time(row["seconds"])]
         lines.append(f"| {' | '.join(cells)} |")
     return lines

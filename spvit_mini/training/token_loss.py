@@ -1,14 +1,14 @@
-"""Learning from token labels: what a crop's patches should say, and the loss of not saying it (Jiang et al. 2021, LV-ViT).
+"""The loss with token labels: soft labels of a crop's patches, and of the whole crop (Jiang et al. 2021, LV-ViT).
 
-    loss = CE(class token, what the teacher sees in the whole crop) + weight · mean over patches CE(patch, what it sees there)
+    loss = CE(class token, teacher's label of the whole crop) + weight · mean over patches CE(patch, teacher's label of it)
 
-The teacher's map is of the whole image. The part of it that a crop shows is resampled to the crop's patches by RoI-align,
-as logits, and then goes through a softmax; the whole crop is a single such patch. The released code does so too, but for
-one slip: it hands the box over as (top, left, bottom, right) to a function that takes (left, top, right, bottom), and so
-looks at a part of the map that is mirrored about the diagonal. Here it looks at the part that the crop shows.
+The teacher's map is of the whole image. RoI-align resamples the crop's part of the map, in logits, to the crop's patches,
+and a softmax follows; the whole crop is treated as a single patch. The released code does the same, except for one
+mistake: it passes the box as (top, left, bottom, right) to a function that expects (left, top, right, bottom), and so
+uses a part of the map that is mirrored about the diagonal. This code uses the part that the crop shows.
 
-MixToken is CutMix among patches: a box of each image's tokens comes from its partner in the reversed batch. The patches'
-logits are brought back to their own images by the model, so only the class token's target is mixed, by the area.
+MixToken is CutMix on patches: a box of each image's tokens comes from its partner in the reversed batch. The model
+returns the patches' logits to their own images, so only the class token's target is mixed, by the area of the box.
 """
 
 import numpy as np
@@ -17,19 +17,19 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from ..data.token_labels import View
+from ..data.token_labels import TokenLabelView
 from ..geometry import Grid
 
 
-def targets(view: View, grid: Grid, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Make soft labels of a batch's crops: for their patches (B, R·C, classes), and for each as a whole (B, classes).
+def targets(view: TokenLabelView, grid: Grid, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Compute soft labels of a batch's crops: of the patches (B, R·C, classes), and of each whole crop (B, classes).
 
-    Sums to 1 over the classes; a class that the map does not list has the score 0. Float32, on the device of the view.
+    They sum to 1 over the classes; a class that the map does not list has the score 0. Float32, on the view's device.
 
     Args:
-        view: batched, see `View`.
-        grid: (R, C), rows and columns of patches of a crop.
-        num_classes: how many classes there are.
+        view: batched, see `TokenLabelView`.
+        grid: (R, C), rows and columns of patches in a crop.
+        num_classes: number of classes.
     """
     scores, classes = view.scores.float().permute(0, 3, 1, 2), view.classes.long().permute(0, 3, 1, 2)  # (B, top, rows, cols)
     rows, cols = scores.shape[-2:]
@@ -38,9 +38,9 @@ def targets(view: View, grid: Grid, num_classes: int) -> tuple[Tensor, Tensor]:
     number = torch.arange(len(scores), device=scores.device)
     boxes = torch.stack([number, left * cols, top * rows, right * cols, bottom * rows], dim=1)  # in cells
     patches = roi_align(dense, boxes, tuple(grid), aligned=True)  # (B, classes, R, C)
-    patches = torch.where(view.mirrored[:, None, None, None], patches.flip(-1), patches)
-    whole = roi_align(dense, boxes, (1, 1), aligned=True)
-    return patches.flatten(2).transpose(1, 2).softmax(-1), whole.flatten(1).softmax(-1)
+    patches = torch.where(view.is_flipped[:, None, None, None], patches.flip(-1), patches)
+    crop = roi_align(dense, boxes, (1, 1), aligned=True)
+    return patches.flatten(2).transpose(1, 2).softmax(-1), crop.flatten(1).softmax(-1)
 
 
 def dense_loss(
@@ -60,16 +60,16 @@ def dense_loss(
         dense_weight: 1 in the released code.
         smoothing: share of all targets that is spread evenly over the classes, as in the released code.
     """
-    of_class = F.cross_entropy(class_logits.float(), class_target, label_smoothing=smoothing)
+    class_loss = F.cross_entropy(class_logits.float(), class_target, label_smoothing=smoothing)
     patches = patch_logits.float().flatten(0, 1), patch_targets.flatten(0, 1)
-    return of_class + dense_weight * F.cross_entropy(*patches, label_smoothing=smoothing)
+    return class_loss + dense_weight * F.cross_entropy(*patches, label_smoothing=smoothing)
 
 
 def draw_box(grid: Grid, alpha: float, *, random: np.random.RandomState) -> tuple[int, int, int, int]:
-    """Draw MixToken's box, in patches, as CutMix does (Yun et al. 2019): the part kept, λ, is from Beta(α, α).
+    """Draw MixToken's box, in patches, as CutMix does (Yun et al. 2019): the share λ of an image that stays is Beta(α, α).
 
-    Its sides are √(1 − λ) of the grid's, rounded down to an even number of patches; its centre is any patch; what leaves
-    the grid is cut off. So the part that is really kept is not λ: `mix_classes` counts it.
+    Its sides are √(1 − λ) of the grid's, rounded down to an even number of patches; its centre is any patch; it is clipped
+    to the grid. Therefore the share that really stays differs from λ: `mix_classes` counts patches.
     """
     share = np.sqrt(1 - random.beta(alpha, alpha))
     ends = []
@@ -81,6 +81,6 @@ def draw_box(grid: Grid, alpha: float, *, random: np.random.RandomState) -> tupl
 
 
 def mix_classes(target: Tensor, box: tuple[int, int, int, int], grid: Grid) -> Tensor:
-    """Mix each target, (B, classes), with that of the partner in the reversed batch, by the patches that each holds."""
-    taken = (box[2] - box[0]) * (box[3] - box[1]) / (grid[0] * grid[1])
-    return (1 - taken) * target + taken * target.flip(0)
+    """Mix each target, (B, classes), with its partner's in the reversed batch, by the share of patches of each."""
+    area = (box[2] - box[0]) * (box[3] - box[1]) / (grid[0] * grid[1])
+    return (1 - area) * target + area * target.flip(0)
