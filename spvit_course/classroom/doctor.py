@@ -204,12 +204,12 @@ def free_memory(proc: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/
 
 def check_data(root: Path | None = None) -> Finding:
     """List the datasets on this machine."""
-    from spvit_mini.data.image_folders import find_tree
+    from spvit_mini.data.image_folders import find_image_folder
 
     folder, names = root or ROOT / "data", []
     for name in sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []:
         try:
-            find_tree(name, folder, known=[])
+            find_image_folder(name, folder, known=[])
         except (UserError, OSError):
             name = {"cifar-10-batches-py": "cifar10", "cifar-100-python": "cifar100"}.get(name)
         names += [name] if name else []

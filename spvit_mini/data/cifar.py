@@ -1,22 +1,22 @@
-"""CIFAR-10 and CIFAR-100, decoded in memory: from torchvision's files, an image tree, or a wanted download."""
+"""CIFAR-10 and CIFAR-100 in memory: from torchvision's files, an ImageFolder directory, or a requested download."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.error import URLError
 
 import torch
 
 from ..errors import UserError
-from .images import Pixels, scan
+from .image_folders import scan_class_folders
+from .images import InMemoryImages
 
 SIDE = 32
 
 
-@dataclass(frozen=True)
-class Cifar:
-    """Describe one of the two sets: torchvision's folder for it; mean and deviation of its training images, in 0..1."""
+class Cifar(NamedTuple):
+    """Describe a dataset: torchvision's folder; mean and standard deviation of the training images, in 0..1."""
 
     folder: str
     mean: tuple[float, float, float]
@@ -29,40 +29,39 @@ CIFAR = {
 }
 
 
-def load_cifar(name: str, root: Path, *, train: bool, on_corrupt_image: str, download: bool = False) -> Pixels:
+def load_cifar(name: str, root: Path, *, train: bool, on_corrupt_image: str, download: bool = False) -> InMemoryImages:
     """Load the training or the test images of "cifar10" or "cifar100".
 
-    Looked for, in this order: torchvision's folder (cifar-10-batches-py, cifar-100-python) in ROOT and in ROOT/NAME;
-    the image tree ROOT/NAME/{train,test}/CLASS/*. Raises UserError if none is there and no download was asked for, or
+    Searches in this order: torchvision's folder (cifar-10-batches-py, cifar-100-python) in ROOT and in ROOT/NAME; the
+    ImageFolder directory ROOT/NAME/{train,test}/CLASS/*. Raises UserError if there is none and no download was requested, or
     if files are damaged.
     """
-    folder = CIFAR[name].folder
-    for place in (root, root / name):
-        if (place / folder).is_dir():
-            return _torchvision_files(name, place, train=train, download=False)
-    parts = ["train"] if train else ["test", "val"]
-    for part in parts:
-        if (root / name / part).is_dir():
-            return Pixels.decode(scan(root / name / part, on_corrupt_image=on_corrupt_image), side=SIDE)
+    files = CIFAR[name].folder
+    for folder in (root, root / name):
+        if (folder / files).is_dir():
+            return _read_torchvision_files(name, folder, train=train, download=False)
+    splits = ["train"] if train else ["test", "val"]
+    for split in splits:
+        if (root / name / split).is_dir():
+            return InMemoryImages.read(scan_class_folders(root / name / split, on_corrupt_image=on_corrupt_image), side=SIDE)
     if download:
-        return _torchvision_files(name, root, train=train, download=True)
-    tree = root / name / parts[0]
+        return _read_torchvision_files(name, root, train=train, download=True)
     raise UserError(
-        f"{name} is not there: neither torchvision's files {root / folder} nor the image tree {tree}. "
-        "Put one there (see data/README.md), name another place with --data.root, or fetch it with --data.download"
+        f"{name} is missing: neither torchvision's files {root / files} nor the ImageFolder directory {root / name / splits[0]} "
+        "exists. Put one there (see data/README.md), choose another folder with --data.root, or add --data.download"
     )
 
 
-def _torchvision_files(name: str, root: Path, *, train: bool, download: bool) -> Pixels:
-    """Read torchvision's files, whose checksums it verifies before it unpickles them."""
-    from torchvision import datasets  # here, since it is slow to import and few need it
+def _read_torchvision_files(name: str, root: Path, *, train: bool, download: bool) -> InMemoryImages:
+    """Read torchvision's files; torchvision verifies their checksums before it unpickles them."""
+    from torchvision import datasets  # here, because it is slow to import
 
     kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
     try:
-        found = kind(str(root), train=train, download=download)
+        dataset = kind(str(root), train=train, download=download)
     except (RuntimeError, URLError, OSError) as error:
-        what = "could not be downloaded" if download else "is damaged or lacks files"
-        place = root / CIFAR[name].folder
-        raise UserError(f"{name} in {place} {what} ({error}); remove the folder and get it again") from None
-    images = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()
-    return Pixels(images, torch.tensor(found.targets), list(found.classes))
+        what = "could not be downloaded" if download else "is damaged or incomplete"
+        folder = root / CIFAR[name].folder
+        raise UserError(f"{name} in {folder} {what} ({error}); remove the folder and get the dataset again") from None
+    images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
+    return InMemoryImages(images, torch.tensor(dataset.targets), list(dataset.classes))

@@ -1,4 +1,4 @@
-"""Load a set by its name: made images, CIFAR or a tree of photographs, ready for a model."""
+"""Load a dataset by its name: synthetic images, CIFAR or an ImageFolder directory, ready for training and evaluation."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,23 +14,26 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import UserError
-from .augment import Preprocessing, Transform, Varied, evaluation_transform, training_transform
 from .cifar import CIFAR, SIDE, load_cifar
-from .device_cache import Kept
-from .image_folders import find_tree
-from .images import Files, Pixels, read_pixels
+from .device_cache import CachedImages
+from .device_transform import DeviceTransform, PartialBatch, collate
+from .image_folders import find_image_folder
+from .images import ImageFiles, InMemoryImages, read_image_tensor
 from .options import AugmentOptions, DataOptions
+from .preprocessing import EvalTransform, Preprocessing
 from .sampler import Key, TrainBatches
-from .seeding import check_seed, stream, torch_seeded
-from .synthetic import Compass, Made, Rings, Textures
-from .tensor_backend import Begun, Finish, Unfinished, collate
-from .token_labels import TokenLabels, View
+from .seeding import check_seed, fork_torch_rng, make_random_state
+from .synthetic import Compass, Rings, SyntheticDataset, Textures
+from .token_labels import TokenLabels, TokenLabelView
 
-# What gives images as they are, and has labels, classes, skipped files, and `take(indices)`.
-Source = Made | Pixels | Files
+if TYPE_CHECKING:
+    from .augment import TrainTransform
 
-PATCH = 4
-MADE: dict[str, Callable[..., Made]] = {
+# Original images, with labels, classes, skipped_files, load(index) and select(indices).
+Source = SyntheticDataset | InMemoryImages | ImageFiles
+
+PATCH = 4  # pixels, of synthetic datasets
+SYNTHETIC: dict[str, Callable[..., SyntheticDataset]] = {
     "compass": Compass,
     "compass6": partial(Compass, rows=6, cols=6, reach=3),
     "compass_easy": partial(Compass, rows=6, cols=6, directions=2, reach=1, decoys=0),
@@ -40,21 +44,21 @@ MADE: dict[str, Callable[..., Made]] = {
 }
 
 
-class TrainSet(Dataset):
-    """Give training images by `Key`, or by number as of epoch 0: (image, label), float32 (3, height, width) and int.
+class TrainDataset(Dataset):
+    """Return training images by `Key`, or by index as in epoch 0: (image, label), float32 (3, height, width) and int.
 
-    How an image is varied depends on (seed, epoch, index, copy) alone, whichever process does it. On the fast way an image
-    is `Unfinished`.
+    The augmentation of an image is a function of (seed, epoch, index, copy), in any process. With the tensor backend an image
+    is a `PartialBatch`.
 
     Attributes:
-        source: gives the images as they are.
+        source: the original images.
         labels: (n,), int64.
-        token_labels: what a teacher sees in the images, which must be `Files` then, or None. With it, items are
-            (image, label, `View`).
+        token_labels: token labels of the images, which must be `ImageFiles` then, or None. With them, items are
+            (image, label, `TokenLabelView`).
     """
 
     def __init__(
-        self, source: Source, transform: Varied | None, *, seed: int, token_labels: TokenLabels | None = None
+        self, source: Source, transform: TrainTransform | None, *, seed: int, token_labels: TokenLabels | None = None
     ) -> None:
         self.source, self.labels = source, source.labels
         self.transform, self.seed, self.token_labels = transform, seed, token_labels
@@ -62,37 +66,33 @@ class TrainSet(Dataset):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, key: Key | int) -> tuple[Tensor, int] | tuple[Tensor, int, View]:
+    def __getitem__(self, key: Key | int) -> tuple[Tensor, int] | tuple[Tensor, int, TokenLabelView]:
         key = key if isinstance(key, Key) else Key(0, int(key))
-        if self.token_labels is not None:
-            return self._with_view(key)
-        image, label = self.source[key.index]
-        if self.transform is not None:
-            with torch_seeded(self.seed, *key):
-                image = self.transform(image)
-        return image, label
+        image, index = self.source.load(key.index)
+        label = int(self.labels[index])
+        if self.transform is None:
+            return image, label
+        with fork_torch_rng(self.seed, *key):
+            image, box, is_flipped = self.transform.transform_with_box(image)
+        if self.token_labels is None:
+            return image, label
+        return image, label, TokenLabelView(*self.token_labels[index], torch.tensor(box), is_flipped)
 
-    def batches(self, order: TrainBatches, **loading) -> Iterator[list]:
-        """Read batch after batch in an order; `loading` are options of torch's DataLoader. `finish` then has to come."""
-        return iter(DataLoader(self, batch_sampler=order, collate_fn=collate, **loading))
+    def load_batches(self, order: TrainBatches, **loader_options) -> Iterator[list]:
+        """Load batches in an order; `loader_options` are those of torch's DataLoader. Pass the images to `to_device`."""
+        return iter(DataLoader(self, batch_sampler=order, collate_fn=collate, **loader_options))
 
-    def finish(self, images: Tensor | Unfinished, device: torch.device) -> Tensor:
-        """Bring a batch's images to a device, and do there what is still to be done to them."""
-        if isinstance(images, Unfinished):
-            return Finish(self.transform.preprocessing)(images, device)
+    def to_device(self, images: Tensor | PartialBatch, device: torch.device) -> Tensor:
+        """Move the images of a batch to a device, and finish their augmentation there."""
+        if isinstance(images, PartialBatch):
+            return DeviceTransform(self.transform.preprocessing)(images, device)
         return images.to(device, non_blocking=True)
 
-    def _with_view(self, key: Key) -> tuple[Tensor, int, View]:
-        image, at = self.source.good(key.index)
-        with torch_seeded(self.seed, *key):
-            image, box, mirrored = self.transform.viewed(image)
-        return image, int(self.labels[at]), View(*self.token_labels[at], torch.tensor(box), mirrored)
 
+class ValDataset(Dataset):
+    """Return validation images by index, without randomness: (image, label), float32 (3, height, width) and int."""
 
-class ValSet(Dataset):
-    """Give validation images by number, always the same: (image, label), float32 (3, height, width) and int."""
-
-    def __init__(self, source: Source, transform: Transform | None) -> None:
+    def __init__(self, source: Source, transform: EvalTransform | None) -> None:
         self.source, self.labels, self.transform = source, source.labels, transform
 
     def __len__(self) -> int:
@@ -105,28 +105,27 @@ class ValSet(Dataset):
 
 @dataclass(frozen=True)
 class Data:
-    """Hold the two parts of a set.
+    """Hold the training and the validation split of a dataset.
 
     Attributes:
-        name: of the set.
-        classes: their names; a label is a position in this list.
-        train: training images, in batches or by `Key` (which those of a set that is kept on the device don't have); None
-            if they were not asked for.
-        val: validation images by number.
-        preprocessing: how `val` was prepared.
+        name: name of the dataset.
+        classes: names of the classes; a label is an index into this list.
+        train: training images, as batches or (unless they are cached on the device) by `Key`; None if not requested.
+        val: validation images, by index.
+        preprocessing: preprocessing of `val`.
     """
 
     name: str
     classes: list[str]
-    train: TrainSet | Kept | None
-    val: ValSet
+    train: TrainDataset | CachedImages | None
+    val: ValDataset
     preprocessing: Preprocessing
 
     @property
-    def skipped(self) -> list[str]:
-        """List the bad image files that were found so far and left out; it grows while training images are read."""
-        sources = [part.source for part in (self.train, self.val) if part is not None]
-        return list(dict.fromkeys(path for source in sources for path in source.skipped))
+    def skipped_files(self) -> list[str]:
+        """List the corrupt image files that were skipped so far; the list grows while training images are read."""
+        sources = [split.source for split in (self.train, self.val) if split is not None]
+        return list(dict.fromkeys(path for source in sources for path in source.skipped_files))
 
 
 def load_data(
@@ -138,158 +137,128 @@ def load_data(
     preprocessing: Preprocessing | None = None,
     token_labels: Path | None = None,
 ) -> Data:
-    """Load a set by name.
+    """Load a dataset by name.
 
     Args:
-        options: which set, and how much of it.
-        augment: how training images are varied; not at all if not given.
-        seed: decides the training images of made sets, which parts `fraction` and `holdout` take, and all augmentation.
-            The validation images of a set are the same for all seeds, unless they are held out of the training images.
-        train: whether to load training images too. Evaluation does without them, and so with a tree that has none.
-        preprocessing: how photographs are prepared, if not in the set's own way: a trained model's must be kept. An
-            `image_size` or `eval_crop` in the options goes before its own. Made sets need none, and leave it aside.
-        token_labels: the folder of the training images' token labels, if they are to come with the images. Only an image
-            tree can have them.
+        options: which dataset, and how much of it.
+        augment: augmentation of training images; None: no augmentation.
+        seed: seed of the training images of synthetic datasets, of the images that `fraction` and `holdout` select, and of all
+            augmentation. The validation images are the same for all seeds, unless they are held out of the training images.
+        train: whether to load training images. Evaluation needs none, so that a directory without them can be evaluated.
+        preprocessing: preprocessing of natural images, for example that of a trained model; None: that of the dataset.
+            `image_size` and `eval_crop` of the options override it. Synthetic datasets ignore it.
+        token_labels: folder of the training images' token labels, to return with the images; ImageFolder directories only.
 
-    Raises UserError for an unknown or missing set, a damaged one, and options that don't go with it.
+    Raises UserError for an unknown, missing or damaged dataset, and for options that it does not support.
     """
     check_seed(seed)
-    if not 0 < options.fraction <= 1:
-        raise UserError(f"data.fraction must be above 0 and at most 1, not {options.fraction}")
-    if not 0 <= options.holdout < 1:
-        raise UserError(f"data.holdout must be at least 0 and below 1, not {options.holdout}")
-    if options.on_corrupt_image not in ("error", "skip"):
-        raise UserError(f"data.on_corrupt_image must be error or skip, not {options.on_corrupt_image!r}")
-    if options.image_size is not None and options.image_size < 1:
-        raise UserError(f"data.image_size must be a number of pixels, not {options.image_size}")
-    if options.workers < 0:
-        raise UserError(f"data.workers is a number of processes, 0 or more, not {options.workers}")
-    if options.backend not in ("pil", "tensor"):
-        raise UserError(f"data.backend must be plain or fast, not {options.backend!r}")
     augment = augment or AugmentOptions()
     if token_labels is not None:
         _check_token_labels(options, augment)
-    if options.name in MADE:
-        return _made(options, augment, seed, train)
-
-    # Photographs: the two parts as they are, and how they are prepared.
-    part_of, own = _cifar(options) if options.name in CIFAR else _tree(options)
-    source = part_of(train=True) if train or options.holdout else None
+    load_split = _open_dataset(options, augment, seed)
+    source = load_split(train=True) if train or options.holdout else None
     if options.holdout:
-        source, val = _hold_out(source, options.holdout, seed)
+        is_held = _draw_of_each_class(source.labels, options.holdout, make_random_state("holdout", seed))
+        source, val = source.select((~is_held).nonzero()[:, 0]), source.select(is_held.nonzero()[:, 0])
     else:
-        val = part_of(train=False)
+        val = load_split(train=False)
     if source is not None and source.classes != val.classes:
-        raise UserError(f"{options.name} in {options.root} has other classes to train than to validate on")
-    if isinstance(val, Files) and options.on_corrupt_image == "skip":
-        val = val.only_good()
-    if preprocessing is None:
-        # Who trains on cut-outs sees things larger, and so evaluates on the frame's centre.
-        preprocessing = replace(own, crop=0.875 if augment.crop == "resized" else 1.0)
-    if options.eval_crop is not None:
-        preprocessing = replace(preprocessing, crop=options.eval_crop)
-    if options.image_size is not None:
-        preprocessing = replace(preprocessing, image_size=(options.image_size, options.image_size))
-    train_set = None
+        raise UserError(f"{options.name} in {options.root} has different classes for training and validation")
+    if isinstance(val, ImageFiles) and options.on_corrupt_image == "skip":
+        val = val.drop_corrupt()
+    preprocessing = _choose_preprocessing(options, augment, preprocessing, val)
+    train_dataset = None
     if train:
-        source = _part(source, options.fraction, seed)
-        if options.backend == "tensor" and isinstance(source, Pixels):
-            train_set = Kept(source, augment, preprocessing, seed=seed)
-        else:
-            kind = Varied
-            if options.backend == "tensor":
-                source, kind = Files(source.listing, read_pixels), Begun
-            seen = None if token_labels is None else _token_labels(token_labels, source)
-            transform = training_transform(augment, preprocessing, kind=kind)
-            train_set = TrainSet(source, transform, seed=seed, token_labels=seen)
-    return Data(options.name, val.classes, train_set, ValSet(val, evaluation_transform(preprocessing)), preprocessing)
+        if options.fraction < 1:
+            is_used = _draw_of_each_class(source.labels, options.fraction, make_random_state("fraction", seed))
+            source = source.select(is_used.nonzero()[:, 0])
+        train_dataset = _make_train_dataset(source, options, augment, preprocessing, seed, token_labels)
+    transform = None if isinstance(val, SyntheticDataset) else EvalTransform(preprocessing)
+    return Data(options.name, val.classes, train_dataset, ValDataset(val, transform), preprocessing)
+
+
+def _open_dataset(options: DataOptions, augment: AugmentOptions, seed: int) -> Callable[..., Source]:
+    """Find a dataset, and return the function that loads one of its splits: load_split(train=True) or load_split(train=False)."""
+    name, root, on_corrupt_image = options.name, Path(options.root), options.on_corrupt_image
+    if name in SYNTHETIC:
+        return _open_synthetic(options, augment, seed)
+    if name in CIFAR:
+        return partial(load_cifar, name, root, on_corrupt_image=on_corrupt_image, download=options.download)
+    folder = find_image_folder(name, root, known=[*SYNTHETIC, *CIFAR])
+    return lambda train: ImageFiles(folder.list_files(train=train, on_corrupt_image=on_corrupt_image))
+
+
+def _open_synthetic(options: DataOptions, augment: AugmentOptions, seed: int) -> Callable[..., SyntheticDataset]:
+    """Return the function that draws a split of a synthetic dataset."""
+    if augment != AugmentOptions():
+        raise UserError(f"{options.name} is a synthetic dataset: augmentation would change its labels; omit --augment options")
+    draw, size = SYNTHETIC[options.name], options.image_size
+    if size is not None:
+        if size % PATCH:
+            raise UserError(f"data.image_size is {size}; expected a multiple of {PATCH}, the patch size of {options.name}")
+        draw = partial(draw, rows=size // PATCH, cols=size // PATCH)
+    return lambda train: draw(options.train_images, seed=seed) if train else draw(options.val_images, seed=0, split="val")
+
+
+def _choose_preprocessing(
+    options: DataOptions, augment: AugmentOptions, given: Preprocessing | None, val: Source
+) -> Preprocessing:
+    """Choose the preprocessing: the given one or the dataset's own, as the options change it; none for synthetic images."""
+    if isinstance(val, SyntheticDataset):
+        return Preprocessing(tuple(val.images.shape[-2:]), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    if given is None:
+        cifar = CIFAR.get(options.name)
+        given = Preprocessing((SIDE, SIDE), mean=cifar.mean, std=cifar.std) if cifar else Preprocessing((224, 224))
+        # A model that is trained on random resized crops sees objects larger; therefore it is evaluated on the centre.
+        given = replace(given, crop=0.875 if augment.crop == "resized" else 1.0)
+    if options.eval_crop is not None:
+        given = replace(given, crop=options.eval_crop)
+    if options.image_size is not None:
+        given = replace(given, image_size=(options.image_size, options.image_size))
+    return given
+
+
+def _make_train_dataset(
+    source: Source, options: DataOptions, augment: AugmentOptions, preprocessing: Preprocessing, seed: int,
+    token_labels: Path | None,
+) -> TrainDataset | CachedImages:  # fmt: skip
+    """Combine original images and augmentation, with the backend of the options."""
+    if options.backend == "tensor" and not isinstance(source, ImageFiles):
+        return CachedImages(source, augment, preprocessing, seed=seed)
+    if isinstance(source, SyntheticDataset):
+        return TrainDataset(source, None, seed=seed)
+    from .augment import TensorTrainTransform, TrainTransform  # here: they import torchvision, which is slow
+
+    kind = TrainTransform
+    if options.backend == "tensor":
+        source, kind = ImageFiles(source.files, read_image_tensor), TensorTrainTransform
+    labels = None
+    if token_labels is not None:
+        labels = TokenLabels(token_labels, source.files)
+        for index in labels.unreadable:
+            source.files.report_corrupt(source.files.path(index), f"has no token labels in {token_labels}: it was unreadable")
+            source.is_corrupt[index] = 1
+    return TrainDataset(source, kind(augment, preprocessing), seed=seed, token_labels=labels)
 
 
 def _check_token_labels(options: DataOptions, augment: AugmentOptions) -> None:
-    """Refuse token labels where there is no image file to find them by, or no way to follow the image."""
-    if options.name in CIFAR or options.name in MADE:
-        tree = f"; for a tree of it, --data.name folder --data.root ROOT/{options.name}" if options.name in CIFAR else ""
-        raise UserError(f"token labels are found by the image files of a tree, of which {options.name} has none{tree}")
+    """Refuse token labels for datasets without image files, and for crops that they cannot follow."""
+    if options.name in CIFAR or options.name in SYNTHETIC:
+        fix = f"; for a directory of its images use --data.name folder --data.root ROOT/{options.name}"
+        problem = f"token labels are found by image files, but {options.name} has none"
+        raise UserError(problem + (fix if options.name in CIFAR else ""))
     if augment.crop == "shift":
-        raise UserError(
-            "token labels follow augment.crop resized or none, not shift: its margin, mirrored at the border, has no place "
-            "in their maps"
-        )
+        raise UserError("augment.crop is shift; expected resized or none: token labels do not cover the reflection padding")
 
 
-def _token_labels(folder: Path, source: Files) -> TokenLabels:
-    """Open the token labels of a source's images; images that can have none count as bad, and are left out."""
-    labels = TokenLabels(folder, source.listing)
-    for index in labels.bad:
-        source.listing.bad(source.listing.path(index), f"has no token labels in {folder}: it could not be read")
-        source.known_bad[index] = 1
-    return labels
+def _draw_of_each_class(labels: Tensor, fraction: float, random: np.random.RandomState) -> Tensor:
+    """Draw a fraction of the images of each class, at least one: (n,), bool.
 
-
-def _made(options: DataOptions, augment: AugmentOptions, seed: int, train: bool) -> Data:
-    """Make a set."""
-    if augment != AugmentOptions():
-        raise UserError(f"{options.name} is a made set: augmentation would change its answers; leave --augment out")
-    sizes = {}
-    if options.image_size is not None:
-        if options.image_size % PATCH:
-            wrong = f"{options.name} has patches of {PATCH} pixels, which don't divide {options.image_size}"
-            raise UserError(f"{wrong}; take a multiple of {PATCH} for data.image_size")
-        sizes = dict.fromkeys(("rows", "cols"), options.image_size // PATCH)
-    make = partial(MADE[options.name], **sizes)
-    source = make(options.train_images, seed=seed) if train or options.holdout else None
-    if options.holdout:
-        source, val = _hold_out(source, options.holdout, seed)
-    else:
-        val = make(options.val_images, seed=0, part="val")
-    preprocessing = Preprocessing(tuple(val.images.shape[-2:]), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    train_set = None
-    if train:
-        source = _part(source, options.fraction, seed)
-        kept = options.backend == "tensor"
-        train_set = Kept(source, augment, preprocessing, seed=seed) if kept else TrainSet(source, None, seed=seed)
-    return Data(options.name, val.classes, train_set, ValSet(val, None), preprocessing)
-
-
-def _cifar(options: DataOptions) -> tuple[Callable[..., Pixels], Preprocessing]:
-    """Find CIFAR: what loads a part of it (train=...), and how it is prepared."""
-    root, cifar = Path(options.root), CIFAR[options.name]
-    load = partial(load_cifar, options.name, root, on_corrupt_image=options.on_corrupt_image, download=options.download)
-    return load, Preprocessing((SIDE, SIDE), mean=cifar.mean, std=cifar.std)
-
-
-def _tree(options: DataOptions) -> tuple[Callable[..., Files], Preprocessing]:
-    """Find an image tree: what loads a part of it (train=...), and how it is prepared."""
-    tree = find_tree(options.name, Path(options.root), known=[*MADE, *CIFAR])
-
-    def load(*, train: bool) -> Files:
-        return Files(tree.listing(train=train, on_corrupt_image=options.on_corrupt_image))
-
-    return load, Preprocessing((224, 224))
-
-
-def _part(source: Source, fraction: float, seed: int) -> Source:
-    """Keep a part of each class's images, at least one, in their order."""
-    if fraction == 1:
-        return source
-    return source.take(_of_each_class(source.labels, fraction, stream("fraction", seed)).nonzero()[:, 0])
-
-
-def _hold_out(source: Source, holdout: float, seed: int) -> tuple[Source, Source]:
-    """Split off a part of each class's images, at least one: the rest, and what is held out, each in its order."""
-    held = _of_each_class(source.labels, holdout, stream("holdout", seed))
-    return source.take((~held).nonzero()[:, 0]), source.take(held.nonzero()[:, 0])
-
-
-def _of_each_class(labels: Tensor, fraction: float, random: np.random.Generator) -> Tensor:
-    """Mark a part of each class's images, (n,) bool.
-
-    Each class's images are put in a random order, of which the first ones are taken; a smaller part is thus contained
-    in a larger one.
+    The images of each class are permuted, and the first ones are drawn: a smaller fraction is a subset of a larger one.
     """
-    taken = torch.zeros(len(labels), dtype=torch.bool)
+    is_drawn = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique():
         images = (labels == label).nonzero()[:, 0]
         order = torch.from_numpy(random.permutation(len(images)))
-        taken[images[order[: max(1, round(fraction * len(images)))]]] = True
-    return taken
+        is_drawn[images[order[: max(1, round(fraction * len(images)))]]] = True
+    return is_drawn

@@ -1,7 +1,11 @@
-"""Find an image tree by the name of its set: ImageNet, its two parts of 100 classes, Tiny ImageNet, or any folder.
+"""List the image files of ImageFolder directories: ImageNet, its two subsets of 100 classes, Tiny ImageNet, or any other.
 
-A tree is FOLDER/{train,val}/CLASS/*.jpg. The parts of ImageNet need none of their own: lists beside this file say which
-of its classes they are. The two sets called ImageNet-100 share 8 classes: say which one it was.
+An ImageFolder directory is FOLDER/{train,val}/CLASS/*.jpg. The subsets of ImageNet need no directory: lists beside this file
+name their classes. Two different datasets are called ImageNet-100, and they share 8 classes: always say which one you use.
+
+Listing a million files must be fast, therefore it detects only missing folders, empty folders and empty files. Other corrupt
+files are detected when they are read (images.py). `on_corrupt_image` "error" stops with the name of the file; "skip" logs the
+name once, counts the file, and the next readable image replaces it.
 """
 
 from __future__ import annotations
@@ -9,147 +13,253 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..errors import UserError, near
-from .images import Listing, class_folders, images_below, scan
 
 log = logging.getLogger(__name__)
 
-LISTS = Path(__file__).parent
-PARTS_OF_IMAGENET = {
-    "imagenet100": LISTS / "imagenet100_wnids.txt",
-    "imagenet100_first": LISTS / "imagenet100_first_wnids.txt",
-}
-TINY_IMAGENET = "tiny-imagenet-200"  # the folder in which it comes
-ANNOTATIONS = "val_annotations.txt"  # where it says of each validation image what it shows
-
-
-def wnids(name: str) -> list[str]:
-    """List the classes of a part of ImageNet, sorted: the order of their labels."""
-    lines = PARTS_OF_IMAGENET[name].read_text().split("\n")
-    return sorted(line for line in lines if line and not line.startswith("#"))
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
+IMAGENET_SUBSETS = {name: Path(__file__).with_name(f"{name}_wnids.txt") for name in ("imagenet100", "imagenet100_first")}
+TINY_IMAGENET = "tiny-imagenet-200"  # the folder of its archive
+ANNOTATIONS = "val_annotations.txt"  # its classes of the validation images
 
 
 @dataclass(frozen=True)
-class Tree:
-    """Say where an image tree is.
+class ImageFileList:
+    """List the image files of a split.
 
     Attributes:
-        name: of the set.
-        folder: holds train and val (or test).
-        classes: the class folders that count; all of them if not given.
+        folder: folder that paths are relative to.
+        classes: names of the classes; a label is an index into them.
+        paths: (n,) of bytes. One array instead of a million strings: worker processes then share its memory.
+        labels: (n,), int64.
+        on_corrupt_image: "error" or "skip".
+        empty_files: the empty files, which are not in `paths`.
+    """
+
+    folder: Path
+    classes: list[str]
+    paths: np.ndarray
+    labels: Tensor
+    on_corrupt_image: str
+    empty_files: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def path(self, index: int) -> str:
+        """Return the path of an image as text."""
+        return os.path.join(self.folder, os.fsdecode(self.paths[index]))
+
+    def select(self, indices: Tensor) -> ImageFileList:
+        """Select images, in this order."""
+        return replace(self, paths=self.paths[indices.numpy()], labels=self.labels[indices])
+
+    def report_corrupt(self, path: str, reason: object) -> None:
+        """Log a corrupt file if such files are skipped, otherwise raise UserError."""
+        if self.on_corrupt_image == "error":
+            fix = "replace it or remove it, or skip such files with --data.on-corrupt-image skip"
+            raise UserError(f"{path} {reason}; {fix}")
+        log.warning("skipped: %s %s", path, reason)
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Locate an ImageFolder directory.
+
+    Attributes:
+        name: name of the dataset.
+        folder: contains train and val (or test).
+        classes: the class folders to use; None: all.
     """
 
     name: str
     folder: Path
     classes: list[str] | None = None
 
-    def listing(self, *, train: bool, on_corrupt_image: str) -> Listing:
-        """List the training or the validation images. Raises UserError if there are none, and as `scan` does."""
-        train_folder, place = self.folder / "train", self.place(train=train)
+    def list_files(self, *, train: bool, on_corrupt_image: str) -> ImageFileList:
+        """List the training or validation images. Raises UserError if there are none, and as `scan_class_folders` does."""
+        train_folder, folder = self.folder / "train", self.split_folder(train=train)
         if self.classes is not None:
-            self._refuse_incomplete(place)
-            return scan(place, classes=self.classes, others="ignore", on_corrupt_image=on_corrupt_image)
-        # The training folder says which classes there are, if there is one.
-        classes = class_folders(train_folder) if train_folder.is_dir() else None
-        if not train and (place / ANNOTATIONS).is_file() and (place / "images").is_dir():
-            return annotated(place, classes=classes, on_corrupt_image=on_corrupt_image)
-        return scan(place, classes=classes, on_corrupt_image=on_corrupt_image)
+            missing = sorted(set(self.classes) - set(list_classes(folder)))
+            if missing:
+                what = f"{len(missing)} of the {len(self.classes)} classes of {self.name}"
+                raise UserError(f"{folder} lacks {what}, {missing[0]} first; expected {folder}/{missing[0]}/*.JPEG")
+            return scan_class_folders(folder, classes=self.classes, ignore_others=True, on_corrupt_image=on_corrupt_image)
+        # The training folder defines the classes, if it exists.
+        classes = list_classes(train_folder) if train_folder.is_dir() else None
+        if not train and (folder / ANNOTATIONS).is_file() and (folder / "images").is_dir():
+            return read_annotations(folder, classes=classes, on_corrupt_image=on_corrupt_image)
+        return scan_class_folders(folder, classes=classes, on_corrupt_image=on_corrupt_image)
 
-    def place(self, *, train: bool) -> Path:
-        """Find the folder of the training or the validation images. Raises UserError if there is none."""
-        parts, what = (("train",), "training") if train else (("val", "test"), "validation")
-        for part in parts:
-            if (self.folder / part).is_dir():
-                return self.folder / part
+    def split_folder(self, *, train: bool) -> Path:
+        """Find the folder of the training or validation images. Raises UserError if it does not exist."""
+        names, split = (("train",), "training") if train else (("val", "test"), "validation")
+        for name in names:
+            if (self.folder / name).is_dir():
+                return self.folder / name
         expected = f"{self.folder}/{{train,val}}/CLASS/*.jpg" + ("" if train else " (or test for val)")
-        raise UserError(f"{self.folder} has no {what} images; expected {expected}")
-
-    def _refuse_incomplete(self, place: Path) -> None:
-        missing = sorted(set(self.classes) - set(class_folders(place)))
-        if missing:
-            some = f"{len(missing)} of the {len(self.classes)} classes of {self.name}"
-            raise UserError(f"{place} lacks {some}, {missing[0]} first; expected {place}/{missing[0]}/*.JPEG")
+        raise UserError(f"{self.folder} has no {split} images; expected {expected}")
 
 
-def find_tree(name: str, root: Path, *, known: Iterable[str] = ()) -> Tree:
-    """Find the tree of a set: ROOT/NAME, or ROOT itself for the name "folder", or where the named sets are otherwise.
+def find_image_folder(name: str, root: Path, *, known: Iterable[str] = ()) -> ImageFolder:
+    """Find the ImageFolder directory of a dataset: ROOT/NAME, ROOT for the name "folder", or as named below.
 
-    A part of ImageNet is taken out of ROOT/imagenet; tiny_imagenet may be called tiny-imagenet-200. `known` are names
-    of other sets, which may have been meant. Raises UserError if it is not there.
+    A subset of ImageNet is also found in ROOT/imagenet, tiny_imagenet also in ROOT/tiny-imagenet-200. `known` are names of
+    other datasets, to suggest. Raises UserError if the directory does not exist.
     """
     folder = root if name == "folder" else root / name
     if folder.is_dir():
-        tree = Tree(name, folder)
-    elif name in PARTS_OF_IMAGENET and (root / "imagenet").is_dir():
-        tree = Tree(name, root / "imagenet", wnids(name))
+        found = ImageFolder(name, folder)
+    elif name in IMAGENET_SUBSETS and (root / "imagenet").is_dir():
+        found = ImageFolder(name, root / "imagenet", read_subset_classes(name))
     elif name == "tiny_imagenet" and (root / TINY_IMAGENET).is_dir():
-        tree = Tree(name, root / TINY_IMAGENET)
+        found = ImageFolder(name, root / TINY_IMAGENET)
     else:
-        _refuse_missing(name, root, folder, known)
-    validation = tree.place(train=False)
-    if name in PARTS_OF_IMAGENET and tree.classes is None and class_folders(validation) != wnids(name):
-        log.warning("%s has other classes than those of %s in the literature, which this package lists", folder, name)
-    return tree
+        _raise_missing(name, root, folder, known)
+    validation = found.split_folder(train=False)
+    if name in IMAGENET_SUBSETS and found.classes is None and list_classes(validation) != read_subset_classes(name):
+        log.warning("%s has other classes than %s in the literature, whose list this package contains", folder, name)
+    return found
 
 
-def annotated(folder: Path, *, classes: list[str] | None, on_corrupt_image: str) -> Listing:
-    """List the images in FOLDER/images by FOLDER/val_annotations.txt, as Tiny ImageNet comes.
+def read_subset_classes(name: str) -> list[str]:
+    """Read the classes of a subset of ImageNet, sorted: the order of their labels."""
+    lines = IMAGENET_SUBSETS[name].read_text().split("\n")
+    return sorted(line for line in lines if line and not line.startswith("#"))
 
-    A line of it names an image and its class, and then a box, which is not used. Arguments and errors are those of
-    `scan`; UserError, too, for a line that names no class, or an image that is not there.
+
+def list_classes(folder: Path) -> list[str]:
+    """List the class folders of a folder by name, without hidden ones. Raises UserError if the folder can't be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"cannot read {folder}: {error.strerror}") from None
+
+
+def list_images(folder: Path) -> list[tuple[str, int]]:
+    """List all image files below a folder with their sizes in bytes, sorted by path."""
+    images, pending = [], [str(folder)]
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    pending.append(entry.path)
+                elif entry.name.lower().endswith(EXTENSIONS):
+                    images.append((entry.path, entry.stat().st_size))
+    return sorted(images)
+
+
+def scan_class_folders(
+    folder: Path, *, on_corrupt_image: str, classes: list[str] | None = None, ignore_others: bool = False
+) -> ImageFileList:
+    """List the images in and below FOLDER/CLASS, sorted by class and path.
+
+    Args:
+        folder: contains one folder per class.
+        on_corrupt_image: what to do about an empty file, "error" or "skip".
+        classes: the classes; None: the class folders. The folder may lack a class, which is logged.
+        ignore_others: ignore class folders that are not in `classes`.
+
+    Raises UserError for a folder without classes, a class folder without images, a class that is not in `classes` (unless
+    ignored), and an empty file (unless skipped).
+    """
+    names = list_classes(folder)
+    if ignore_others:
+        names = [name for name in names if name in classes]
+    try:
+        files = {name: list_images(folder / name) for name in names}
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
+    if not names:
+        raise UserError(f"{folder} has no class folders; expected {folder}/CLASS/*.jpg, one folder per class")
+    classes = names if classes is None else classes
+    if unknown := sorted(set(names) - set(classes)):
+        hint = near(unknown[0], classes)
+        raise UserError(f"{folder} has a class {unknown[0]!r} that the training images don't have.{hint}")
+    if missing := sorted(set(classes) - set(names)):
+        log.warning("%s lacks %d of %d classes, %s first", folder, len(missing), len(classes), missing[0])
+
+    start = len(str(folder)) + 1
+    images = [(path[start:], classes.index(name)) for name in names for path, size in files[name] if size]
+    empty = [path for name in names for path, size in files[name] if not size]
+    listed = _make_list(folder, classes, images, empty, on_corrupt_image)
+    without = [name for name in names if not any(size for _, size in files[name])]
+    if without:
+        more = f" (nor do {len(without) - 1} more)" if len(without) > 1 else ""
+        fix = f"add images ({', '.join(EXTENSIONS[:4])}, ...) or remove the folder"
+        raise UserError(f"the class folder {folder / without[0]} holds no images{more}; {fix}")
+    return listed
+
+
+def read_annotations(folder: Path, *, classes: list[str] | None, on_corrupt_image: str) -> ImageFileList:
+    """List the images in FOLDER/images by FOLDER/val_annotations.txt, the format of Tiny ImageNet.
+
+    Each line names an image and its class, followed by a box, which is not used. Arguments and errors are those of
+    `scan_class_folders`; also raises UserError for a line without a known class or with an image that does not exist.
     """
     file = folder / ANNOTATIONS
     try:
         lines = file.read_text().splitlines()
-        sizes = dict(images_below(folder / "images"))
+        sizes = dict(list_images(folder / "images"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {file} and the images beside it: {error}") from None
     rows = [line.split()[:2] for line in lines if line.strip()]
     classes = sorted({row[-1] for row in rows}) if classes is None else classes
     label_of = {name: label for label, name in enumerate(classes)}
-    labels, paths, empty = [], [], []
+    images, empty = [], []
     for number, row in enumerate(rows, start=1):
         path = str(folder / "images" / row[0])
         if len(row) < 2 or row[1] not in label_of:
-            raise UserError(f"line {number} of {file} names no class that the training images have: {' '.join(row)!r}")
+            raise UserError(f"line {number} of {file} names no class of the training images: {' '.join(row)!r}")
         if path not in sizes:
             raise UserError(f"line {number} of {file} names {row[0]}, which is not in {folder / 'images'}")
         if sizes[path]:
-            labels.append(label_of[row[1]])
-            paths.append(os.fsencode(os.path.join("images", row[0])))
+            images.append((os.path.join("images", row[0]), label_of[row[1]]))
         else:
             empty.append(path)
-    if not paths:
-        raise UserError(f"{file} names no image in {folder / 'images'}; get the set again")
-    listing = Listing(folder, classes, np.array(paths, dtype=bytes), torch.tensor(labels), on_corrupt_image, tuple(empty))
+    if not images:
+        raise UserError(f"{file} names no image in {folder / 'images'}; unpack the dataset again")
+    return _make_list(folder, classes, images, empty, on_corrupt_image)
+
+
+def _make_list(
+    folder: Path, classes: list[str], images: list[tuple[str, int]], empty: list[str], on_corrupt_image: str
+) -> ImageFileList:
+    """Build the list of images (path, label); report the empty files."""
+    paths, labels = np.array([os.fsencode(path) for path, _ in images], dtype=bytes), [label for _, label in images]
+    listed = ImageFileList(folder, classes, paths, torch.tensor(labels), on_corrupt_image, tuple(empty))
+    more = f" (as are {len(empty) - 1} more files)" if len(empty) > 1 and on_corrupt_image == "error" else ""
     for path in empty:
-        listing.bad(path, "is empty")
-    return listing
+        listed.report_corrupt(path, f"is empty{more}")
+    return listed
 
 
-def _refuse_missing(name: str, root: Path, folder: Path, known: Iterable[str]) -> NoReturn:
-    """Say what is missing, where it was looked for, and what may have been meant."""
-    if name in PARTS_OF_IMAGENET:
-        where = f"neither {folder} nor {root / 'imagenet'}, of which it is a part, is a folder."
+def _raise_missing(name: str, root: Path, folder: Path, known: Iterable[str]) -> NoReturn:
+    """Raise UserError: where the dataset was expected, and which names are similar."""
+    if name in IMAGENET_SUBSETS:
+        where = f"neither {folder} nor {root / 'imagenet'}, which would contain it, is a folder."
     elif name == "tiny_imagenet":
         where = f"neither {folder} nor {root / TINY_IMAGENET} is a folder."
     else:
         where = f"{folder} is not a folder."
+    hint = ""
     if (root / "train").is_dir():
-        hint = f" If {root} itself is the image tree, take --data.name folder."
-    elif name in (*PARTS_OF_IMAGENET, "imagenet", "tiny_imagenet"):
-        hint = ""
-    else:
-        there = class_folders(root) if root.is_dir() else []
-        hint = near(name, [*known, *PARTS_OF_IMAGENET, "tiny_imagenet", *there])
+        hint = f" If {root} itself is the ImageFolder directory, use --data.name folder."
+    elif name not in (*IMAGENET_SUBSETS, "imagenet", "tiny_imagenet"):
+        existing = list_classes(root) if root.is_dir() else []
+        hint = near(name, [*known, *IMAGENET_SUBSETS, "tiny_imagenet", *existing])
     raise UserError(
-        f"there is no data set {name!r}: {where}{hint} Put an image tree there "
-        f"({folder}/{{train,val}}/CLASS/*.jpg, see data/README.md), or name another place with --data.root"
+        f"there is no dataset {name!r}: {where}{hint} Put an ImageFolder directory there "
+        f"({folder}/{{train,val}}/CLASS/*.jpg, see data/README.md), or choose another folder with --data.root"
     )

@@ -1,8 +1,4 @@
-"""What a user can choose about data: which set, how much of it, and how its training images are varied.
-
-Plain dataclasses: recipes build them in Python, and the command line offers each field (`--data.name`,
-`--augment.flip`).
-"""
+"""Options of data and augmentation: plain dataclasses, built by recipes and offered by the command line (`--data.name`)."""
 
 from __future__ import annotations
 
@@ -16,31 +12,31 @@ from ..errors import UserError
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Which images to learn from, and where they are.
+    """Choose a dataset, how much of it, and how its images are loaded.
 
     Attributes:
-        name: a made set (compass, compass6, compass_easy, textures, textures6, rings, rings6), cifar10, cifar100,
-            imagenet, imagenet100, imagenet100_first, tiny_imagenet, or the name of any image tree
-            ROOT/NAME/{train,val}/CLASS/*.jpg; "folder" if ROOT itself is the tree.
-        root: the folder that holds the data sets.
-        image_size: side of the images in pixels; if not given the set's own (made sets and CIFAR), else 224.
-        eval_crop: the central part of a photograph, by side, that evaluation looks at; if not given 0.875 where
-            training cuts out parts, else the whole.
-        train_images: how many training images a made set has; other sets have what is in their folder.
-        val_images: how many validation images a made set has.
-        fraction: the part of each class's training images to learn from, above 0 and at most 1; at least one image a
-            class.
-        holdout: the part of each class's training images that is held out and validated on, in place of the set's own
-            validation part, which is then not looked at: to choose options by. `fraction` is taken of the rest.
-        on_corrupt_image: what to do about a file that is cut off or no image: "error" stops and names it, "skip" names it,
-            counts it and goes on with another.
-        workers: processes that prepare training images; 0 does it in the main process.
-        backend: how training images are prepared. "pil": one by one, with Pillow. "tensor": photographs are decoded and
-            cut out on uint8 tensors, then mirrored, normalised and erased on the device, a batch at a time: the same
-            draws, and pixels that differ by the resizing filter's rounding. CIFAR is kept whole on the device and
-            varied there (flip, shift and RandAugment only), made sets are kept there: other draws, no workers. Records
-            were made on the plain way.
-        download: fetch CIFAR from the network if it is not there.
+        name: name of the dataset: compass, compass6, compass_easy, textures, textures6, rings or rings6 (synthetic); cifar10,
+            cifar100, imagenet, imagenet100, imagenet100_first or tiny_imagenet; or any ImageFolder directory
+            ROOT/NAME/{train,val}/CLASS/*.jpg ("folder" if ROOT itself is that directory).
+        root: folder that contains the datasets.
+        image_size: height and width of the images in pixels. None: the size of the dataset (synthetic datasets and CIFAR),
+            otherwise 224.
+        eval_crop: crop ratio of evaluation: fraction of the height and width of the resized image that the centre crop keeps.
+            None: 0.875 if training uses random resized crops, otherwise 1.
+        train_images: number of training images of a synthetic dataset; other datasets use all files.
+        val_images: number of validation images of a synthetic dataset.
+        fraction: fraction of the training images of each class to train on, above 0 and at most 1; at least one image per class.
+        holdout: fraction of the training images of each class to validate on instead of the validation split, which is then
+            not read: for tuning hyperparameters. `fraction` applies to the remaining images. 0 uses the validation split.
+        on_corrupt_image: what to do about a truncated or unreadable image file: "error" stops and names it; "skip" logs and
+            counts it, and loads the next readable image instead.
+        workers: number of worker processes that load training images; 0 loads them in the main process.
+        backend: how training images are augmented. "pil": one at a time, with Pillow. "tensor": natural images are decoded and
+            cropped as uint8 tensors, then flipped, normalised and erased on the device, one batch at a time; the random draws
+            are those of "pil", and resized pixels differ by the rounding of the filter. CIFAR and synthetic datasets are
+            cached on the device and augmented there, without workers (flip, shift and RandAugment only; other random draws).
+            Most recorded results use "pil".
+        download: download CIFAR if `root` does not contain it.
     """
 
     name: str = "compass"
@@ -56,27 +52,37 @@ class DataOptions:
     backend: Literal["pil", "tensor"] = "pil"
     download: bool = False
 
+    def __post_init__(self) -> None:
+        is_valid = {
+            "image_size": (self.image_size is None or self.image_size >= 1, "a number of pixels"),
+            "fraction": (0 < self.fraction <= 1, "a number above 0 and at most 1"),
+            "holdout": (0 <= self.holdout < 1, "a number of at least 0 and below 1"),
+            "on_corrupt_image": (self.on_corrupt_image in ("error", "skip"), "error or skip"),
+            "workers": (self.workers >= 0, "a number of processes, 0 or more"),
+            "backend": (self.backend in ("pil", "tensor"), "pil or tensor"),
+        }
+        check_fields("data", self, is_valid)
+
 
 @dataclass(frozen=True)
 class AugmentOptions:
-    """How training images are varied; by default not at all. Made sets refuse it: it would change their answers.
+    """Choose how training images are augmented; the default is no augmentation. Synthetic datasets refuse it: it changes labels.
 
     Attributes:
-        flip: mirror every second image, left to right.
-        crop: "none" shows the whole frame; "shift" moves it by up to an eighth of its size, mirrored at the border;
-            "resized" cuts out a random part and resizes it.
-        crop_scale: smallest and largest part of the area that "resized" cuts out.
-        randaugment: RandAugment's number of operations and their magnitude (0 to 30); 0 operations switch it off.
-        randaugment_prob: probability of each of these operations.
-        random_erasing_prob: probability that a rectangle is replaced by noise.
-        colour: strength of random brightness, contrast and saturation; 0 switches it off.
-        mixup: both parameters of the Beta distribution from which MixUp draws how much of each of two images is kept; 0
-            switches it off.
-        cutmix: the same for CutMix, which puts a rectangle of one image into another. With both on, each batch takes
-            one of them, either as likely.
-        mix_prob: part of the batches that are mixed.
-        repeats: repeated augmentation: how many views of an image come together. An epoch keeps its number of steps,
-            so it sees 1/repeats of the images.
+        flip: flip images horizontally with probability 0.5.
+        crop: "none" resizes the image and crops its centre; "shift" translates it by up to 1/8 of its size, with reflection
+            padding; "resized" is a random resized crop.
+        crop_scale: smallest and largest area of a random resized crop, as a fraction of the image.
+        randaugment: RandAugment: number of operations per image, and their magnitude (0 to 30); 0 operations switch it off.
+        randaugment_prob: probability of each RandAugment operation.
+        random_erasing_prob: probability of random erasing, which replaces a rectangle with noise.
+        colour: strength of random brightness, contrast and saturation (colour jitter); 0 switches it off.
+        mixup: parameter alpha of MixUp, which draws mixing weights from Beta(alpha, alpha); 0 switches it off.
+        cutmix: parameter alpha of CutMix, which pastes a rectangle of another image; 0 switches it off. If both are on, each
+            batch uses MixUp or CutMix with equal probability.
+        mix_prob: probability that a batch is mixed.
+        repeats: repeated augmentation: number of views of each image in a batch. The number of steps per epoch stays the same,
+            therefore an epoch uses 1/repeats of the images.
     """
 
     flip: bool = False
@@ -92,10 +98,22 @@ class AugmentOptions:
     repeats: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("mixup", "cutmix"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"augment.{name} is {getattr(self, name)}; it must be at least 0, which switches it off")
-        if not 0 <= self.mix_prob <= 1:
-            raise UserError(f"augment.mix_prob is a probability, from 0 to 1, not {self.mix_prob}")
-        if self.repeats < 1:
-            raise UserError(f"augment.repeats is a number of views of each image, at least 1, not {self.repeats}")
+        (low, high), (operations, magnitude) = self.crop_scale, self.randaugment
+        is_valid = {
+            "crop": (self.crop in ("none", "shift", "resized"), "none, shift or resized"),
+            "crop_scale": (0 < low <= high <= 1, "a smallest and a largest area, above 0 and at most 1"),
+            "randaugment": (operations >= 0 and 0 <= magnitude <= 30, "a number of operations and a magnitude of 0 to 30"),
+            "colour": (self.colour >= 0, "a number of at least 0"),
+            "repeats": (self.repeats >= 1, "a number of views per image, at least 1"),
+        }
+        is_valid |= {name: (0 <= getattr(self, name) < math.inf, "a finite number of at least 0") for name in ("mixup", "cutmix")}
+        for name in ("randaugment_prob", "random_erasing_prob", "mix_prob"):
+            is_valid[name] = (0 <= getattr(self, name) <= 1, "a probability, from 0 to 1")
+        check_fields("augment", self, is_valid)
+
+
+def check_fields(section: str, options: object, is_valid: dict[str, tuple[bool, str]]) -> None:
+    """Raise UserError for the first field that is not valid: {name: (is it valid, what is expected)}."""
+    for name, (valid, expected) in is_valid.items():
+        if not valid:
+            raise UserError(f"{section}.{name} is {getattr(options, name)!r}; expected {expected}")

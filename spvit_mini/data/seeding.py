@@ -1,8 +1,8 @@
-"""Random numbers that are the same on every machine and in every year.
+"""Random numbers that are the same on every machine, with every version of the libraries.
 
-Orders and made images are drawn from numpy's `RandomState`: numpy promises that its streams never change (NEP 19), as
-it does not for `default_rng`, nor torch for its generators. Each purpose has a stream of its own, so that no two parts
-of a set, and no two sets, ever share numbers.
+Orders and synthetic images are drawn from numpy's `RandomState`: numpy guarantees that its streams never change (NEP 19),
+in contrast to `default_rng` and to torch's generators. Each purpose has its own stream, so that no two splits and no two
+datasets share random numbers.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from ..errors import UserError
 def check_seed(seed: int) -> None:
     """Raise UserError for a seed that is negative or too large."""
     if not 0 <= seed < 2**64:
-        raise UserError(f"a seed must be a whole number from 0 to 2**64 - 1, not {seed}")
+        raise UserError(f"the seed is {seed}; expected an integer from 0 to 2**64 - 1")
 
 
-def stream(purpose: str, seed: int, *numbers: int) -> np.random.RandomState:
+def make_random_state(purpose: str, seed: int, *numbers: int) -> np.random.RandomState:
     """Make the random stream of a purpose (such as "compass train"), a seed and further numbers, all from 0 to 2⁶⁴ − 1.
 
-    Raises UserError for another seed.
+    Raises UserError for any other seed.
     """
     check_seed(seed)
     words = [zlib.crc32(purpose.encode())]
@@ -37,22 +37,18 @@ def stream(purpose: str, seed: int, *numbers: int) -> np.random.RandomState:
     return np.random.RandomState(words)
 
 
-def seed_of(seed: int, *numbers: int) -> int:
-    """Make one seed of 32 bits of several numbers. Torch's CPU generator reads no more of its seed, hence the hash."""
+def derive_seed(seed: int, *numbers: int) -> int:
+    """Hash several numbers to one seed of 32 bits: torch's CPU generator uses no more bits of its seed."""
     digest = hashlib.blake2b(struct.pack(f"<Q{len(numbers)}q", seed, *numbers), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 32
 
 
 @contextmanager
-def torch_seeded(seed: int, *numbers: int) -> Iterator[None]:
-    """Make torch's global CPU generator a function of these numbers alone; after the block it is as it was before.
+def fork_torch_rng(seed: int, *numbers: int) -> Iterator[None]:
+    """Seed torch's global CPU generator with these numbers, and restore its state after the block.
 
-    torchvision's transforms know no other generator.
+    torchvision's transforms use no other generator.
     """
-    generator = torch.default_generator
-    state = generator.get_state()
-    try:
-        generator.manual_seed(seed_of(seed, *numbers))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive_seed(seed, *numbers))
         yield
-    finally:
-        generator.set_state(state)

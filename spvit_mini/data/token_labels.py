@@ -1,25 +1,23 @@
-"""Token labels on disk: what a teacher sees in each part of each image (Jiang et al. 2021, "All tokens matter").
+"""Token labels on disk: what a teacher sees in each cell of each image (Jiang et al. 2021, "All tokens matter").
 
-The image, whole and squeezed to the teacher's frame, is cut into a grid of cells; of each cell the best few classes are
-kept, with a score. A folder holds the maps of one part of one set:
+The whole image, resized to the teacher's input without keeping its aspect ratio, is divided into a grid of cells; the top
+classes of each cell are stored with a score. A folder contains the maps of one split of a dataset:
 
     labels.json    {"format": …, "teacher": …, "classes": […], "grid": [rows, columns], "top": …, "images": …}
-    images.npy     (images,) of bytes: the paths, relative to the folder of the part ("rose/001.jpg"), in order of bytes
-    status.npy     (images,) of uint8: 0 no map yet, 1 there is one, 2 there can be none: the image, or what was to be
-                   imported for it, cannot be read
-    maps.npy       (images,) of records: scores (rows, columns, top) of float16, then classes (rows, columns, top), places
-                   in the list of classes, of int16 (int32 above 32,767 classes); best first
+    images.npy     (images,) of bytes: paths relative to the folder of the split ("rose/001.jpg"), sorted by bytes
+    status.npy     (images,) of uint8: 0 no map yet, 1 stored, 2 impossible: the image, or its map to import, is unreadable
+    maps.npy       (images,) of records: scores (rows, columns, top) of float16, then classes (rows, columns, top), indices
+                   into the list of classes, of int16 (int32 above 32,767 classes); highest score first
 
-So a map is found by its image's path, never by a position. 1,281,167 images at 18 × 18 cells of 5 classes are 8.3 GB,
-which nobody holds in memory: readers map the file, and all processes of a machine share the pages.
+A map is found by the path of its image, never by a position. 1,281,167 images with 18 × 18 cells of 5 classes need 8.3 GB,
+more than most machines can hold in memory: readers map the file, and all processes of a machine share its pages.
 
-A score is a logit; classes that are not listed have the score 0. This package's own labels are shifted so that this is
-what the unlisted classes have in the mean: with m of them, softmax over listed scores and m zeros gives the listed
-classes exactly the probabilities that the teacher gave them, whatever constant it adds to its logits. (The original's are
-the logits as they are, for which 0 is a guess.)
+A score is a logit; unlisted classes have the score 0. Labels of this package are shifted so that 0 is the mean of the unlisted
+classes (in the sense of logsumexp): with m of them, softmax over the listed scores and m zeros gives the listed classes exactly
+the teacher's probabilities, whatever constant the teacher adds to its logits. (The original labels are unshifted logits.)
 
-Everything is laid out before the first map is written, and labels.json comes last, so a folder with it is whole; a map is
-on the disk before its status says so. A writer that was stopped at any moment goes on where it was.
+All files have their final size before the first map is written, and labels.json is written last: a folder that contains it is
+complete. A map is on disk before its status says so. A writer that was stopped at any moment continues where it was.
 """
 
 from __future__ import annotations
@@ -35,37 +33,37 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError, near
-from .images import Listing
+from .image_folders import ImageFileList
 
 FORMAT = "spvit_mini token labels 1"
-MISSING, DONE, BAD = range(3)
+MISSING, DONE, UNREADABLE = range(3)
 
 
-class View(NamedTuple):
-    """Say what a teacher sees in an image, and which part of the image a crop shows. Batched, each part has a B in front.
+class TokenLabelView(NamedTuple):
+    """Hold the token labels of an image and the box of it that a crop shows; a batch has B in front.
 
     Attributes:
         scores: (rows, columns, top), float16, of the whole image.
         classes: (rows, columns, top), int16 or int32.
-        box: (4,), float32: top, left, bottom and right of the crop, as parts of the image's height and width.
-        mirrored: whether the crop was then mirrored, left to right.
+        box: (4,), float32: top, left, bottom and right of the crop, as fractions of the image's height and width.
+        is_flipped: whether the crop was then flipped horizontally.
     """
 
     scores: Tensor
     classes: Tensor
     box: Tensor
-    mirrored: bool | Tensor
+    is_flipped: bool | Tensor
 
 
 @dataclass(frozen=True)
-class About:
+class TokenLabelInfo:
     """Describe a folder of token labels.
 
     Attributes:
-        teacher: who made them, and how.
+        teacher: the teacher and its input.
         classes: names of the classes.
         grid: rows and columns of cells.
-        top: how many classes a cell has.
+        top: number of classes per cell.
     """
 
     teacher: str
@@ -74,183 +72,178 @@ class About:
     top: int
 
     @property
-    def record(self) -> np.dtype:
-        """Lay out the map of one image."""
+    def record_dtype(self) -> np.dtype:
+        """Return the dtype of the map of one image."""
         shape = (*self.grid, self.top)
         return np.dtype([("scores", "<f2", shape), ("classes", "<i2" if len(self.classes) < 2**15 else "<i4", shape)])
 
 
-class LabelWriter:
-    """Write token labels into a new folder, or go on with one.
+class TokenLabelWriter:
+    """Write token labels into a new folder, or continue an unfinished one.
 
     Args:
-        folder: where they go.
-        about: what they are. Those that are there must be the same.
-        paths: (n,) of bytes, in order, relative to the part's folder.
+        folder: the folder of the labels.
+        info: its description. An existing folder must have the same.
+        paths: (n,) of bytes, sorted, relative to the folder of the split.
 
-    Raises UserError if the folder holds other labels or other things, or cannot be written.
+    Raises UserError if the folder holds other labels or other files, or cannot be written.
     """
 
-    def __init__(self, folder: Path, about: About, paths: np.ndarray) -> None:
-        self.folder, self.about = Path(folder), about
+    def __init__(self, folder: Path, info: TokenLabelInfo, paths: np.ndarray) -> None:
+        self.folder, self.info = Path(folder), info
         try:
             if not (self.folder / "labels.json").exists():
-                self._lay_out(paths)
+                self._create_files(paths)
             self._check_same(paths)
             self._status_file = open(self.folder / "status.npy", "r+b")  # noqa: SIM115
             self._maps_file = open(self.folder / "maps.npy", "r+b")  # noqa: SIM115
         except OSError as error:
-            raise self._unwritable(error) from None
-        status, maps = (_open(self.folder, name) for name in ("status", "maps"))
+            raise self._write_error(error) from None
+        status, maps = (_open_array(self.folder, name) for name in ("status", "maps"))
         self.status = np.array(status)
-        self._status_at, self._maps_at = status.offset, maps.offset
+        self._status_offset, self._maps_offset = status.offset, maps.offset
 
-    def _lay_out(self, paths: np.ndarray) -> None:
+    def _create_files(self, paths: np.ndarray) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        ours = {"labels.json.tmp", "images.npy", "status.npy", "maps.npy"}  # of a start that was stopped
-        other = sorted(entry.name for entry in self.folder.iterdir() if entry.name not in ours)
+        own = {"labels.json.tmp", "images.npy", "status.npy", "maps.npy"}  # of a writer that was stopped here
+        other = sorted(entry.name for entry in self.folder.iterdir() if entry.name not in own)
         if other:
-            raise UserError(f"{self.folder} holds other things ({other[0]}); name a new folder for the labels")
+            raise UserError(f"{self.folder} contains other files ({other[0]}); choose a new folder for the labels")
         np.save(self.folder / "images.npy", paths)
         np.save(self.folder / "status.npy", np.full(len(paths), MISSING, dtype=np.uint8))
-        # Its whole length at once, of zeros that take no room on the disk before they are written over.
-        mode, place = "w+", self.folder / "maps.npy"
-        np.lib.format.open_memmap(place, mode=mode, dtype=self.about.record, shape=(len(paths),))
+        # The full length at once: zeros occupy no disk space until they are overwritten.
+        np.lib.format.open_memmap(self.folder / "maps.npy", mode="w+", dtype=self.info.record_dtype, shape=(len(paths),))
         temporary = self.folder / "labels.json.tmp"
-        said = {"format": FORMAT, **asdict(self.about), "images": len(paths)}
-        temporary.write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        content = {"format": FORMAT, **asdict(self.info), "images": len(paths)}
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         os.replace(temporary, self.folder / "labels.json")
 
     def _check_same(self, paths: np.ndarray) -> None:
-        there = read_about(self.folder)
-        for name, value in asdict(self.about).items():
-            before = asdict(there)[name]
-            if before != value:
+        existing = asdict(read_info(self.folder))
+        for name, new in asdict(self.info).items():
+            old = existing[name]
+            if old != new:
                 if name == "classes":
-                    before, value = f"{len(before)} classes", f"{len(value)}, or others"
+                    old, new = f"{len(old)} classes", f"{len(new)}, or others"
                 raise UserError(
-                    f"{self.folder} holds labels of another kind ({name}: {before}, not {value}); name a new folder, "
-                    "or give the options that they were begun with"
+                    f"{self.folder} holds labels of another kind ({name}: {old}, not {new}); choose a new folder, "
+                    "or use the options of the first command"
                 )
-        if not np.array_equal(_open(self.folder, "images"), paths):
-            raise UserError(f"{self.folder} holds the labels of other images; name a new folder, or give the same data")
+        if not np.array_equal(_open_array(self.folder, "images"), paths):
+            raise UserError(f"{self.folder} holds the labels of other images; choose a new folder, or use the same data")
 
-    def write(self, place: int, scores: np.ndarray, classes: np.ndarray) -> None:
-        """Write the map of an image. It counts only once `commit` was called."""
-        record = np.empty((), dtype=self.about.record)
+    def write(self, index: int, scores: np.ndarray, classes: np.ndarray) -> None:
+        """Write the map of an image. It counts after the next `commit`."""
+        record = np.empty((), dtype=self.info.record_dtype)
         record["scores"], record["classes"] = scores, classes
         try:
-            self._maps_file.seek(self._maps_at + place * record.nbytes)
+            self._maps_file.seek(self._maps_offset + index * record.nbytes)
             self._maps_file.write(record.tobytes())
         except OSError as error:
-            raise self._unwritable(error) from None
+            raise self._write_error(error) from None
 
-    def commit(self, *, done: list[int], bad: list[int] = ()) -> None:
-        """Bring what was written to the disk, and then the word that it is there, or that there can be none."""
-        self.status[done], self.status[list(bad)] = DONE, BAD
+    def commit(self, *, done: list[int], unreadable: list[int] = ()) -> None:
+        """Flush the maps to disk, then the status of the images whose map is stored (done) or impossible (unreadable)."""
+        self.status[done], self.status[list(unreadable)] = DONE, UNREADABLE
         try:
             self._maps_file.flush()
             os.fsync(self._maps_file.fileno())
-            for place in [*done, *bad]:
-                self._status_file.seek(self._status_at + place)
-                self._status_file.write(self.status[place].tobytes())
+            for index in [*done, *unreadable]:
+                self._status_file.seek(self._status_offset + index)
+                self._status_file.write(self.status[index].tobytes())
             self._status_file.flush()
         except OSError as error:
-            raise self._unwritable(error) from None
+            raise self._write_error(error) from None
 
     def close(self) -> None:
         """Close the files."""
         self._maps_file.close()
         self._status_file.close()
 
-    def _unwritable(self, error: OSError) -> UserError:
-        return UserError(f"cannot write the labels in {self.folder} ({error.strerror}); make room, or name another folder")
+    def _write_error(self, error: OSError) -> UserError:
+        return UserError(f"cannot write labels to {self.folder} ({error.strerror}); free disk space, or choose another folder")
 
 
 class TokenLabels:
-    """Read the token labels of a listing's images, by their position in it.
+    """Read the token labels of a list of image files, by index into the list.
 
-    Worker processes share the file's pages, however they were started. Raises UserError for a folder that holds no whole
-    labels, other classes than the listing's, or no map of one of its images.
+    Worker processes share the pages of the file, however they were started. Raises UserError for a folder without complete
+    labels, for other classes than those of the list, and if an image has no map.
 
     Attributes:
-        about: what the folder says of itself.
-        bad: (m,), the images that can have no map.
+        info: the description of the folder.
+        unreadable: (m,), indices of the images that have no map because it is impossible.
     """
 
-    def __init__(self, folder: Path, listing: Listing) -> None:
-        self.folder, self.about = Path(folder), read_about(folder)
-        self._check_classes(listing.classes)
-        images, status = (_open(self.folder, name) for name in ("images", "status"))
-        self._maps = _open(self.folder, "maps")
-        if self._maps.dtype != self.about.record or not len(images) == len(status) == len(self._maps):
+    def __init__(self, folder: Path, files: ImageFileList) -> None:
+        self.folder, self.info = Path(folder), read_info(folder)
+        self._check_classes(files.classes)
+        images, status = (_open_array(self.folder, name) for name in ("images", "status"))
+        self._maps = _open_array(self.folder, "maps")
+        if self._maps.dtype != self.info.record_dtype or not len(images) == len(status) == len(self._maps):
             raise UserError(f"the files in {self.folder} don't belong together; copy the folder again")
-        self.places = np.searchsorted(images, listing.paths)  # (n,)
-        found = images[np.minimum(self.places, len(images) - 1)] == listing.paths
-        self._refuse(~found, listing, "has no map of", "make labels of these images in a new folder")
-        status = status[self.places]
-        self._refuse(status == MISSING, listing, "is not finished: it lacks", "go on with the same command that made it")
-        self.bad = np.flatnonzero(status == BAD)
+        self._rows = np.searchsorted(images, files.paths)  # (n,), where the map of each image is
+        has_map = images[np.minimum(self._rows, len(images) - 1)] == files.paths
+        self._check_all(has_map, files, "has no map of", "label these images into a new folder")
+        status = status[self._rows]
+        self._check_all(status != MISSING, files, "is not finished: it lacks", "continue with the command that created it")
+        self.unreadable = np.flatnonzero(status == UNREADABLE)
 
     def _check_classes(self, classes: list[str]) -> None:
-        there = self.about.classes
-        if len(there) != len(classes):
-            raise UserError(
-                f"{self.folder} has labels of {len(there)} classes, but the data have {len(classes)}; make labels for these"
-            )
-        for label, (theirs, name) in enumerate(zip(there, classes, strict=True)):
+        own = self.info.classes
+        if len(own) != len(classes):
+            raise UserError(f"{self.folder} has labels of {len(own)} classes, but the data have {len(classes)}; label these data")
+        for label, (theirs, name) in enumerate(zip(own, classes, strict=True)):
             if theirs != name:
-                raise UserError(
-                    f"{self.folder} calls class {label} {theirs!r}, the data call it {name!r}.{near(name, there)} "
-                    "Make labels for these data"
-                )
+                hint = near(name, own)
+                raise UserError(f"class {label} is {theirs!r} in {self.folder}, but {name!r} in the data.{hint} Label these data")
 
-    def _refuse(self, without: np.ndarray, listing: Listing, what: str, cure: str) -> None:
-        if without.any():
-            path = os.fsdecode(listing.paths[without.argmax()])
-            more = f" ({without.sum()} of {len(listing)} images)" if without.sum() > 1 else ""
-            raise UserError(f"{self.folder} {what} {path}{more}; {cure}: python -m spvit_mini label")
+    def _check_all(self, has_map: np.ndarray, files: ImageFileList, problem: str, fix: str) -> None:
+        if not has_map.all():
+            path, count = os.fsdecode(files.paths[has_map.argmin()]), (~has_map).sum()
+            more = f" ({count} of {len(files)} images)" if count > 1 else ""
+            raise UserError(f"{self.folder} {problem} {path}{more}; {fix}: python -m spvit_mini label")
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Give the scores and the classes of an image's cells, (rows, columns, top) each."""
-        record = self._maps[self.places[index]]
-        scores, classes = (torch.from_numpy(np.array(record[name])) for name in ("scores", "classes"))
-        if not (scores.isfinite().all() and classes.min() >= 0 and classes.max() < len(self.about.classes)):
-            raise UserError(f"map {self.places[index]} in {self.folder / 'maps.npy'} is damaged; copy the folder again")
+        """Return the scores and the classes of the cells of an image, (rows, columns, top) each."""
+        row = self._rows[index]
+        scores, classes = (torch.from_numpy(np.array(self._maps[row][name])) for name in ("scores", "classes"))
+        if not (scores.isfinite().all() and classes.min() >= 0 and classes.max() < len(self.info.classes)):
+            raise UserError(f"map {row} in {self.folder / 'maps.npy'} is damaged; copy the folder again")
         return scores, classes
 
     def __getstate__(self) -> dict[str, Any]:
-        # A mapped file would be sent to another process as 8 GB of bytes.
+        # Pickle would send a mapped file to another process as 8 GB of bytes.
         return {**self.__dict__, "_maps": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._maps = _open(self.folder, "maps")
+        self._maps = _open_array(self.folder, "maps")
 
 
-def read_about(folder: Path) -> About:
-    """Read what a folder of token labels says of itself. Raises UserError if it is none."""
+def read_info(folder: Path) -> TokenLabelInfo:
+    """Read the description of a folder of token labels. Raises UserError if it is none."""
     path = Path(folder) / "labels.json"
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        kind = said["format"]
-        about = About(said["teacher"], said["classes"], tuple(said["grid"]), said["top"])
+        content = json.loads(path.read_text(encoding="utf-8"))
+        kind = content["format"]
+        info = TokenLabelInfo(content["teacher"], content["classes"], tuple(content["grid"]), content["top"])
     except OSError as error:
-        made = "python -m spvit_mini label makes them"
-        raise UserError(f"{folder} holds no token labels ({path.name}: {error.strerror}); {made}") from None
+        fix = "create them with python -m spvit_mini label"
+        raise UserError(f"{folder} holds no token labels ({path.name}: {error.strerror}); {fix}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} does not describe token labels ({error}); copy the folder again") from None
     if kind != FORMAT:
-        raise UserError(f"{path} is of format {kind!r}, not {FORMAT!r}; make the labels again")
-    return about
+        raise UserError(f"the format of {path} is {kind!r}; expected {FORMAT!r}. Create the labels again")
+    return info
 
 
-def _open(folder: Path, name: str) -> np.memmap:
-    """Map one of the arrays of a folder of labels. Raises UserError if it is missing or cut off."""
+def _open_array(folder: Path, name: str) -> np.memmap:
+    """Map one of the arrays of a folder of labels into memory. Raises UserError if it is missing or truncated."""
     path = folder / f"{name}.npy"
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; copy the folder again") from None
     except (ValueError, EOFError) as error:
-        raise UserError(f"{path} is cut off or damaged ({error}); copy the folder again") from None
+        raise UserError(f"{path} is truncated or damaged ({error}); copy the folder again") from None

@@ -47,7 +47,7 @@ PNG = encoded(picture(0, width=64, height=48), "PNG")
 BROKEN = {
     "empty": (b"", "is empty"),
     "text": (b"this is no picture at all\n" * 20, "is no image"),
-    "cut_in_half": (JPEG[: len(JPEG) // 2], "is cut off or damaged"),
+    "cut_in_half": (JPEG[: len(JPEG) // 2], "is truncated or damaged"),
     "cut_in_header": (JPEG[:40], ""),
     "only_magic": (JPEG[:3], ""),
     "png_cut": (PNG[: len(PNG) // 2], ""),

@@ -1,4 +1,4 @@
-"""Both ways from an image to a model's input, against Pillow, numpy and torchvision's own steps."""
+"""The transforms of training and evaluation, against Pillow, numpy and torchvision's own steps."""
 
 import pickle
 
@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from spvit_mini.data import AugmentOptions, Preprocessing, evaluation_transform, training_transform
-from spvit_mini.data.augment import as_rgb
+from spvit_mini.data import AugmentOptions, EvalTransform, Preprocessing, TrainTransform
+from spvit_mini.data.preprocessing import convert_to_rgb
 from spvit_mini.errors import UserError
 
 PLAIN = {"mean": (0, 0, 0), "std": (1, 1, 1)}
@@ -36,20 +36,20 @@ def test_preprocessing_comes_back_from_json():
     "text", ["", "[]", "3", "{}", '{"size": 3}', '{"image_size": 3}', '{"image_size": ["a", "b"]}']
 )
 def test_foreign_json_is_refused_in_one_line(text):
-    with pytest.raises(UserError, match="no description of a preprocessing"):
+    with pytest.raises(UserError, match="expected JSON with image_size"):
         Preprocessing.from_json(text)
 
 
 @pytest.mark.parametrize(
     "wrong, said",
     [
-        ({"image_size": (32,)}, "height, width"),
+        ({"image_size": (32,)}, r"image_size is \(32,\); expected \(height, width\)"),
         ({"image_size": (0, 32)}, "height, width"),
-        ({"std": (1, 0, 1)}, "std above 0"),
+        ({"std": (1, 0, 1)}, "std is .*; expected three numbers above 0"),
         ({"mean": (1, 1)}, "three numbers"),
-        ({"crop": 0}, "crop is a part"),
-        ({"crop": 1.1}, "crop is a part"),
-        ({"interpolation": "nearest"}, "bicubic, bilinear, not 'nearest'"),
+        ({"crop": 0}, "crop is 0; expected a number above 0"),
+        ({"crop": 1.1}, "crop is 1.1; expected"),
+        ({"interpolation": "nearest"}, "interpolation is 'nearest'; expected bicubic or bilinear"),
     ],
 )
 def test_an_impossible_preprocessing_is_refused(wrong, said):
@@ -63,7 +63,7 @@ def test_evaluation_normalises_as_the_formula_and_torchvision_do(kind):
     preprocessing = Preprocessing((12, 20))
     array = np.asarray(image)
     given = image if kind == "pil" else torch.from_numpy(array.transpose(2, 0, 1).copy())
-    result = evaluation_transform(preprocessing)(given)
+    result = EvalTransform(preprocessing)(given)
     expected = (array / 255.0 - np.array(preprocessing.mean)) / np.array(preprocessing.std)
     assert result.shape == (3, 12, 20) and result.dtype == torch.float32
     np.testing.assert_allclose(result.permute(1, 2, 0).numpy(), expected, atol=1e-6)
@@ -76,7 +76,7 @@ def test_evaluation_normalises_as_the_formula_and_torchvision_do(kind):
 def test_evaluation_leaves_its_input_alone_and_takes_floats_as_they_are():
     image = torch.rand(3, 8, 8)
     before = image.clone()
-    result = evaluation_transform(Preprocessing((8, 8), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)))(image)
+    result = EvalTransform(Preprocessing((8, 8), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)))(image)
     assert torch.equal(image, before)
     torch.testing.assert_close(result, 2 * before - 1)
 
@@ -95,51 +95,51 @@ def test_evaluation_covers_the_frame_and_cuts_out_its_centre(height, width, size
     image = noise(height, width)
     small = np.asarray(image.resize(resized[::-1], Image.Resampling.BICUBIC))
     expected = small[corner[0] : corner[0] + size[0], corner[1] : corner[1] + size[1]]
-    result = evaluation_transform(Preprocessing(size, crop=crop, **PLAIN))(image)
+    result = EvalTransform(Preprocessing(size, crop=crop, **PLAIN))(image)
     np.testing.assert_array_equal(pixels(result), expected)
 
 
 def test_any_shape_of_image_fills_the_frame_exactly():
     for height in (1, 3, 7, 223, 225):
         for width in (1, 5, 64, 333):
-            assert evaluation_transform(Preprocessing((64, 48), crop=0.875))(noise(height, width)).shape == (3, 64, 48)
+            assert EvalTransform(Preprocessing((64, 48), crop=0.875))(noise(height, width)).shape == (3, 64, 48)
 
 
 def test_every_mode_becomes_rgb():
     grey = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
     for image in (grey, grey.convert("LA"), grey.convert("RGBA"), grey.convert("P"), grey.convert("YCbCr")):
-        rgb = np.asarray(as_rgb(image)).astype(int)
+        rgb = np.asarray(convert_to_rgb(image)).astype(int)
         assert rgb.shape == (16, 16, 3)
         assert abs(rgb - np.asarray(grey)[..., None]).max() <= 1  # YCbCr rounds
-    assert np.asarray(as_rgb(Image.new("1", (2, 2), 1))).min() == 255
+    assert np.asarray(convert_to_rgb(Image.new("1", (2, 2), 1))).min() == 255
     # Half ink of cyan and no other takes half of the red away.
-    assert np.asarray(as_rgb(Image.new("CMYK", (1, 1), (128, 0, 0, 0)))).tolist() == [[[127, 255, 255]]]
+    assert np.asarray(convert_to_rgb(Image.new("CMYK", (1, 1), (128, 0, 0, 0)))).tolist() == [[[127, 255, 255]]]
     palette = Image.new("P", (1, 1), 1)
     palette.putpalette([0, 0, 0, 10, 200, 30])
-    assert np.asarray(as_rgb(palette)).tolist() == [[[10, 200, 30]]]
+    assert np.asarray(convert_to_rgb(palette)).tolist() == [[[10, 200, 30]]]
     palette.info["transparency"] = b"\xff\x80"
-    assert np.asarray(as_rgb(palette)).tolist() == [[[10, 200, 30]]]
+    assert np.asarray(convert_to_rgb(palette)).tolist() == [[[10, 200, 30]]]
 
 
 def test_sixteen_bits_keep_their_high_half_and_unknown_ranges_are_refused():
     deep = Image.fromarray(np.array([[0, 255, 256, 32_768, 65_535]], dtype=np.uint16))
-    assert np.asarray(as_rgb(deep))[0, :, 0].tolist() == [0, 0, 1, 128, 255]
+    assert np.asarray(convert_to_rgb(deep))[0, :, 0].tolist() == [0, 0, 1, 128, 255]
     for mode in ("I", "F"):
-        with pytest.raises(UserError, match=f"an image of mode {mode} does not say which value is white"):
-            as_rgb(Image.new(mode, (2, 2)))
+        with pytest.raises(UserError, match=f"the image has mode {mode}, whose white value is unknown"):
+            convert_to_rgb(Image.new(mode, (2, 2)))
 
 
 def test_training_without_augmentation_is_evaluation_of_the_whole_frame():
     image = noise(40, 60)
-    result = training_transform(AugmentOptions(), Preprocessing((16, 16), crop=0.5))(image)
-    assert torch.equal(result, evaluation_transform(Preprocessing((16, 16), crop=1.0))(image))
+    result = TrainTransform(AugmentOptions(), Preprocessing((16, 16), crop=0.5))(image)
+    assert torch.equal(result, EvalTransform(Preprocessing((16, 16), crop=1.0))(image))
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_flip_mirrors_every_second_image(seed):
     torch.manual_seed(seed)
     image = noise(8, 8)
-    transform = training_transform(AugmentOptions(flip=True), Preprocessing((8, 8), **PLAIN))
+    transform = TrainTransform(AugmentOptions(flip=True), Preprocessing((8, 8), **PLAIN))
     mirrored = 0
     for _ in range(400):
         result = pixels(transform(image))
@@ -156,7 +156,7 @@ def test_shift_is_a_window_of_the_image_mirrored_at_its_borders(kind):
     array = np.asarray(image)
     padded = np.pad(array, ((2, 2), (4, 4), (0, 0)), mode="reflect")
     given = image if kind == "pil" else torch.from_numpy(array.transpose(2, 0, 1).copy())
-    transform = training_transform(AugmentOptions(crop="shift"), Preprocessing((16, 32), **PLAIN))
+    transform = TrainTransform(AugmentOptions(crop="shift"), Preprocessing((16, 32), **PLAIN))
     seen = set()
     for _ in range(400):
         result = pixels(transform(given))
@@ -173,7 +173,7 @@ def test_resized_cuts_out_the_part_of_the_area_it_says(scale):
     rows, cols = np.mgrid[:128, :128]
     image = Image.fromarray(np.stack([rows, cols, 0 * rows], axis=-1).astype(np.uint8))
     options = AugmentOptions(crop="resized", crop_scale=scale)
-    transform = training_transform(options, Preprocessing((32, 32), interpolation="bilinear", **PLAIN))
+    transform = TrainTransform(options, Preprocessing((32, 32), interpolation="bilinear", **PLAIN))
     areas = []
     for _ in range(100):
         result = pixels(transform(image)).astype(float)
@@ -188,9 +188,9 @@ def test_erasing_replaces_one_rectangle_by_noise():
     torch.manual_seed(0)
     image = Image.new("RGB", (32, 32), (124, 116, 104))
     preprocessing = Preprocessing((32, 32))
-    plain = evaluation_transform(preprocessing)(image)
+    plain = EvalTransform(preprocessing)(image)
     for _ in range(20):
-        result = training_transform(AugmentOptions(random_erasing_prob=1.0), preprocessing)(image)
+        result = TrainTransform(AugmentOptions(random_erasing_prob=1.0), preprocessing)(image)
         changed = (result != plain).any(dim=0)
         rows, cols = changed.any(dim=1).nonzero()[:, 0], changed.any(dim=0).nonzero()[:, 0]
         assert changed.sum() == len(rows) * len(cols) == (rows[-1] - rows[0] + 1) * (cols[-1] - cols[0] + 1)
@@ -201,7 +201,7 @@ def test_randaugment_and_colour_change_images_and_keep_their_range():
     torch.manual_seed(0)
     image = noise(32, 32)
     for options in (AugmentOptions(randaugment=(2, 9)), AugmentOptions(colour=0.4)):
-        results = [training_transform(options, Preprocessing((32, 32), **PLAIN))(image) for _ in range(20)]
+        results = [TrainTransform(options, Preprocessing((32, 32), **PLAIN))(image) for _ in range(20)]
         assert all(result.min() >= 0 and result.max() <= 1 for result in results)
         assert len({result.numpy().tobytes() for result in results}) > 10
 
@@ -209,9 +209,9 @@ def test_randaugment_and_colour_change_images_and_keep_their_range():
 def test_transforms_can_be_sent_to_worker_processes():
     everything = AugmentOptions(flip=True, crop="resized", randaugment=(1, 5), random_erasing_prob=0.5, colour=0.1)
     for transform in (
-        training_transform(everything, Preprocessing((16, 16))),
-        training_transform(AugmentOptions(crop="shift"), Preprocessing((16, 16))),
-        evaluation_transform(Preprocessing((16, 16))),
+        TrainTransform(everything, Preprocessing((16, 16))),
+        TrainTransform(AugmentOptions(crop="shift"), Preprocessing((16, 16))),
+        EvalTransform(Preprocessing((16, 16))),
     ):
         again = pickle.loads(pickle.dumps(transform))
         torch.manual_seed(1)
@@ -223,15 +223,16 @@ def test_transforms_can_be_sent_to_worker_processes():
 @pytest.mark.parametrize(
     "wrong, said",
     [
-        ({"crop": "middle"}, "none, shift or resized, not 'middle'"),
-        ({"crop_scale": (0.5, 0.4)}, "not 0.5 and 0.4"),
-        ({"crop_scale": (0.0, 1.0)}, "not 0.0 and 1.0"),
-        ({"randaugment": (2, 31)}, "not 2 and 31"),
-        ({"randaugment": (-1, 9)}, "not -1 and 9"),
-        ({"erasing": 1.5}, "not 1.5"),
-        ({"colour": -0.1}, "-0.1"),
+        ({"crop": "middle"}, "augment.crop is 'middle'; expected none, shift or resized"),
+        ({"crop_scale": (0.5, 0.4)}, r"augment.crop_scale is \(0.5, 0.4\); expected"),
+        ({"crop_scale": (0.0, 1.0)}, r"is \(0.0, 1.0\); expected"),
+        ({"randaugment": (2, 31)}, r"augment.randaugment is \(2, 31\); expected"),
+        ({"randaugment": (-1, 9)}, r"is \(-1, 9\); expected"),
+        ({"randaugment_prob": -0.5}, "augment.randaugment_prob is -0.5; expected a probability"),
+        ({"random_erasing_prob": 1.5}, "augment.random_erasing_prob is 1.5; expected a probability"),
+        ({"colour": -0.1}, "augment.colour is -0.1; expected a number of at least 0"),
     ],
 )
 def test_options_out_of_range_are_refused(wrong, said):
     with pytest.raises(UserError, match=said):
-        training_transform(AugmentOptions(**wrong), Preprocessing((16, 16)))
+        AugmentOptions(**wrong)

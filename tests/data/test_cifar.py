@@ -57,7 +57,7 @@ def test_damaged_files_are_refused_before_anything_is_unpickled(archive, tmp_pat
     archive(tmp_path)
     file = tmp_path / "cifar-10-batches-py" / "data_batch_2"
     file.write_bytes(file.read_bytes()[:-10])
-    with pytest.raises(UserError, match="cifar10 in .*cifar-10-batches-py is damaged or lacks files .*get it again"):
+    with pytest.raises(UserError, match="cifar10 in .*cifar-10-batches-py is damaged or incomplete .*get the dataset again"):
         load_data(DataOptions(name="cifar10", root=tmp_path), seed=0)
 
 
@@ -91,7 +91,7 @@ def test_evaluation_reads_no_training_images(make_tree):
 
 def test_parts_with_different_classes_are_refused(make_tree):
     tree = make_tree("cifar10", {"cat": 1}, val={"dog": 1}, width=32, height=32)
-    with pytest.raises(UserError, match="other classes to train than to validate on"):
+    with pytest.raises(UserError, match="different classes for training and validation"):
         load_data(DataOptions(name="cifar10", root=tree.parent), seed=0)
 
 
@@ -102,7 +102,7 @@ def test_where_nothing_is_nothing_is_downloaded_unasked(tmp_path, monkeypatch, n
         load_data(DataOptions(name=name, root=tmp_path), seed=0)
     said = str(caught.value)
     assert (
-        f"{name} is not there: neither torchvision's files {tmp_path / folder} nor" in said
+        f"{name} is missing: neither torchvision's files {tmp_path / folder} nor" in said
         and str(tmp_path / name / "train") in said
     )
     assert "data/README.md" in said and "--data.root" in said and "--data.download" in said

@@ -58,9 +58,9 @@ MADE = {
 def test_a_made_set_is_what_its_class_makes(name, seed):
     kind, sizes = MADE[name]
     data = load_data(DataOptions(name=name, train_images=30, val_images=20), seed=seed)
-    train, val = kind(30, seed=seed, **sizes), kind(20, seed=0, part="val", **sizes)
+    train, val = kind(30, seed=seed, **sizes), kind(20, seed=0, split="val", **sizes)
     assert (data.name, data.classes) == (name, train.classes)
-    assert (len(data.train), len(data.val), data.skipped) == (30, 20, [])
+    assert (len(data.train), len(data.val), data.skipped_files) == (30, 20, [])
     for index in (0, 29):
         for key in (index, Key(0, index), Key(7, index, 3)):
             image, label = data.train[key]
@@ -73,15 +73,15 @@ def test_a_made_set_is_what_its_class_makes(name, seed):
 def test_a_made_set_has_the_size_one_asks_for():
     data = load_data(DataOptions(name="compass", image_size=48, train_images=4, val_images=4), seed=0)
     assert data.train[0][0].shape == (3, 48, 48) and data.preprocessing.image_size == (48, 48)
-    assert torch.equal(data.val[0][0], Compass(4, seed=0, part="val", rows=12, cols=12).images[0])
-    with pytest.raises(UserError, match="compass has patches of 4 pixels, which don't divide 30; take a multiple of 4"):
+    assert torch.equal(data.val[0][0], Compass(4, seed=0, split="val", rows=12, cols=12).images[0])
+    with pytest.raises(UserError, match="data.image_size is 30; expected a multiple of 4, the patch size of compass"):
         load_data(DataOptions(name="compass", image_size=30), seed=0)
-    with pytest.raises(UserError, match="room for a reach of 1 to 3, not 4"):
+    with pytest.raises(UserError, match="reach is 4; expected 1 to 3"):
         load_data(DataOptions(name="compass", image_size=16), seed=0)
 
 
 def test_augmentation_of_a_made_set_is_refused():
-    with pytest.raises(UserError, match="rings is a made set: augmentation would change its answers"):
+    with pytest.raises(UserError, match="rings is a synthetic dataset: augmentation would change its labels"):
         load_data(DataOptions(name="rings"), AugmentOptions(flip=True), seed=0)
 
 
@@ -125,7 +125,7 @@ def test_a_tree_may_call_its_second_part_test_or_be_the_root_itself(make_tree):
     tree = make_tree("pets", {"cat": 2}, val={"cat": 3}, part="test")
     assert len(load_data(DataOptions(name="pets", root=tree.parent), seed=0).val) == 3
     assert len(load_data(DataOptions(name="folder", root=tree), seed=0).val) == 3
-    with pytest.raises(UserError, match="If .*pets itself is the image tree, take --data.name folder"):
+    with pytest.raises(UserError, match="If .*pets itself is the ImageFolder directory, use --data.name folder"):
         load_data(DataOptions(name="pets", root=tree), seed=0)
 
 
@@ -218,7 +218,7 @@ def test_a_fraction_is_taken_of_each_class(pets, name, fraction, kept):
 def test_smaller_fractions_lie_in_larger_ones_and_seeds_choose_differently(pets):
     def taken(fraction, seed):
         files = load_data(DataOptions(**{**vars(pets), "fraction": fraction}), seed=seed).train.source
-        return {files.listing.path(index) for index in range(len(files))}
+        return {files.files.path(index) for index in range(len(files))}
 
     for seed in range(5):
         assert taken(0.25, seed) < taken(0.5, seed) < taken(0.75, seed) < taken(1.0, seed)
@@ -233,7 +233,7 @@ def test_a_broken_training_file_is_fatal_in_one_line(pets, said_by, workers):
     break_file(pets.root / "pets" / "train" / "dog" / "001.jpg")
     data = load_data(pets, VARIED, seed=0)
     said = said_by(DataLoader(data.train, batch_sampler=TrainBatches(14, 7, 0), num_workers=workers))
-    assert "pets/train/dog/001.jpg is cut off or damaged" in said and "\n" not in said
+    assert "pets/train/dog/001.jpg is truncated or damaged" in said and "\n" not in said
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -246,13 +246,13 @@ def test_skipped_files_are_learned_from_nowhere_and_counted(pets, workers):
 
     data = load_data(DataOptions(**{**vars(pets), "on_corrupt_image": "skip"}), seed=0)
     # The validation part knows its bad file from the start, and is exactly one shorter.
-    assert data.skipped == [str(pets.root / "pets/val/eel/000.jpg")]
+    assert data.skipped_files == [str(pets.root / "pets/val/eel/000.jpg")]
     assert data.val.labels.tolist() == [0, 0, 1, 1, 2]
     loader = DataLoader(data.train, batch_sampler=TrainBatches(14, 7, 0), num_workers=workers)
     seen = [whole[image.numpy().tobytes()] for images, _ in islice(iter(loader), 2) for image in images]
     # In place of 7 (cat/007) comes 8 (dog/000), in place of 13 (eel/001) comes 0.
     assert Counter(seen) == Counter([*range(7), 8, *range(8, 13), 0])
-    assert set(data.skipped) == {str(pets.root / "pets" / name) for name in names} and len(data.skipped) == 3
+    assert set(data.skipped_files) == {str(pets.root / "pets" / name) for name in names} and len(data.skipped_files) == 3
 
 
 def test_a_view_in_place_of_a_bad_image_is_varied_by_its_own_key(pets):
@@ -267,7 +267,7 @@ def test_a_missing_set_is_named_with_what_was_meant(pets, tmp_path):
     with pytest.raises(UserError) as caught:
         load_data(DataOptions(name="pet", root=pets.root), seed=0)
     said = str(caught.value)
-    assert f"there is no data set 'pet': {pets.root}/pet is not a folder. Did you mean pets?" in said
+    assert f"there is no dataset 'pet': {pets.root}/pet is not a folder. Did you mean pets?" in said
     assert f"{pets.root}/pet/{{train,val}}/CLASS/*.jpg" in said and "data/README.md" in said and "--data.root" in said
     with pytest.raises(UserError, match="Did you mean compass"):
         load_data(DataOptions(name="compas", root=tmp_path / "nowhere"), seed=0)
@@ -283,12 +283,12 @@ def test_a_missing_set_is_named_with_what_was_meant(pets, tmp_path):
 @pytest.mark.parametrize(
     "wrong, said",
     [
-        ({"fraction": 0.0}, "data.fraction must be above 0 and at most 1, not 0.0"),
-        ({"fraction": 1.5}, "not 1.5"),
-        ({"on_corrupt_image": "ignore"}, "fatal or skip, not 'ignore'"),
-        ({"image_size": 0}, "number of pixels, not 0"),
-        ({"workers": -1}, "0 or more, not -1"),
-        ({"train_images": 0}, "at least one image, not 0"),
+        ({"fraction": 0.0}, "data.fraction is 0.0; expected a number above 0 and at most 1"),
+        ({"fraction": 1.5}, "is 1.5; expected"),
+        ({"on_corrupt_image": "ignore"}, "data.on_corrupt_image is 'ignore'; expected error or skip"),
+        ({"image_size": 0}, "data.image_size is 0; expected a number of pixels"),
+        ({"workers": -1}, "data.workers is -1; expected a number of processes"),
+        ({"train_images": 0}, "number of images is 0; expected at least 1"),
     ],
 )
 def test_options_out_of_range_are_refused(wrong, said):
@@ -297,5 +297,5 @@ def test_options_out_of_range_are_refused(wrong, said):
 
 
 def test_an_impossible_seed_is_refused(pets):
-    with pytest.raises(UserError, match="whole number from 0"):
+    with pytest.raises(UserError, match="the seed is -1; expected an integer from 0"):
         load_data(pets, seed=-1)

@@ -1,4 +1,4 @@
-"""Small sets that stay on the device: their draws, and their pixels against torchvision's, image by image."""
+"""Small datasets that are cached on the device: their draws, and their pixels against torchvision's, image by image."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,8 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from spvit_mini.data import AugmentOptions, Compass, DataOptions, Key, Preprocessing, TrainBatches, load_data
-from spvit_mini.data.device_cache import OPERATIONS, SIGNED, Kept, operate
-from spvit_mini.data.images import Pixels
+from spvit_mini.data.device_cache import OPERATIONS, SIGNED, CachedImages, apply_operation
+from spvit_mini.data.images import InMemoryImages
 from spvit_mini.errors import UserError
 
 from .conftest import picture
@@ -19,9 +19,9 @@ CIFAR = AugmentOptions(flip=True, crop="shift", randaugment=(2, 9))
 PREPROCESSING = Preprocessing((16, 24), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 
 
-def pixels(count: int) -> Pixels:
+def pixels(count: int) -> InMemoryImages:
     images = torch.stack([torch.from_numpy(np.array(picture(i))).permute(2, 0, 1) for i in range(count)])
-    return Pixels(images, torch.arange(count) % 3, ["a", "b", "c"])
+    return InMemoryImages(images, torch.arange(count) % 3, ["a", "b", "c"])
 
 
 def oracle(image: torch.Tensor, operation: str, sign: int, magnitude: int, fill: list[int]) -> torch.Tensor:
@@ -41,39 +41,39 @@ def test_operations_are_those_of_torchvision_for_each_image(magnitude):
         assert v2.RandAugment._AUGMENTATION_SPACE[operation][1] == (operation in SIGNED)
         for sign in (-1, 1) if operation in SIGNED else (1,):
             expected = torch.stack([oracle(image, operation, sign, magnitude, fill) for image in images])
-            assert torch.equal(operate(images, operation, sign, magnitude, fill=fill), expected), (operation, sign)
+            assert torch.equal(apply_operation(images, operation, sign, magnitude, fill=fill), expected), (operation, sign)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("augment", [AugmentOptions(), AugmentOptions(flip=True), AugmentOptions(crop="shift"), CIFAR])
 def test_a_batch_is_what_its_draws_say_of_each_image(augment, seed):
     source = pixels(30)
-    kept = Kept(source, augment, PREPROCESSING, seed=seed)
+    kept = CachedImages(source, augment, PREPROCESSING, seed=seed)
     keys = [Key(2, index, index % 2) for index in (3, 17, 3, *range(29))]
-    drawn = kept.drawn(keys)
-    found = kept.finish(drawn, CPU)
+    drawn = kept.draw_params(keys)
+    found = kept.to_device(drawn, CPU)
     mean, std = (torch.tensor(three)[:, None, None] for three in (PREPROCESSING.mean, PREPROCESSING.std))
     for place, key in enumerate(keys):
         image = source.images[key.index]
         if augment.crop == "shift":
             top, left = drawn.corner[place].tolist()
             image = functional.pad(image, [3, 2], padding_mode="reflect")[:, top : top + 16, left : left + 24]
-        if drawn.mirror[place]:
+        if drawn.flip[place]:
             image = image.flip(-1)
         for groups in drawn.rounds:
-            (group,) = (group for group in groups if place in group.places.tolist())
+            (group,) = (group for group in groups if place in group.rows.tolist())
             image = oracle(image, group.operation, group.sign, 9, [round(255 * value) for value in PREPROCESSING.mean])
         assert torch.equal(found[place], (image / 255).sub(mean).div(std))
 
 
 def test_draws_are_a_function_of_seed_epoch_image_and_copy_alone():
-    kept, again = (Kept(pixels(20), CIFAR, PREPROCESSING, seed=4) for _ in range(2))
+    kept, again = (CachedImages(pixels(20), CIFAR, PREPROCESSING, seed=4) for _ in range(2))
     keys = [Key(epoch, index, copy) for epoch in (0, 1) for index in range(20) for copy in (0, 1)]
-    whole = kept.finish(kept.drawn(keys), CPU)
+    whole = kept.to_device(kept.draw_params(keys), CPU)
     for place in (41, 3, 79, 0, 40):  # back and forth between epochs
-        assert torch.equal(again.finish(again.drawn([keys[place]]), CPU)[0], whole[place])
-    first, other = whole[:40:2], Kept(pixels(20), CIFAR, PREPROCESSING, seed=5)
-    for images in (whole[1:40:2], whole[40::2], other.finish(other.drawn(keys[:40:2]), CPU)):
+        assert torch.equal(again.to_device(again.draw_params([keys[place]]), CPU)[0], whole[place])
+    first, other = whole[:40:2], CachedImages(pixels(20), CIFAR, PREPROCESSING, seed=5)
+    for images in (whole[1:40:2], whole[40::2], other.to_device(other.draw_params(keys[:40:2]), CPU)):
         same = sum(torch.equal(a, b) for a, b in zip(first, images, strict=True))
         assert same < 5  # of 20 images varied in so many ways
 
@@ -81,14 +81,14 @@ def test_draws_are_a_function_of_seed_epoch_image_and_copy_alone():
 @pytest.mark.parametrize("chance", [1.0, 0.5])
 def test_each_draw_comes_as_often_as_it_should(chance):
     count = 4000
-    source = Pixels(torch.zeros(count, 3, 16, 24, dtype=torch.uint8), torch.zeros(count, dtype=torch.int64), ["a"])
+    source = InMemoryImages(torch.zeros(count, 3, 16, 24, dtype=torch.uint8), torch.zeros(count, dtype=torch.int64), ["a"])
     augment = AugmentOptions(flip=True, crop="shift", randaugment=(2, 9), randaugment_prob=chance)
-    drawn = Kept(source, augment, PREPROCESSING, seed=0).drawn([Key(0, index) for index in range(count)])
-    assert abs(drawn.mirror.float().mean() - 0.5) < 0.04  # five standard deviations
+    drawn = CachedImages(source, augment, PREPROCESSING, seed=0).draw_params([Key(0, index) for index in range(count)])
+    assert abs(drawn.flip.float().mean() - 0.5) < 0.04  # five standard deviations
     corners = drawn.corner[:, 0] * 7 + drawn.corner[:, 1]  # margins of 2 and 3: 5 × 7 corners
     assert corners.bincount(minlength=35).min() > 60 and len(corners.bincount()) == 35
     for groups in drawn.rounds:
-        sizes = {(group.operation, group.sign): len(group.places) for group in groups}
+        sizes = {(group.operation, group.sign): len(group.rows) for group in groups}
         assert sum(sizes.values()) == count
         for (operation, _), size in sizes.items():
             expected = chance * count / 14 / (2 if operation in SIGNED else 1)
@@ -100,11 +100,11 @@ def test_each_draw_comes_as_often_as_it_should(chance):
 
 
 def test_made_images_come_as_on_the_plain_way():
-    data = [load_data(DataOptions(train_images=50, val_images=10, backend=p), seed=0).train for p in ("plain", "fast")]
+    data = [load_data(DataOptions(train_images=50, val_images=10, backend=p), seed=0).train for p in ("pil", "tensor")]
     order = TrainBatches(50, 8, 0)
-    for (images, labels), (kept, kept_labels), _ in zip(*(train.batches(order) for train in data), range(8), strict=False):
-        assert torch.equal(data[0].finish(images, CPU), data[1].finish(kept, CPU)) and torch.equal(labels, kept_labels)
-    assert isinstance(data[1], Kept) and isinstance(data[1].source, Compass)
+    for (images, labels), (kept, kept_labels), _ in zip(*(train.load_batches(order) for train in data), range(8), strict=False):
+        assert torch.equal(data[0].to_device(images, CPU), data[1].to_device(kept, CPU)) and torch.equal(labels, kept_labels)
+    assert isinstance(data[1], CachedImages) and isinstance(data[1].source, Compass)
 
 
 def test_cifar_is_kept_and_a_part_of_it_too(tmp_path):
@@ -115,21 +115,25 @@ def test_cifar_is_kept_and_a_part_of_it_too(tmp_path):
                 image = Image.fromarray(np.random.RandomState(number).randint(0, 256, (32, 32, 3), dtype=np.uint8))
                 image.save(tmp_path / "cifar10" / part / name / f"{number}.png")
     data = load_data(DataOptions("cifar10", tmp_path, fraction=0.5, backend="tensor"), CIFAR, seed=0)
-    assert isinstance(data.train, Kept) and len(data.train) == 6 and len(data.val) == 4 and data.skipped == []
-    drawn, labels = next(data.train.batches(TrainBatches(6, 6, 0)))
-    assert data.train.finish(drawn, CPU).shape == (6, 3, 32, 32)
+    assert isinstance(data.train, CachedImages) and len(data.train) == 6 and len(data.val) == 4 and data.skipped_files == []
+    drawn, labels = next(data.train.load_batches(TrainBatches(6, 6, 0)))
+    assert data.train.to_device(drawn, CPU).shape == (6, 3, 32, 32)
     assert torch.equal(labels, data.train.labels[drawn.index])
 
 
 @pytest.mark.parametrize(
     "changes, said",
-    [({"erasing": 0.1}, "augment.random_erasing_prob"), ({"colour": 0.1}, "augment.colour"), ({"crop": "resized"}, "crop resized")],
+    [
+        ({"random_erasing_prob": 0.1}, "augment.random_erasing_prob is 0.1; expected 0"),
+        ({"colour": 0.1}, "augment.colour is 0.1; expected 0"),
+        ({"crop": "resized"}, "augment.crop is resized; expected none or shift"),
+    ],
 )
 def test_what_cannot_be_done_there_is_refused(changes, said):
-    with pytest.raises(UserError, match=f"cannot have .*{said.split('.')[-1]}; take --data.backend pil"):
-        Kept(pixels(3), AugmentOptions(**changes), PREPROCESSING, seed=0)
+    with pytest.raises(UserError, match=f"{said} .*; use --data.backend pil"):
+        CachedImages(pixels(3), AugmentOptions(**changes), PREPROCESSING, seed=0)
 
 
 def test_another_size_is_refused():
-    with pytest.raises(UserError, match="its own size, 16 × 24 pixels"):
-        Kept(pixels(3), CIFAR, Preprocessing((32, 32)), seed=0)
+    with pytest.raises(UserError, match="the image size is 32 × 32; expected 16 × 24 pixels"):
+        CachedImages(pixels(3), CIFAR, Preprocessing((32, 32)), seed=0)

@@ -49,5 +49,5 @@ def test_evaluation_alone_finds_the_same_images(options):
 
 @pytest.mark.parametrize("holdout", [-0.1, 1.0])
 def test_a_part_that_is_none_is_refused(holdout):
-    with pytest.raises(UserError, match="data.holdout must be at least 0 and below 1"):
+    with pytest.raises(UserError, match="data.holdout is .*; expected a number of at least 0 and below 1"):
         load_data(replace(COMPASS, holdout=holdout), seed=0)

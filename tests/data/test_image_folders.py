@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from spvit_mini.data import DataOptions, load_data
-from spvit_mini.data.image_folders import PARTS_OF_IMAGENET, find_tree, wnids
+from spvit_mini.data.image_folders import IMAGENET_SUBSETS, find_image_folder, read_subset_classes
 from spvit_mini.data.images import read_image
 from spvit_mini.errors import UserError
 
@@ -18,17 +18,17 @@ ROOT = Path(__file__).parents[2]
 def test_the_lists_travel_with_the_package():
     declared = (ROOT / "pyproject.toml").read_text()
     assert '"spvit_mini.data" = ["*.txt"]' in declared
-    assert all(path.suffix == ".txt" and path.parent == ROOT / "spvit_mini/data" for path in PARTS_OF_IMAGENET.values())
+    assert all(path.suffix == ".txt" and path.parent == ROOT / "spvit_mini/data" for path in IMAGENET_SUBSETS.values())
 
 
 def test_the_lists_are_a_hundred_classes_each_and_not_the_same():
-    cmc, first = wnids("imagenet100"), wnids("imagenet100_first")
+    cmc, first = read_subset_classes("imagenet100"), read_subset_classes("imagenet100_first")
     for names in (cmc, first):
         assert len(set(names)) == 100 and names == sorted(names)
         assert all(len(name) == 9 and name[0] == "n" and name[1:].isdigit() for name in names)
     assert len(set(cmc) & set(first)) == 8
     # The file keeps the original's order, of which these are known.
-    lines = PARTS_OF_IMAGENET["imagenet100"].read_text().split()
+    lines = IMAGENET_SUBSETS["imagenet100"].read_text().split()
     own = [line for line in lines if line in cmc]
     assert own[:3] == ["n02869837", "n01749939", "n02488291"] and own[-1] == "n02090622"
     # Tench to goose, in ImageNet's order: its classes 0, 1, 50 and 99.
@@ -39,14 +39,14 @@ def test_the_first_hundred_are_those_of_all_thousand(real_images):
     folder = real_images("imagenet-samples-1000") / "imagenet-samples-1000" / "val"
     thousand = sorted(path.name for path in folder.iterdir())
     assert len(thousand) == 1000
-    assert wnids("imagenet100_first") == thousand[:100]
-    assert set(wnids("imagenet100")) < set(thousand)
+    assert read_subset_classes("imagenet100_first") == thousand[:100]
+    assert set(read_subset_classes("imagenet100")) < set(thousand)
 
 
 @pytest.fixture
 def imagenet(make_tree):
     """Give the root of a made ImageNet: the classes of both lists and two more, an image each in each part."""
-    classes = {*wnids("imagenet100"), *wnids("imagenet100_first"), "n00000001", "n99999999"}
+    classes = {*read_subset_classes("imagenet100"), *read_subset_classes("imagenet100_first"), "n00000001", "n99999999"}
     ones = dict.fromkeys(sorted(classes), 1)
     return make_tree("imagenet", ones | {"n01440764": 10}, val=ones, width=8, height=8).parent
 
@@ -54,10 +54,10 @@ def imagenet(make_tree):
 @pytest.mark.parametrize("name", ["imagenet100", "imagenet100_first"])
 def test_a_part_of_imagenet_needs_no_tree_of_its_own(name, imagenet, caplog):
     data = load_data(DataOptions(name=name, root=imagenet, image_size=8), seed=0)
-    assert data.name == name and data.classes == wnids(name)
+    assert data.name == name and data.classes == read_subset_classes(name)
     assert len(data.val) == 100 and len(data.train) == (100 if name == "imagenet100" else 109)
     for part, folder in ((data.train, "train"), (data.val, "val")):
-        listing = part.source.listing
+        listing = part.source.files
         folders = [Path(listing.path(i)).parent.name for i in range(len(part))]
         assert [data.classes[label] for label in part.labels] == folders
         assert listing.folder == imagenet / "imagenet" / folder
@@ -76,12 +76,12 @@ def test_all_of_imagenet_is_the_tree_itself(imagenet):
 def test_a_tree_of_that_name_goes_first_and_is_named_if_it_has_other_classes(imagenet, make_tree, caplog):
     make_tree("imagenet100", {"cat": 1, "dog": 1}, val={"cat": 1, "dog": 1})
     with caplog.at_level(logging.WARNING):
-        assert find_tree("imagenet100", imagenet).listing(train=True, on_corrupt_image="error").classes == ["cat", "dog"]
-    assert "imagenet100 has other classes than those" in caplog.text
+        assert find_image_folder("imagenet100", imagenet).list_files(train=True, on_corrupt_image="error").classes == ["cat", "dog"]
+    assert "imagenet100 has other classes than imagenet100 in the literature" in caplog.text
     caplog.clear()
-    ones = dict.fromkeys(wnids("imagenet100_first"), 1)
+    ones = dict.fromkeys(read_subset_classes("imagenet100_first"), 1)
     make_tree("imagenet100_first", ones, val=ones, width=8, height=8)
-    assert find_tree("imagenet100_first", imagenet).folder == imagenet / "imagenet100_first"
+    assert find_image_folder("imagenet100_first", imagenet).folder == imagenet / "imagenet100_first"
     assert caplog.text == ""
 
 
@@ -105,7 +105,7 @@ def test_a_part_of_an_imagenet_that_lacks_classes_is_refused(imagenet):
 )
 def test_what_is_missing_is_said_with_where_it_was_looked_for(name, looked, tmp_path):
     root = tmp_path / "nowhere"
-    with pytest.raises(UserError, match=f"no data set '{name}'.*Put an image tree there.*data/README.md") as error:
+    with pytest.raises(UserError, match=f"no dataset '{name}'.*Put an ImageFolder directory there.*data/README.md") as error:
         load_data(DataOptions(name=name, root=root), seed=0)
     assert all(place.format(root=root) in str(error.value) for place in looked)
 
@@ -142,7 +142,7 @@ def tiny(make_tree):
 
 
 def labelled(data) -> dict[str, str]:
-    listing = data.val.source.listing
+    listing = data.val.source.files
     return {Path(listing.path(i)).name: data.classes[int(label)] for i, label in enumerate(data.val.labels)}
 
 
@@ -179,7 +179,7 @@ def test_tiny_imagenet_with_its_validation_images_in_class_folders(tiny):
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("val_0.JPEG\tn09999999\t0\t0\t1\t1", "line 7 .* names no class that the training images have"),
+        ("val_0.JPEG\tn09999999\t0\t0\t1\t1", "line 7 .* names no class of the training images"),
         ("val_0.JPEG", "line 7 .* names no class"),
         ("val_9.JPEG\tn01443537\t0\t0\t1\t1", "line 7 .* names val_9.JPEG, which is not in .*images"),
     ],
@@ -207,4 +207,4 @@ def test_an_empty_file_among_annotated_images_is_fatal_or_skipped(tiny):
     data = load_data(DataOptions(**{**vars(options), "on_corrupt_image": "skip"}), seed=0)
     del truth["val_2.JPEG"]
     assert labelled(data) == truth
-    assert [Path(path).name for path in data.skipped] == ["val_2.JPEG"]
+    assert [Path(path).name for path in data.skipped_files] == ["val_2.JPEG"]

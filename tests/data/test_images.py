@@ -9,13 +9,14 @@ import torch
 from PIL import Image, ImageFile
 from torch.utils.data import DataLoader
 
-from spvit_mini.data.images import BadImage, Files, Pixels, read_image, scan
+from spvit_mini.data.image_folders import scan_class_folders
+from spvit_mini.data.images import CorruptImageError, ImageFiles, InMemoryImages, read_image
 from spvit_mini.errors import UserError
 
 GOOD = ("RGB", "L", "CMYK", "P", "1", "LA")
 
 
-def mean_colours(files: Files) -> list[list[float]]:
+def mean_colours(files: ImageFiles) -> list[list[float]]:
     return [np.asarray(files[index][0]).mean(axis=(0, 1)).tolist() for index in range(len(files))]
 
 
@@ -47,7 +48,7 @@ def test_the_name_of_a_file_does_not_decide_what_it_is(tmp_path):
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_broken_files_are_named_as_such(broken):
     path, reason = broken
-    with pytest.raises(BadImage) as caught:
+    with pytest.raises(CorruptImageError) as caught:
         read_image(path)
     assert reason in str(caught.value) and "\n" not in str(caught.value)
 
@@ -67,7 +68,7 @@ def test_a_jpeg_cut_anywhere_is_bad_or_has_all_its_pixels(seed, tmp_path):
         path.write_bytes(content[:length])
         try:
             np.testing.assert_array_equal(np.asarray(read_image(path)), whole)
-        except BadImage:
+        except CorruptImageError:
             bad += 1
     assert bad >= 60
 
@@ -87,7 +88,7 @@ def test_a_scan_lists_images_by_class_and_name(make_tree):
     for name in ("notes.txt", ".hidden.jpg", "Thumbs.db"):
         (folder / "cat" / name).write_text("no image")
     (folder / ".cache").mkdir()
-    listing = scan(folder, on_corrupt_image="error")
+    listing = scan_class_folders(folder, on_corrupt_image="error")
     assert listing.classes == ["Ant", "cat", "dog"]
     assert listing.labels.tolist() == [0, 1, 1, 1, 1, 2, 2]
     paths = [listing.path(index) for index in range(len(listing))]
@@ -108,37 +109,37 @@ def test_links_are_followed(make_tree, tmp_path):
     chosen = tmp_path / "chosen"
     chosen.mkdir()
     (chosen / "cat").symlink_to(folder / "cat")
-    listing = scan(chosen, on_corrupt_image="error")
+    listing = scan_class_folders(chosen, on_corrupt_image="error")
     assert [listing.path(0), listing.path(1)] == [f"{chosen}/cat/000.jpg", f"{chosen}/cat/001.jpg"]
     (chosen / "cat" / "002.jpg").symlink_to(tmp_path / "nowhere.jpg")
     with pytest.raises(UserError, match="cannot read .*cat/002.jpg: No such file"):
-        scan(chosen, on_corrupt_image="skip")
+        scan_class_folders(chosen, on_corrupt_image="skip")
 
 
 def test_names_in_any_script_are_found(make_tree):
     folder = make_tree("Blüten 花", {"Gänseblümchen 雏菊": 2}, val={}) / "train"
-    files = Files(scan(folder, on_corrupt_image="error"))
+    files = ImageFiles(scan_class_folders(folder, on_corrupt_image="error"))
     assert files.classes == ["Gänseblümchen 雏菊"] and files[1][0].size == (24, 16)
 
 
 def test_a_part_may_lack_classes_but_not_have_others(make_tree, caplog):
     folder = make_tree("set", {"cat": 1}, val={}) / "train"
-    assert scan(folder, on_corrupt_image="error", classes=["ant", "cat", "dog"]).labels.tolist() == [1]
+    assert scan_class_folders(folder, on_corrupt_image="error", classes=["ant", "cat", "dog"]).labels.tolist() == [1]
     assert "lacks 2 of 3 classes, ant first" in caplog.text
     with pytest.raises(UserError, match="has a class 'cat' that the training images don't have. Did you mean cats?"):
-        scan(folder, on_corrupt_image="error", classes=["cats", "dogs"])
+        scan_class_folders(folder, on_corrupt_image="error", classes=["cats", "dogs"])
 
 
 def test_a_folder_without_classes_and_a_class_without_images_are_refused(make_tree, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty has no class folders; expected"):
-        scan(tmp_path / "empty", on_corrupt_image="skip")
+        scan_class_folders(tmp_path / "empty", on_corrupt_image="skip")
     folder = make_tree("set", {"cat": 1, "dog": 0, "eel": 0}, val={}) / "train"
     (folder / "dog" / "notes.txt").write_text("no image")
-    with pytest.raises(UserError, match=r"class folder .*dog holds no images \(nor do 1 more\); add some"):
-        scan(folder, on_corrupt_image="skip")
+    with pytest.raises(UserError, match=r"class folder .*dog holds no images \(nor do 1 more\); add images"):
+        scan_class_folders(folder, on_corrupt_image="skip")
     with pytest.raises(UserError, match="cannot read .*nowhere: No such file"):
-        scan(tmp_path / "nowhere", on_corrupt_image="skip")
+        scan_class_folders(tmp_path / "nowhere", on_corrupt_image="skip")
 
 
 def test_empty_files_are_found_by_the_scan(make_tree, caplog):
@@ -146,18 +147,18 @@ def test_empty_files_are_found_by_the_scan(make_tree, caplog):
     for name in ("cat/001.jpg", "dog/002.jpg"):
         (folder / name).write_bytes(b"")
     with pytest.raises(UserError) as caught:
-        scan(folder, on_corrupt_image="error")
+        scan_class_folders(folder, on_corrupt_image="error")
     assert f"{folder}/cat/001.jpg is empty (as are 1 more files); replace it" in str(caught.value)
     assert "--data.on-corrupt-image skip" in str(caught.value)
-    listing = scan(folder, on_corrupt_image="skip")
-    assert len(listing) == 4 and listing.dropped == (f"{folder}/cat/001.jpg", f"{folder}/dog/002.jpg")
+    listing = scan_class_folders(folder, on_corrupt_image="skip")
+    assert len(listing) == 4 and listing.empty_files == (f"{folder}/cat/001.jpg", f"{folder}/dog/002.jpg")
     assert [record.getMessage() for record in caplog.records] == [
-        f"skipped: {path} is empty" for path in listing.dropped
+        f"skipped: {path} is empty" for path in listing.empty_files
     ]
     for path in folder.glob("dog/*"):
         path.write_bytes(b"")
     with pytest.raises(UserError, match="dog holds no images"):
-        scan(folder, on_corrupt_image="skip")
+        scan_class_folders(folder, on_corrupt_image="skip")
 
 
 # --- reading, with broken files among them
@@ -175,72 +176,72 @@ def damaged(make_tree):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_broken_file_is_fatal_in_one_line_from_any_process(damaged, said_by, workers):
-    files = Files(scan(damaged, on_corrupt_image="error"))
+    files = ImageFiles(scan_class_folders(damaged, on_corrupt_image="error"))
     assert files[2][1] == 0
     said = said_by(DataLoader(files, batch_size=2, num_workers=workers, collate_fn=list))
-    assert said.startswith(f"{damaged}/a/003.jpg is cut off or damaged (") and "\n" not in said
-    assert said.endswith("; replace it or remove it, or leave out such files with --data.on-corrupt-image skip")
+    assert said.startswith(f"{damaged}/a/003.jpg is truncated or damaged (") and "\n" not in said
+    assert said.endswith("; replace it or remove it, or skip such files with --data.on-corrupt-image skip")
     for _ in range(2):  # however often it is asked for
-        with pytest.raises(UserError, match="a/003.jpg is cut off"):
+        with pytest.raises(UserError, match="a/003.jpg is truncated"):
             files[3]
 
 
 def test_a_skipped_file_gives_its_place_to_the_next_good_one(damaged, caplog):
-    files = Files(scan(damaged, on_corrupt_image="skip"))
+    files = ImageFiles(scan_class_folders(damaged, on_corrupt_image="skip"))
     expected = [0, 1, 2, 5, 5, 5, 6, 7, 8, 0]  # 9 is the last, so that the first follows
-    good = {index: np.asarray(read_image(files.listing.path(index))) for index in set(expected)}
+    good = {index: np.asarray(read_image(files.files.path(index))) for index in set(expected)}
     for _ in range(2):
         for index, instead in enumerate(expected):
             image, label = files[index]
             np.testing.assert_array_equal(np.asarray(image), good[instead])
             assert label == (0 if instead < 5 else 1)
     bad = [f"{damaged}/{name}" for name in ("a/003.jpg", "a/004.jpg", "b/004.jpg")]
-    assert files.skipped == bad
+    assert files.skipped_files == bad
     messages = [record.getMessage() for record in caplog.records]
     assert [message.split(" is ")[0] for message in messages] == [f"skipped: {path}" for path in bad]
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
 
 
 def test_what_worker_processes_skip_is_counted_here(damaged):
-    files = Files(scan(damaged, on_corrupt_image="skip"))
+    files = ImageFiles(scan_class_folders(damaged, on_corrupt_image="skip"))
     loader = DataLoader(files, batch_size=2, num_workers=2, collate_fn=list)
     labels = [label for batch in loader for _, label in batch]
     assert labels == [0, 0, 0, 1, 1, 1, 1, 1, 1, 0]
-    assert files.skipped == [f"{damaged}/{name}" for name in ("a/003.jpg", "a/004.jpg", "b/004.jpg")]
+    assert files.skipped_files == [f"{damaged}/{name}" for name in ("a/003.jpg", "a/004.jpg", "b/004.jpg")]
 
 
 @pytest.mark.slow
 def test_skipped_files_are_counted_from_processes_that_share_nothing(damaged):
-    files = Files(scan(damaged, on_corrupt_image="skip"))
+    files = ImageFiles(scan_class_folders(damaged, on_corrupt_image="skip"))
     loader = DataLoader(files, batch_size=5, num_workers=1, collate_fn=list, multiprocessing_context="spawn")
     assert len(list(loader)) == 2
-    assert len(files.skipped) == 3
+    assert len(files.skipped_files) == 3
 
 
 def test_only_good_keeps_each_good_image_once(damaged, caplog):
     (damaged / "b" / "000.jpg").write_bytes(b"")
-    files = Files(scan(damaged, on_corrupt_image="skip")).only_good()
+    files = ImageFiles(scan_class_folders(damaged, on_corrupt_image="skip")).drop_corrupt()
     names = ["a/000.jpg", "a/001.jpg", "a/002.jpg", "b/001.jpg", "b/002.jpg", "b/003.jpg"]
-    assert [files.listing.path(index) for index in range(len(files))] == [str(damaged / name) for name in names]
+    assert [files.files.path(index) for index in range(len(files))] == [str(damaged / name) for name in names]
     assert files.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert mean_colours(files) == [np.asarray(read_image(damaged / name)).mean(axis=(0, 1)).tolist() for name in names]
     left_out = {f"{damaged}/{name}" for name in ("a/003.jpg", "a/004.jpg", "b/000.jpg", "b/004.jpg")}
-    assert set(files.skipped) == left_out and len(caplog.records) == 4
+    assert set(files.skipped_files) == left_out and len(caplog.records) == 4
 
 
 def test_where_nothing_can_be_read_that_is_said(make_tree):
     folder = make_tree("set", {"a": 2}, val={}) / "train"
     for path in folder.glob("a/*"):
         path.write_bytes(b"no image")
-    files = Files(scan(folder, on_corrupt_image="skip"))
-    for failing in (lambda: files[0], files.only_good, lambda: Pixels.decode(files.listing, side=32)):
+    files = ImageFiles(scan_class_folders(folder, on_corrupt_image="skip"))
+    for failing in (lambda: files[0], files.drop_corrupt, lambda: InMemoryImages.read(files.files, side=32)):
         with pytest.raises(UserError, match="none of the 2 images in .* can be read"):
             failing()
 
 
 def test_part_of_the_files(make_tree):
-    files = Files(scan(make_tree("set", {"a": 3, "b": 3}, val={}) / "train", on_corrupt_image="error"))
-    part = files.take(torch.tensor([4, 1]))
+    files = ImageFiles(scan_class_folders(make_tree("set", {"a": 3, "b": 3}, val={}) / "train", on_corrupt_image="error"))
+    part = files.select(torch.tensor([4, 1]))
     assert part.labels.tolist() == [1, 0] and len(files) == 6
     assert mean_colours(part) == [mean_colours(files)[index] for index in (4, 1)]
 
@@ -249,30 +250,30 @@ def test_part_of_the_files(make_tree):
 
 
 def test_small_images_are_decoded_once(make_tree):
-    listing = scan(make_tree("set", {"a": 2, "b": 3}, val={}, width=32, height=32) / "train", on_corrupt_image="error")
-    held = Pixels.decode(listing, side=32)
+    listing = scan_class_folders(make_tree("set", {"a": 2, "b": 3}, val={}, width=32, height=32) / "train", on_corrupt_image="error")
+    held = InMemoryImages.read(listing, side=32)
     assert held.images.shape == (5, 3, 32, 32) and held.images.dtype == torch.uint8 and held.classes == ["a", "b"]
     for index in range(5):
         image, label = held[index]
         np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), np.asarray(Image.open(listing.path(index))))
         assert label == (0 if index < 2 else 1)
-    part = held.take(torch.tensor([4, 0]))
+    part = held.select(torch.tensor([4, 0]))
     assert part.labels.tolist() == [1, 0] and torch.equal(part.images, held.images[[4, 0]])
 
 
 def test_broken_small_images_are_left_out_or_fatal(make_tree, caplog):
     folder = make_tree("set", {"a": 2, "b": 3}, val={}, width=32, height=32) / "train"
-    whole = Pixels.decode(scan(folder, on_corrupt_image="error"), side=32)
+    whole = InMemoryImages.read(scan_class_folders(folder, on_corrupt_image="error"), side=32)
     for name in ("a/000.jpg", "b/001.jpg"):
         (folder / name).write_bytes(b"no image")
     with pytest.raises(UserError, match=r"a/000.jpg is no image; replace it"):
-        Pixels.decode(scan(folder, on_corrupt_image="error"), side=32)
-    held = Pixels.decode(scan(folder, on_corrupt_image="skip"), side=32)
+        InMemoryImages.read(scan_class_folders(folder, on_corrupt_image="error"), side=32)
+    held = InMemoryImages.read(scan_class_folders(folder, on_corrupt_image="skip"), side=32)
     assert torch.equal(held.images, whole.images[[1, 2, 4]]) and held.labels.tolist() == [0, 1, 1]
-    assert list(held.skipped) == [f"{folder}/a/000.jpg", f"{folder}/b/001.jpg"] and len(caplog.records) == 2
+    assert list(held.skipped_files) == [f"{folder}/a/000.jpg", f"{folder}/b/001.jpg"] and len(caplog.records) == 2
 
 
 def test_an_image_of_another_size_is_refused(make_tree):
-    listing = scan(make_tree("set", {"a": 1}, val={}) / "train", on_corrupt_image="skip")
-    with pytest.raises(UserError, match="000.jpg has 24 × 16 pixels, but images of this set have 32 × 32"):
-        Pixels.decode(listing, side=32)
+    listing = scan_class_folders(make_tree("set", {"a": 1}, val={}) / "train", on_corrupt_image="skip")
+    with pytest.raises(UserError, match="000.jpg has 24 × 16 pixels; expected 32 × 32"):
+        InMemoryImages.read(listing, side=32)

@@ -24,7 +24,7 @@ def test_every_option_is_explained_with_its_default(options, capsys):
 
 
 def test_options_are_read_from_words():
-    read = tyro.cli(DataOptions, args=["--name", "flowers17", "--image-size", "64", "--on-bad-image", "skip"])
+    read = tyro.cli(DataOptions, args=["--name", "flowers17", "--image-size", "64", "--on-corrupt-image", "skip"])
     assert read == DataOptions(name="flowers17", image_size=64, on_corrupt_image="skip")
     read = tyro.cli(
         AugmentOptions, args=["--flip", "--crop", "resized", "--crop-scale", "0.3", "1", "--randaugment", "2", "9"]

@@ -29,7 +29,7 @@ def test_flowers_are_read_as_they_are(flowers):
     images = torch.stack([data.val[index][0] for index in range(len(data.val))])
     # Photographs, normalised by the statistics of photographs.
     assert images.mean().abs() < 0.5 and 0.7 < images.std() < 1.4
-    assert data.skipped == []
+    assert data.skipped_files == []
 
 
 def test_three_percent_of_broken_files_are_named_once_each_and_learned_from_nowhere(flowers, said_by):
@@ -57,7 +57,7 @@ def test_three_percent_of_broken_files_are_named_once_each_and_learned_from_nowh
         seen += len(labels)
     empty = sum(path.stat().st_size == 0 for path in broken)
     assert empty == 4 and len(data.train) == 676 and seen == 2 * 21 * 32
-    assert sorted(data.skipped) == sorted(str(path) for path in broken)
+    assert sorted(data.skipped_files) == sorted(str(path) for path in broken)
 
     fatal = DataOptions(**{**vars(flowers), "on_corrupt_image": "error"})
     for path in broken:

@@ -56,9 +56,9 @@ def test_the_order_of_epoch_0_seed_0_is_this_for_ever():
 
 def test_a_batch_must_fit():
     assert TrainBatches(4, 4, 0).steps_per_epoch == 1
-    with pytest.raises(UserError, match="a batch of 5 is more than the 4 training images"):
+    with pytest.raises(UserError, match="batch_size is 5; expected 1 to 4, the number of training images"):
         TrainBatches(4, 5, 0)
-    with pytest.raises(UserError, match="at least one image, not 0"):
+    with pytest.raises(UserError, match="batch_size is 0; expected 1 to 4"):
         TrainBatches(4, 0, 0)
 
 
@@ -111,7 +111,7 @@ def test_processes_and_micro_batches_share_a_batch_out(world, micro, repeats, st
     whole = first(TrainBatches(40, 12, 7, start, repeats=repeats), 5)
     count = 12 // (world * (micro or 12 // world))
     parts = [
-        first(TrainBatches(40, 12, 7, start, repeats=repeats, rank=rank, world=world, micro=micro), 5 * count)
+        first(TrainBatches(40, 12, 7, start, repeats=repeats, rank=rank, world_size=world, micro_batch_size=micro), 5 * count)
         for rank in range(world)
     ]
     for step, batch in enumerate(whole):
@@ -121,7 +121,7 @@ def test_processes_and_micro_batches_share_a_batch_out(world, micro, repeats, st
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused():
-    with pytest.raises(UserError, match="a batch of 10 images cannot be shared evenly by 4 processes; change batch"):
-        TrainBatches(40, 10, 0, world=4)
-    with pytest.raises(UserError, match="by 2 processes with micro-batches of 4; change batch or micro_batch_size"):
-        TrainBatches(40, 12, 0, world=2, micro=4)
+    with pytest.raises(UserError, match="batch_size is 10, which 4 processes cannot share evenly; change batch_size"):
+        TrainBatches(40, 10, 0, world_size=4)
+    with pytest.raises(UserError, match="which 2 processes with micro-batches of 4 cannot share evenly; change batch_size or micro_batch_size"):
+        TrainBatches(40, 12, 0, world_size=2, micro_batch_size=4)

@@ -198,13 +198,13 @@ def test_seeds_and_parts_never_share_noise(kind):
     reference = values(seed=1)
     assert values(seed=1) == reference
     # Of 61,440 numbers a few hundred coincide by chance, since float32 is coarse; a shared stream would give thousands.
-    for other in ({"seed": 0}, {"seed": 2}, {"seed": 0, "part": "val"}, {"seed": 1, "part": "val"}):
+    for other in ({"seed": 0}, {"seed": 2}, {"seed": 0, "split": "val"}, {"seed": 1, "split": "val"}):
         assert len(values(**other) & reference) < 0.02 * len(reference)
 
 
 def test_a_part_of_a_set_keeps_all_that_belongs_to_its_images():
     made = Compass(10, seed=0)
-    part = made.take(torch.tensor([7, 2]))
+    part = made.select(torch.tensor([7, 2]))
     assert len(part) == 2 and len(made) == 10
     assert torch.equal(part.images, made.images[[7, 2]])
     assert torch.equal(part.ship, made.ship[[7, 2]]) and torch.equal(part.lighthouse, made.lighthouse[[7, 2]])
@@ -214,13 +214,13 @@ def test_a_part_of_a_set_keeps_all_that_belongs_to_its_images():
 @pytest.mark.parametrize(
     "kind, options, said",
     [
-        (Compass, {"directions": 3}, "1, 2, 4 or 8 directions, not 3"),
-        (Compass, {"reach": 8}, "room for a reach of 1 to 7, not 8"),
-        (Rings, {"rows": 4}, "room for a reach of 1 to 3, not 4"),
-        (Rings, {"reach": 0}, "room for a reach of 1 to 7, not 0"),
-        (Compass, {"decoys": 63}, "room for 62 decoys, not 63"),
-        (Textures, {"rows": 7}, "even number of rows and columns, at least 4, not 7 and 8"),
-        (Textures, {"flipped": 0.5}, "below a half, not 0.5"),
+        (Compass, {"directions": 3}, "directions is 3; expected 1, 2, 4 or 8"),
+        (Compass, {"reach": 8}, "reach is 8; expected 1 to 7"),
+        (Rings, {"rows": 4}, "reach is 4; expected 1 to 3"),
+        (Rings, {"reach": 0}, "reach is 0; expected 1 to 7"),
+        (Compass, {"decoys": 63}, "decoys is 63; expected 0 to 62"),
+        (Textures, {"rows": 7}, "grid is 7 × 8 patches; expected an even number of rows and columns, at least 4"),
+        (Textures, {"flip_fraction": 0.5}, "flip_fraction is 0.5; expected a number of at least 0 and below 0.5"),
     ],
 )
 def test_a_scene_that_does_not_fit_is_refused(kind, options, said):
@@ -229,7 +229,7 @@ def test_a_scene_that_does_not_fit_is_refused(kind, options, said):
 
 
 def test_no_images_and_a_negative_seed_are_refused():
-    with pytest.raises(UserError, match="at least one image, not 0"):
+    with pytest.raises(UserError, match="number of images is 0; expected at least 1"):
         Compass(0, seed=0)
-    with pytest.raises(UserError, match="not -1"):
+    with pytest.raises(UserError, match="the seed is -1"):
         Compass(1, seed=-1)

@@ -16,11 +16,12 @@ from spvit_mini.data import (
     Preprocessing,
     TrainBatches,
     load_data,
-    training_transform,
+    TrainTransform,
 )
-from spvit_mini.data.images import BadImage, read_image, read_pixels
-from spvit_mini.data.seeding import torch_seeded
-from spvit_mini.data.tensor_backend import Begun, Finish, collate
+from spvit_mini.data.augment import TensorTrainTransform
+from spvit_mini.data.device_transform import DeviceTransform, collate
+from spvit_mini.data.images import CorruptImageError, read_image, read_image_tensor
+from spvit_mini.data.seeding import fork_torch_rng
 from spvit_mini.errors import UserError
 
 from .conftest import encoded, picture
@@ -39,20 +40,20 @@ def as_tensor(image: Image.Image) -> torch.Tensor:
 
 def both(options, preprocessing, images, *, seed):
     """Vary images on both ways, with the same draws: two batches (B, 3, height, width)."""
-    plain = training_transform(options, preprocessing)
-    begun = pickle.loads(pickle.dumps(training_transform(options, preprocessing, kind=Begun)))  # as for worker processes
+    plain = TrainTransform(options, preprocessing)
+    begun = pickle.loads(pickle.dumps(TensorTrainTransform(options, preprocessing)))  # as for worker processes
     slow, fast = [], []
     for index, image in enumerate(images):
-        with torch_seeded(seed, index):
+        with fork_torch_rng(seed, index):
             slow.append(plain(image))
-        with torch_seeded(seed, index):
+        with fork_torch_rng(seed, index):
             fast.append((begun(as_tensor(image)), index))
     batch, labels = collate(fast)
     assert labels.tolist() == list(range(len(images)))
-    return torch.stack(slow), Finish(preprocessing)(batch, CPU)
+    return torch.stack(slow), DeviceTransform(preprocessing)(batch, CPU)
 
 
-# Files
+# ImageFiles
 
 
 @pytest.mark.parametrize(
@@ -76,24 +77,24 @@ def test_a_file_has_the_same_pixels_on_both_ways(kind, mode, options, tmp_path):
     image = Image.fromarray(np.arange(61 * 45, dtype=np.uint16).reshape(45, 61) * 20) if mode == "I;16" else image.convert(mode)
     path = tmp_path / "image"
     path.write_bytes(encoded(image, kind, **options))
-    pixels = read_pixels(path)
+    pixels = read_image_tensor(path)
     assert pixels.dtype == torch.uint8 and torch.equal(pixels, as_tensor(read_image(path)))
 
 
 def test_without_torchvision_s_decoder_pillow_reads_the_same(tmp_path, monkeypatch):
     path = tmp_path / "image.jpg"
     path.write_bytes(encoded(picture(3)))
-    pixels = read_pixels(path)
-    monkeypatch.setattr("spvit_mini.data.images.decode_jpeg", None)
-    assert torch.equal(read_pixels(path), pixels)
+    pixels = read_image_tensor(path)
+    monkeypatch.setattr("spvit_mini.data.images._jpeg_decoder", lambda: None)
+    assert torch.equal(read_image_tensor(path), pixels)
 
 
 def test_a_broken_file_is_named_as_on_the_plain_way(broken):
     path, reason = broken
-    with pytest.raises(BadImage) as plain:
+    with pytest.raises(CorruptImageError) as plain:
         read_image(path)
-    with pytest.raises(BadImage) as fast:
-        read_pixels(path)
+    with pytest.raises(CorruptImageError) as fast:
+        read_image_tensor(path)
     assert reason in str(fast.value) and str(fast.value) == str(plain.value)
 
 
@@ -105,20 +106,20 @@ def test_a_file_cut_anywhere_is_bad_on_both_ways_or_the_same(kind, tmp_path):
         path.write_bytes(whole[:length])
         try:
             expected = as_tensor(read_image(path))
-        except BadImage:
-            with pytest.raises(BadImage):
-                read_pixels(path)
+        except CorruptImageError:
+            with pytest.raises(CorruptImageError):
+                read_image_tensor(path)
         else:
-            assert torch.equal(read_pixels(path), expected)
+            assert torch.equal(read_image_tensor(path), expected)
 
 
 def test_bytes_after_the_pixels_of_an_uncompressed_file_are_left_aside(tmp_path):
     image = picture(2)
     (tmp_path / "image.ppm").write_bytes(b"P6\n# made by hand\n24 16\n255\n" + image.tobytes() + b"more")
-    assert torch.equal(read_pixels(tmp_path / "image.ppm"), as_tensor(image))
+    assert torch.equal(read_image_tensor(tmp_path / "image.ppm"), as_tensor(image))
 
 
-# Pixels
+# InMemoryImages
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -169,13 +170,13 @@ def test_the_published_augmentation_cuts_turns_and_erases_the_same_on_both_ways(
 
 
 def test_what_is_seen_and_mirrored_is_told_alike():
-    plain, begun = (training_transform(PUBLISHED, Preprocessing((16, 16)), **kind) for kind in ({}, {"kind": Begun}))
+    plain, begun = (kind(PUBLISHED, Preprocessing((16, 16))) for kind in (TrainTransform, TensorTrainTransform))
     for index in range(20):
         image = picture(index)
         told = []
         for transform, given in ((plain, image), (begun, as_tensor(image)), (begun, image)):
-            with torch_seeded(7, index):
-                told.append(transform.viewed(given)[1:])
+            with fork_torch_rng(7, index):
+                told.append(transform.transform_with_box(given)[1:])
         assert told[0] == told[1] == told[2]
 
 
@@ -201,21 +202,21 @@ def loaded(tree, **options):
 def test_a_loader_gives_the_batches_that_items_make(tree, workers):
     train = loaded(tree, backend="tensor")
     order = TrainBatches(len(train), 4, 5, repeats=2)
-    batches = train.batches(order, num_workers=workers)
+    batches = train.load_batches(order, num_workers=workers)
     for keys, (images, labels) in zip(order, (next(batches) for _ in range(7)), strict=False):
         expected, expected_labels = collate([train[key] for key in keys])
         assert all(torch.equal(a, b) for a, b in zip(images, expected, strict=True))
         assert torch.equal(labels, expected_labels)
-        finished = train.finish(images, CPU)
+        finished = train.to_device(images, CPU)
         assert finished.shape == (4, 3, 24, 24) and finished.dtype == torch.float32
         # One by one it is the same: nothing is drawn for a batch.
-        alone = [train.finish(collate([train[key]])[0], CPU) for key in keys]
+        alone = [train.to_device(collate([train[key]])[0], CPU) for key in keys]
         assert torch.equal(finished, torch.cat(alone))
 
 
 def test_validation_is_that_of_the_plain_way(tree):
     data = [load_data(DataOptions(name="pets", root=tree.parent, image_size=24, backend=p, holdout=0.3), seed=0)
-            for p in ("plain", "fast")]  # fmt: skip
+            for p in ("pil", "tensor")]  # fmt: skip
     for (image, label), (other, other_label) in zip(*(part.val for part in data), strict=True):
         assert torch.equal(image, other) and label == other_label
 
@@ -224,14 +225,14 @@ def test_a_bad_file_is_skipped_or_fatal_as_on_the_plain_way(tree, said_by):
     broken = tree / "train" / "cat" / "002.jpg"
     broken.write_bytes(broken.read_bytes()[:300])
     fatal = loaded(tree, backend="tensor")
-    assert "002.jpg is cut off or damaged" in said_by(fatal.batches(TrainBatches(len(fatal), 2, 0)))
+    assert "002.jpg is truncated or damaged" in said_by(fatal.load_batches(TrainBatches(len(fatal), 2, 0)))
     skipping = loaded(tree, backend="tensor", on_corrupt_image="skip")
     assert skipping[Key(0, 2)][1] == 0 and torch.equal(
         skipping.source[2][0], as_tensor(Image.open(io.BytesIO((tree / "train" / "cat" / "003.jpg").read_bytes())))
     )
-    assert skipping.source.skipped == [str(broken)]
+    assert skipping.source.skipped_files == [str(broken)]
 
 
 def test_an_unknown_pipeline_is_refused(tree):
-    with pytest.raises(UserError, match="plain or fast, not 'dali'"):
+    with pytest.raises(UserError, match="data.backend is 'dali'; expected pil or tensor"):
         loaded(tree, backend="dali")

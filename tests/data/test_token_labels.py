@@ -17,14 +17,14 @@ from spvit_mini.data import (
     Preprocessing,
     TrainBatches,
     load_data,
-    training_transform,
+    TrainTransform,
 )
-from spvit_mini.data.images import scan
-from spvit_mini.data.token_labels import About, LabelWriter, TokenLabels, read_about
+from spvit_mini.data.image_folders import scan_class_folders
+from spvit_mini.data.token_labels import TokenLabelInfo, TokenLabels, TokenLabelWriter, read_info
 from spvit_mini.errors import UserError
 
 PETS = {"cat": 5, "dog": 3, "eel": 2}
-ABOUT = About("nobody in particular", list(PETS), (4, 6), 2)
+INFO = TokenLabelInfo("nobody in particular", list(PETS), (4, 6), 2)
 
 
 @pytest.fixture
@@ -37,13 +37,13 @@ def pets(make_tree):
 def labels(pets, tmp_path):
     """Make labels of it: the scores of image i are i, i + 0.5, …; and of "bad" images none."""
 
-    def make(name: str = "labels", *, bad: tuple = (), done: range = range(10), about: About = ABOUT):
-        listing = scan(pets / "train", on_corrupt_image="error")
-        writer = LabelWriter(tmp_path / name, about, listing.paths)
+    def make(name: str = "labels", *, bad: tuple = (), done: range = range(10), info: TokenLabelInfo = INFO):
+        listing = scan_class_folders(pets / "train", on_corrupt_image="error")
+        writer = TokenLabelWriter(tmp_path / name, info, listing.paths)
         for place in done:
-            scores = np.full((*about.grid, about.top), place) + np.arange(about.top) / 2
-            writer.write(place, scores, np.broadcast_to(np.arange(about.top) + place % 2, scores.shape))
-        writer.commit(done=[place for place in done if place not in bad], bad=list(bad))
+            scores = np.full((*info.grid, info.top), place) + np.arange(info.top) / 2
+            writer.write(place, scores, np.broadcast_to(np.arange(info.top) + place % 2, scores.shape))
+        writer.commit(done=[place for place in done if place not in bad], unreadable=list(bad))
         writer.close()
         return tmp_path / name
 
@@ -51,16 +51,16 @@ def labels(pets, tmp_path):
 
 
 def test_a_map_is_found_by_its_images_path(pets, labels):
-    listing = scan(pets / "train", on_corrupt_image="error")
+    listing = scan_class_folders(pets / "train", on_corrupt_image="error")
     order = torch.tensor([7, 2, 9, 0])
-    maps = TokenLabels(labels(), listing.take(order))
+    maps = TokenLabels(labels(), listing.select(order))
     for index, place in enumerate(order.tolist()):
         scores, classes = maps[index]
         assert (scores.dtype, classes.dtype) == (torch.float16, torch.int16)
         assert scores.shape == classes.shape == (4, 6, 2)
         assert (scores == torch.tensor([place, place + 0.5])).all()
         assert (classes == torch.tensor([place % 2, place % 2 + 1])).all()
-    assert read_about(maps.folder) == maps.about == ABOUT and len(maps.bad) == 0
+    assert read_info(maps.folder) == maps.info == INFO and len(maps.unreadable) == 0
 
 
 def test_a_folder_is_as_small_as_it_says(labels):
@@ -72,12 +72,12 @@ def test_a_folder_is_as_small_as_it_says(labels):
 
 
 def test_many_classes_need_wider_numbers():
-    assert About("", ["x"] * 32_767, (1, 1), 1).record["classes"].base == np.int16
-    assert About("", ["x"] * 32_769, (1, 1), 1).record["classes"].base == np.int32
+    assert TokenLabelInfo("", ["x"] * 32_767, (1, 1), 1).record_dtype["classes"].base == np.int16
+    assert TokenLabelInfo("", ["x"] * 32_769, (1, 1), 1).record_dtype["classes"].base == np.int32
 
 
 def test_another_process_opens_the_file_itself(pets, labels):
-    maps = TokenLabels(labels(), scan(pets / "train", on_corrupt_image="error"))
+    maps = TokenLabels(labels(), scan_class_folders(pets / "train", on_corrupt_image="error"))
     sent = pickle.dumps(maps)
     assert b"\x00" * 500 not in sent and len(sent) < 3000  # none of the 960 values
     there = pickle.loads(sent)
@@ -88,7 +88,7 @@ def test_another_process_opens_the_file_itself(pets, labels):
 
 
 def test_what_is_refused_when_reading(pets, labels, tmp_path):
-    listing = scan(pets / "train", on_corrupt_image="error")
+    listing = scan_class_folders(pets / "train", on_corrupt_image="error")
 
     def said(folder, listing=listing):
         with pytest.raises(UserError) as error:
@@ -99,17 +99,17 @@ def test_what_is_refused_when_reading(pets, labels, tmp_path):
     folder = labels()
     assert "labels of 3 classes, but the data have 2" in said(folder, replace(listing, classes=["cat", "dog"]))
     renamed = said(folder, replace(listing, classes=["cat", "dogs", "eel"]))
-    assert "calls class 1 'dog', the data call it 'dogs'. Did you mean dog?" in renamed
+    assert f"class 1 is 'dog' in {folder}, but 'dogs' in the data. Did you mean dog?" in renamed
     unknown = replace(listing, paths=np.array([*listing.paths[:-1], b"eel/zzz.jpg"]))
-    assert f"{folder} has no map of eel/zzz.jpg; make labels of these" in said(folder, unknown)
+    assert f"{folder} has no map of eel/zzz.jpg; label these images" in said(folder, unknown)
     unfinished = said(labels("unfinished", done=range(4)))
-    assert "unfinished is not finished: it lacks cat/004.jpg (6 of 10 images); go on with the same" in unfinished
+    assert "unfinished is not finished: it lacks cat/004.jpg (6 of 10 images); continue with the command" in unfinished
 
     text = (folder / "labels.json").read_text()
     for content, words in (
         (text[: len(text) // 2], "does not describe token labels"),
         (text.replace('"teacher"', '"taught"'), "does not describe token labels"),
-        (text.replace("labels 1", "labels 9"), "is of format 'spvit_mini token labels 9'"),
+        (text.replace("labels 1", "labels 9"), "labels.json is 'spvit_mini token labels 9'; expected 'spvit_mini token labels 1'"),
         (text.replace('"top": 2', '"top": 3'), "don't belong together"),
     ):
         (folder / "labels.json").write_text(content)
@@ -122,11 +122,11 @@ def test_a_file_that_is_cut_off_is_refused(pets, labels, name, part):
     path = labels() / f"{name}.npy"
     content = path.read_bytes()
     path.write_bytes(content[: int(part * len(content))])
-    with pytest.raises(UserError, match=f"{name}.npy is cut off or damaged .*; copy the folder again"):
-        TokenLabels(path.parent, scan(pets / "train", on_corrupt_image="error"))
+    with pytest.raises(UserError, match=f"{name}.npy is truncated or damaged .*; copy the folder again"):
+        TokenLabels(path.parent, scan_class_folders(pets / "train", on_corrupt_image="error"))
     path.unlink()
     with pytest.raises(UserError, match=f"cannot read .*{name}.npy: No such file"):
-        TokenLabels(path.parent, scan(pets / "train", on_corrupt_image="error"))
+        TokenLabels(path.parent, scan_class_folders(pets / "train", on_corrupt_image="error"))
 
 
 @pytest.mark.parametrize("field, value", [("classes", 3), ("classes", -1), ("scores", np.nan), ("scores", np.inf)])
@@ -135,7 +135,7 @@ def test_a_damaged_map_is_refused(pets, labels, field, value):
     maps = np.load(folder / "maps.npy", mmap_mode="r+")
     maps[field][6, 3, 5, 1] = value
     maps.flush()
-    read = TokenLabels(folder, scan(pets / "train", on_corrupt_image="error"))
+    read = TokenLabels(folder, scan_class_folders(pets / "train", on_corrupt_image="error"))
     assert read[5][0].shape == (4, 6, 2)
     with pytest.raises(UserError, match="map 6 in .*maps.npy is damaged"):
         read[6]
@@ -153,19 +153,19 @@ def test_a_damaged_map_is_refused(pets, labels, field, value):
 def test_labels_of_another_kind_are_not_mixed_in(labels, pets, change, said):
     folder = labels(done=range(3))
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(UserError, match=f"holds labels of another kind .{said}.; name a new folder"):
-        LabelWriter(folder, replace(ABOUT, **change), scan(pets / "train", on_corrupt_image="error").paths)
+    with pytest.raises(UserError, match=f"holds labels of another kind .{said}.; choose a new folder"):
+        TokenLabelWriter(folder, replace(INFO, **change), scan_class_folders(pets / "train", on_corrupt_image="error").paths)
     assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_a_folder_of_other_things_or_images_is_refused(labels, pets, tmp_path):
-    paths = scan(pets / "train", on_corrupt_image="error").paths
+    paths = scan_class_folders(pets / "train", on_corrupt_image="error").paths
     with pytest.raises(UserError, match="holds the labels of other images"):
-        LabelWriter(labels(), ABOUT, paths[1:])
-    with pytest.raises(UserError, match=r"pets holds other things \(train\); name a new folder"):
-        LabelWriter(pets, ABOUT, paths)
-    with pytest.raises(UserError, match="cannot write the labels in"):
-        LabelWriter(pets / "train" / "cat" / "000.jpg" / "below", ABOUT, paths)
+        TokenLabelWriter(labels(), INFO, paths[1:])
+    with pytest.raises(UserError, match=r"pets contains other files \(train\); choose a new folder"):
+        TokenLabelWriter(pets, INFO, paths)
+    with pytest.raises(UserError, match="cannot write labels to"):
+        TokenLabelWriter(pets / "train" / "cat" / "000.jpg" / "below", INFO, paths)
 
 
 # --- views
@@ -182,7 +182,7 @@ def test_an_image_comes_with_its_map_and_a_plain_set_without(pets, labels):
         index = key if isinstance(key, int) else key.index
         assert (view.scores[..., 0] == index).all() and view.box.dtype == torch.float32
     with pytest.raises(UserError, match="but the data have 3"):
-        load_data(options, seed=0, token_labels=labels("other", about=replace(ABOUT, classes=["cat", "dog"])))
+        load_data(options, seed=0, token_labels=labels("other", info=replace(INFO, classes=["cat", "dog"])))
 
 
 def test_two_workers_give_what_none_gives(pets, labels):
@@ -195,9 +195,9 @@ def test_two_workers_give_what_none_gives(pets, labels):
         batches.append(list(islice(loader, 5)))
     for (images, numbers, view), (images2, numbers2, view2) in zip(*batches, strict=True):
         assert torch.equal(images, images2) and torch.equal(numbers, numbers2)
-        assert view._fields == ("scores", "classes", "box", "mirrored")
+        assert view._fields == ("scores", "classes", "box", "is_flipped")
         assert [tuple(part.shape) for part in view] == [(4, 4, 6, 2), (4, 4, 6, 2), (4, 4), (4,)]
-        assert view.mirrored.dtype == torch.bool
+        assert view.is_flipped.dtype == torch.bool
         assert all(torch.equal(part, part2) for part, part2 in zip(view, view2, strict=True))
 
 
@@ -205,15 +205,15 @@ def test_the_map_is_of_the_image_that_took_a_bad_ones_place(pets, labels, caplog
     (pets / "train" / "dog" / "001.jpg").write_bytes(b"no image")  # number 6; unknown until it is read
     options = DataOptions(name="pets", root=pets.parent, image_size=32, on_corrupt_image="skip")
     data = load_data(options, seed=0, token_labels=labels(bad=(2,)))  # number 2: known from the labels
-    assert data.skipped == [str(pets / "train" / "cat" / "002.jpg")] and caplog.text.count("cat/002.jpg") == 1
+    assert data.skipped_files == [str(pets / "train" / "cat" / "002.jpg")] and caplog.text.count("cat/002.jpg") == 1
     assert [int(data.train[i][2].scores[0, 0, 0]) for i in (1, 2, 5, 6)] == [1, 3, 5, 7]
-    assert [data.train[i][1] for i in (2, 6)] == [0, 1] and len(data.skipped) == 2
+    assert [data.train[i][1] for i in (2, 6)] == [0, 1] and len(data.skipped_files) == 2
     fatal = replace(options, on_corrupt_image="error")
-    with pytest.raises(UserError, match="cat/002.jpg has no token labels in .*: it could not be"):
+    with pytest.raises(UserError, match="cat/002.jpg has no token labels in .*: it was unreadable"):
         load_data(fatal, seed=0, token_labels=labels(bad=(2,)))
 
 
-@pytest.mark.parametrize("name, said", [("compass", "of which compass has none"), ("cifar10", "--data.root ROOT/cifar10")])
+@pytest.mark.parametrize("name, said", [("compass", "image files, but compass has none"), ("cifar10", "--data.root ROOT/cifar10")])
 def test_sets_without_files_have_no_token_labels(name, said, tmp_path):
     with pytest.raises(UserError, match=said):
         load_data(DataOptions(name=name, root=tmp_path), seed=0, token_labels=tmp_path)
@@ -221,7 +221,7 @@ def test_sets_without_files_have_no_token_labels(name, said, tmp_path):
 
 def test_a_shifted_frame_has_no_place_in_a_map(pets, labels):
     options = DataOptions(name="pets", root=pets.parent, image_size=32)
-    with pytest.raises(UserError, match="token labels follow augment.crop resized or none, not shift"):
+    with pytest.raises(UserError, match="augment.crop is shift; expected resized or none: token labels"):
         load_data(options, AugmentOptions(crop="shift"), seed=0, token_labels=labels())
 
 
@@ -235,9 +235,9 @@ def test_the_box_is_where_the_pixels_come_from(size, crop, seed):
     options = AugmentOptions(flip=True, crop=crop, crop_scale=(0.2, 0.9))
     plain = Preprocessing((32, 48), mean=(0, 0, 0), std=(1, 1, 1), interpolation="bilinear")
     torch.manual_seed(seed)
-    transform, mirrors = training_transform(options, plain), 0
+    transform, mirrors = TrainTransform(options, plain), 0
     for _ in range(20):
-        pixels, (top, left, bottom, right), mirrored = transform.viewed(image)
+        pixels, (top, left, bottom, right), mirrored = transform.transform_with_box(image)
         mirrors += mirrored
         assert -1e-9 < top < bottom < 1 + 1e-9 and -1e-9 < left < right < 1 + 1e-9
         down = (top + (bottom - top) * (torch.arange(32) + 0.5) / 32)[:, None].expand(32, 48)

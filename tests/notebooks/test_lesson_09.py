@@ -10,7 +10,7 @@ import torch
 
 from spvit_mini.flops import multiply_adds
 from spvit_course.lessons import lesson_files, read
-from spvit_mini.data.token_labels import View
+from spvit_mini.data.token_labels import TokenLabelView
 from spvit_experiments import get_study, paired, steps_to
 from spvit_experiments.records import read_runs
 from spvit_mini.training.token_loss import draw_box, targets
@@ -70,7 +70,7 @@ def test_the_target_by_hand_is_what_roi_align_gives():
     stands = torch.zeros(1, 6, 6, 1, dtype=torch.long)
     stands[0, 2, 5] = 2
     box = torch.tensor([[2, 6, 18, 22]]) / 24
-    view = View(torch.full((1, 6, 6, 1), 6.0), stands, box, torch.tensor([False]))
+    view = TokenLabelView(torch.full((1, 6, 6, 1), 6.0), stands, box, torch.tensor([False]))
     target = targets(view, (6, 6), 4)[0].reshape(6, 6, 4)[2, 5]
     torch.testing.assert_close(target, torch.tensor([6 * 5 / 9, 0, 6 * 4 / 9, 0]).softmax(0))
     assert f"{target[2]:.2f}" == "0.32" and "The ship's two patches have 0.32" in words()

@@ -42,7 +42,7 @@ def fails(*arguments, **options):
 
 def test_an_error_that_all_meet_is_told_once(tmp_path):
     [line] = fails(*command(tmp_path / "run", "--data.name", "compas"))
-    assert line.startswith("error: there is no data set 'compas'")
+    assert line.startswith("error: there is no dataset 'compas'")
 
 
 def test_an_error_that_one_meets_is_told_with_its_process(tree, tmp_path):
@@ -51,9 +51,9 @@ def test_an_error_that_one_meets_is_told_with_its_process(tree, tmp_path):
     places = {"data.name": "tree", "data.root": tmp_path / "data", "data.image_size": 16, "batch_size": 4}
     recipe = get_recipe("vit_mini_flowers17").but({**places, "data.on_corrupt_image": "fatal"})
     data = load_data(recipe.data, recipe.augment, seed=recipe.seed)
-    third = next(islice(TrainBatches(len(data.train), 4, recipe.seed, rank=1, world=2), 2, None))
+    third = next(islice(TrainBatches(len(data.train), 4, recipe.seed, rank=1, world_size=2), 2, None))
     broken = Path(data.train.source.listing.path(third[0].index))
     broken.write_bytes(broken.read_bytes()[:200])
     options = [f"--{name.replace('_', '-')}={value}" for name, value in places.items()]
     [line] = fails(*command(tmp_path / "run", *options, "--device", "cpu", recipe="vit_mini_flowers17"))
-    assert line.startswith("error: process 1 of 2, on ") and f"{broken} is cut off" in line
+    assert line.startswith("error: process 1 of 2, on ") and f"{broken} is truncated" in line

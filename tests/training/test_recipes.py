@@ -8,7 +8,8 @@ import torch
 from torchvision.transforms.v2 import RandAugment
 
 from spvit_mini.data import AugmentOptions
-from spvit_mini.data.augment import Preprocessing, training_transform
+from spvit_mini.data.augment import TrainTransform
+from spvit_mini.data.preprocessing import Preprocessing
 from spvit_mini.errors import UserError
 from spvit_mini.flops import multiply_adds
 from spvit_mini.recipes import FAMILIES, RECIPES, get_recipe, imagenet, list_recipes, small_images, synthetic
@@ -54,7 +55,7 @@ def test_every_recipe_has_a_model_that_can_be_built_and_lengths_that_fit(name):
     lengths = [recipe.duration, recipe.optim.warmup, recipe.optim.cooldown, recipe.evaluate_every, recipe.save_every]
     total, warmup, cooldown, *every = [count_steps(text, steps_per_epoch=100, batch_size=recipe.batch_size) for text in lengths]
     assert warmup + cooldown < total and all(0 < steps < total for steps in every)
-    varied = training_transform(recipe.augment, Preprocessing((32, 32)))  # refuses options out of range
+    varied = TrainTransform(recipe.augment, Preprocessing((32, 32)))  # refuses options out of range
     assert varied(torch.zeros(3, 40, 40, dtype=torch.uint8)).shape == (3, 32, 32)
 
 
@@ -265,21 +266,21 @@ def test_the_magnitude_gives_the_ranges_of_the_original():
 def test_operations_happen_as_often_as_asked(request):
     """Each of two operations with probability ½, of 14 of which one does nothing: about (1 − 13/28)² stay so."""
     options = AugmentOptions(randaugment=(2, 27), randaugment_prob=0.5)
-    vary = training_transform(options, Preprocessing((16, 16), mean=(0, 0, 0), std=(1, 1, 1)))
+    vary = TrainTransform(options, Preprocessing((16, 16), mean=(0, 0, 0), std=(1, 1, 1)))
     image = torch.randint(0, 256, (3, 16, 16), dtype=torch.uint8)
     torch.manual_seed(request.config.getoption("--seed"))
     same = sum(torch.equal(vary(image), image / 255) for _ in range(2000)) / 2000
     # AutoContrast and Equalize may leave an image of noise nearly as it is, so more can stay.
     assert 0.25 < same < 0.40
     with pytest.raises(UserError, match="augment.randaugment_prob is a probability"):
-        training_transform(dataclasses.replace(options, randaugment_prob=1.5), Preprocessing((16, 16)))
+        TrainTransform(dataclasses.replace(options, randaugment_prob=1.5), Preprocessing((16, 16)))
 
 
 @pytest.mark.parametrize("operations", [1, 3])
 def test_operations_that_always_happen_are_torchvision_s(operations, request):
     seed = request.config.getoption("--seed")
     image = torch.randint(0, 256, (3, 16, 16), dtype=torch.uint8)
-    vary = training_transform(
+    vary = TrainTransform(
         AugmentOptions(randaugment=(operations, 9)), Preprocessing((16, 16), mean=(0, 0, 0), std=(1, 1, 1))
     )
     reference = RandAugment(operations, 9, fill=[0, 0, 0])
