@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .attention import attend_masked
-from .attention_backends import flex_attention_of_torch, in_cache
+from .attention_backends import import_flex_attention, in_cache
 from .errors import UserError
 from .geometry import Grid, pad_prefix, spread
 
@@ -89,7 +89,7 @@ def block_mask(mask: Tensor, size: int = 128):
 
     Returns a `torch.nn.attention.flex_attention.BlockMask`; raises UserError where PyTorch has none (before 2.5).
     """
-    flex = flex_attention_of_torch()
+    flex = import_flex_attention()
     heads, queries, keys = mask.shape
     return flex.create_block_mask(
         lambda b, h, i, j: mask[h, i, j], None, heads, queries, keys, device=mask.device.type, BLOCK_SIZE=size
@@ -111,7 +111,7 @@ def attend_blocks(
     For inference: on a CPU there is no gradient through it, and beside a factor the gradient may be NaN where N is no
     multiple of 128 (pytorch#153799). Train with `attend_sparse`.
     """
-    flex = flex_attention_of_torch()
+    flex = import_flex_attention()
     function = torch.compile(flex.flex_attention, dynamic=False) if compiled else flex.flex_attention
     multiply = None if factor is None else lambda score, b, h, i, j: score * factor[h, i, j]
     return function(q, k, v, score_mod=multiply, block_mask=blocks)

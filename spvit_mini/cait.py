@@ -16,12 +16,11 @@ import torch
 import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from .attention import MHSA
 from .config import CaiTConfig
 from .geometry import Grid, patch_grid
-from .vit import Box, ViT, resize_grid, swap_box
+from .vit import Box, StochasticDepth, ViT, resize_grid, swap_box
 
 
 class TalkingHeads(MHSA):
@@ -42,8 +41,11 @@ class TalkingHeads(MHSA):
         return self.mix(self.weights(q, k, grid), v)
 
     def mix(self, weights: Tensor, v: Tensor) -> Tensor:
-        """Let the heads talk, then take from each value: (W A + w) V, (B, H, N, C)."""
+        """Mix the heads, then average the values: (W A + w) V, (B, H, N, C)."""
         return talk(self.after, weights).to(v.dtype) @ v
+
+    def multiply_adds(self, queries: int, keys: int, grid: Grid) -> dict[str, int]:
+        return super().multiply_adds(queries, keys, grid) | {"map": 2 * self.heads**2 * queries * keys}
 
 
 class ClassAttention(MHSA):
@@ -69,7 +71,7 @@ class ScaledBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=config.norm_eps)
         self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
         self.scale2 = nn.Parameter(torch.full((dim,), config.layer_scale))
-        self.drop_path = StochasticDepth(drop_path, mode="row")
+        self.drop_path = StochasticDepth(drop_path)
 
     def forward(self, x: Tensor, grid: Grid, patches: Tensor | None = None) -> Tensor:
         """Pass tokens x, (B, N, D), through; with `patches`, x is the class token, which also sees those."""

@@ -16,12 +16,11 @@ from contextlib import contextmanager, nullcontext
 import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from .config import CNNConfig
 from .errors import UserError
 from .geometry import Grid
-from .vit import Box
+from .vit import Box, StochasticDepth
 
 
 class ResidualBlock(nn.Module):
@@ -40,7 +39,7 @@ class ResidualBlock(nn.Module):
         if (inputs, stride) != (width, 1):
             self.skip = nn.Sequential(convolution(inputs, width, 1, stride=stride), nn.BatchNorm2d(width))
         self.stride = stride
-        self.drop_path = StochasticDepth(drop_path, mode="row")
+        self.drop_path = StochasticDepth(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.skip(x) + self.drop_path(self.branch(x)))
@@ -69,7 +68,7 @@ class CNN(nn.Module):
         )
         self.head = nn.Linear(config.dim, config.num_classes)
         self.class_token = self.dense_head = None
-        self.activation_checkpointing = False  # True: recompute each block in the backward pass instead of keeping its activations
+        self.activation_checkpointing = False  # True: recompute the activations of each block in the backward pass
         self.reset_parameters()
 
     def reset_parameters(self):

@@ -1,59 +1,47 @@
-"""What a model's forward pass costs, in multiply-adds for one image.
+"""Multiply-adds of a model's forward pass, for one image.
 
 The rule of counting. A multiply-add counts 1 (so "FLOPs" of other tools are twice this). Counted: every linear layer and
-convolution without its bias, Q Kᵀ, weights · V, and what a spatial map costs: making it on the (2R−1)(2C−1) offsets, once
-for each block even where blocks share it, and each product per head and pair where it enters. Not counted: norms, softmax,
-activations, biases and other additions, scaling, dropping, pooling, interpolation.
+convolution without its bias, Q Kᵀ, weights · V, and the cost of a spatial map: computing it on the (2R−1)(2C−1) offsets,
+once for each block even if blocks share it, and each product per head and pair by which it enters. Not counted: norms,
+softmax, activations, biases and other additions, scaling, dropping, pooling, interpolation.
 
-Counted as the equations are written (`weights` in attention.py), so that ways in can be compared: GPSA's fast path, for
-one, multiplies with V twice. A map is made once for a whole batch; here it is charged to one image.
+The count follows the equations (`weights` in attention.py), so that modes can be compared: GPSA's fast computation, for
+example, multiplies with V twice. A map is computed once for a whole batch; here it is charged to one image.
 
-Letters: H heads, D width, N tokens, R, C grid, K hidden units or embeddings.
+Letters: D width, N tokens, R, C grid.
 """
 
+import warnings
 from collections import Counter
 
 import torch
 from torch import nn
 
-from . import spatial as maps
-from .attention import (
-    MHSA,
-    AffineAttention,
-    ContextualAttention,
-    GatedAttention,
-    ModulatedAttention,
-    PositionOnlyAttention,
-    SpatialAttention,
-)
-from .cait import CaiT, CaiTConfig, TalkingHeads
-from .cnn import CNN, CNNConfig
-from .geometry import Grid, patch_grid
-from .vit import ViT, ViTConfig
+from .config import CaiTConfig, CNNConfig, Grid, ViTConfig, patch_grid
+from .zoo import build_model
 
 PARTS = ("embed", "qkv", "scores", "map", "values", "proj", "mlp", "peg", "convolutions", "head")
 
 
 def multiply_adds(
-    model: ViT | CNN | ViTConfig | CaiTConfig | CNNConfig, image_size: int | tuple[int, int] | None = None
+    model: nn.Module | ViTConfig | CaiTConfig | CNNConfig, image_size: int | tuple[int, int] | None = None
 ) -> dict[str, int]:
     """Count the multiply-adds of one image by part, and their sum as "total".
 
     Args:
-        model: a model, or a configuration such as `zoo.MODELS["spvit_s"]`; no weights are made for it.
+        model: a model, or a configuration such as `zoo.MODELS["spvit_s"]`, for which no weights are allocated.
         image_size: side in pixels, or (height, width); the model's own if not given.
 
-    The parts: embed (stem and patches), qkv, scores (Q Kᵀ), map (making it and letting it in; talking heads too), values
-    (weights · V), proj, mlp, peg, convolutions (a CNN's, behind its stem), head (the dense head too).
+    The parts: embed (stem and patches), qkv, scores (Q Kᵀ), map (its values and its products; talking heads too), values
+    (weights · V), proj, mlp, peg, convolutions (of a CNN, after its stem), head (the dense head too).
     """
-    if isinstance(model, (ViTConfig, CaiTConfig, CNNConfig)):
-        kind = {ViTConfig: ViT, CaiTConfig: CaiT, CNNConfig: CNN}[type(model)]
+    if not isinstance(model, nn.Module):
         with torch.device("meta"):
-            model = kind(model)
+            model = build_model(model)
     config = model.config
     size = (image_size, image_size) if isinstance(image_size, int) else image_size or config.image_size
     cost = Counter(dict.fromkeys(PARTS, 0), embed=convolutions(model.embed, size), head=weights_of(model.head))
-    if isinstance(model, CNN):
+    if isinstance(config, CNNConfig):
         size = resized(model.embed, size)
         for block in model.blocks:
             cost["convolutions"] += convolutions(block.branch, size) + convolutions(block.skip, size)
@@ -61,58 +49,30 @@ def multiply_adds(
         return {**cost, "total": cost.total()}
 
     grid = patch_grid(size, config.patch)
-    patches = grid[0] * grid[1]
+    patches, class_blocks = grid[0] * grid[1], getattr(model, "class_blocks", ())  # CaiT's
     for i, block in enumerate(model.blocks):
-        late = isinstance(model, CaiT) or model.class_token is None or i < config.class_token_block
-        tokens = patches if late else patches + 1
-        cost.update(attention_cost(block.attention, asking=tokens, seen=tokens, grid=grid))
+        has_class_token = model.class_token is not None and not class_blocks and i >= config.class_token_block
+        tokens = patches + has_class_token
+        cost.update(attention_cost(block.attention, queries=tokens, keys=tokens, grid=grid))
         cost["mlp"] += tokens * weights_of(block.mlp)
         if getattr(block, "peg", None) is not None:
             cost["peg"] += patches * block.peg.conv.weight.numel()
-    for block in model.class_blocks if isinstance(model, CaiT) else ():
-        cost.update(attention_cost(block.attention, asking=1, seen=patches + 1, grid=grid))
+    for block in class_blocks:
+        cost.update(attention_cost(block.attention, queries=1, keys=patches + 1, grid=grid))
         cost["mlp"] += weights_of(block.mlp)
     cost["head"] += patches * weights_of(model.dense_head) if model.dense_head else 0
     return {**cost, "total": cost.total()}
 
 
-def attention_cost(attention: MHSA, *, asking: int, seen: int, grid: Grid) -> dict[str, int]:
-    """Count one attention in which `asking` tokens (all, or a class token alone) look at `seen` ones."""
-    dim, heads, patches = attention.proj.in_features, attention.heads, grid[0] * grid[1]
-    by_content = seen - patches if isinstance(attention, PositionOnlyAttention) else asking
-    cost = {
-        "qkv": (asking + 2 * seen) * dim * dim,
-        "scores": by_content * seen * dim,
-        "values": asking * seen * dim,
-        "proj": asking * dim * dim,
-    }
-    if isinstance(attention, TalkingHeads):
-        return cost | {"map": 2 * heads * heads * asking * seen}
-    if not isinstance(attention, SpatialAttention):
-        return cost
-    made = map_cost(attention.spatial, grid)
-    if isinstance(attention, ContextualAttention):
-        return cost | {"map": made + patches * dim * sum(len(vectors) for vectors in attention.spatial.vectors)}
-    enters = isinstance(attention, (ModulatedAttention, AffineAttention, GatedAttention)) and not isinstance(attention, PositionOnlyAttention)
-    return cost | {"map": made + enters * heads * patches**2}
+def attention_cost(attention: nn.Module, *, queries: int, keys: int, grid: Grid) -> dict[str, int]:
+    """Count an attention by part, in which `queries` tokens (all, or a class token alone) attend to `keys` tokens.
 
-
-def map_cost(spatial: nn.Module, grid: Grid) -> int:
-    """Count the making of a map: so many multiply-adds for each of the (2R−1)(2C−1) offsets. A look-up costs nothing."""
-    match spatial:
-        case maps.PriorMLP():
-            each = spatial.w1.numel() + spatial.w2.numel()
-        case maps.Anchored():
-            return map_cost(spatial.prior, grid) + map_cost(spatial.anchor, grid)
-        case maps.Quadratic():
-            each = spatial.v.numel()
-        case maps.Linear():
-            each = spatial.w.numel()
-        case maps.LogCPB():
-            each = weights_of(spatial.mlp)
-        case _:
-            each = 0
-    return each * (2 * grid[0] - 1) * (2 * grid[1] - 1)
+    If it has no method `multiply_adds`, count its linear layers alone, as "proj", and warn.
+    """
+    if hasattr(attention, "multiply_adds"):
+        return attention.multiply_adds(queries, keys, grid)
+    warnings.warn(f"{type(attention).__name__} has no method multiply_adds; only its linear layers are counted", stacklevel=2)
+    return {"proj": queries * weights_of(attention)}
 
 
 def weights_of(module: nn.Module) -> int:
@@ -121,7 +81,7 @@ def weights_of(module: nn.Module) -> int:
 
 
 def convolutions(stem: nn.Module, size: tuple[int, int]) -> int:
-    """Count convolutions one after the other on an image of (height, width)."""
+    """Count a sequence of convolutions on an image of (height, width)."""
     total = 0
     for conv in (m for m in stem.modules() if isinstance(m, nn.Conv2d)):
         size = resized(conv, size)
@@ -130,7 +90,7 @@ def convolutions(stem: nn.Module, size: tuple[int, int]) -> int:
 
 
 def resized(stem: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
-    """Compute the height and width that convolutions one after the other leave of an image."""
+    """Compute the height and width of an image after a sequence of convolutions."""
     for conv in (m for m in stem.modules() if isinstance(m, nn.Conv2d)):
         steps = zip(size, conv.kernel_size, conv.stride, conv.padding, strict=True)
         size = tuple((side + 2 * padding - kernel) // stride + 1 for side, kernel, stride, padding in steps)

@@ -1,14 +1,14 @@
 """Spatial maps: what a head knows about the layout of an image before it has seen one.
 
-A map is a module: grid in, (heads, N, N) out, entry [h, i, j] for query patch i and key patch j. What a map means to
-attention (added, multiplied, a mask, …) is none of its business: see attention.py.
+A map is a module: grid in, (heads, N, N) out, entry [h, i, j] for query patch i and key patch j. The mode by which it enters
+attention (additive, multiplicative, a mask, …) is not its concern: see attention.py.
 
     of the offset δ = key − query     Table, LogCPB, PriorMLP, Linear, Quadratic, Constant      numbers
                                       TwinPrior, Anchored                                       two numbers each
                                       Shaw1D, Shaw2D, IRPE                                      an embedding each
     of the grid                       SquareWindow, CrossWindow                                 in or out
 
-A function of δ has (2R−1)(2C−1) values for the N² pairs; it says those (`table`), and `OffsetMap` spreads them.
+A function of δ has (2R−1)(2C−1) values for the N² pairs; its `table` has those, and `OffsetMap` expands them by `spread`.
 
 Letters: H heads, R rows, C columns, N = R·C patches, K hidden units or embeddings, δ in patches, (row, column).
 """
@@ -26,7 +26,8 @@ from .geometry import Grid, offsets, spread
 class OffsetMap(nn.Module):
     """A function of δ alone: subclasses give `table(grid)`, (heads, 2R−1, 2C−1), the value at each offset.
 
-    `neutral` is the constant around which a map starts: 0 to be added to scores, 1 to multiply them.
+    `neutral` is the constant around which a map is initialised: 0 if it is added to scores, 1 if it multiplies them. A map
+    whose parameters have the size of the grid also has `resize(values, grid)`, which interpolates each of them.
     """
 
     def __init__(self, neutral: float = 0.0):
@@ -36,19 +37,25 @@ class OffsetMap(nn.Module):
     def table(self, grid: Grid) -> Tensor:
         raise NotImplementedError
 
+    @property
+    def multiply_adds_per_offset(self) -> int:
+        """Multiply-adds for each offset, over all heads; 0 for a look-up."""
+        return 0
+
     def forward(self, grid: Grid) -> Tensor:
-        """Make the map of a grid of R rows and C columns: (heads, R·C, R·C). One head means: the same for all heads."""
-        # In full precision under autocast too: it is a few hundred offsets' work, scores are multiplied by it, and in
-        # bfloat16 a quadratic would miss its value at far offsets, −‖δ‖² of some hundreds, by a whole score.
-        with torch.autocast(next(self.parameters()).device.type, enabled=False):
+        """Compute the map of a grid of R rows and C columns: (heads, R·C, R·C). One head means: the same for all heads."""
+        # In full precision under autocast too: there are only a few hundred offsets, scores are multiplied by the map, and
+        # in bfloat16 a quadratic would miss its value at far offsets, −‖δ‖² of some hundreds, by a whole score.
+        numbers = next(iter([*self.parameters(), *self.buffers()]), None)
+        with torch.autocast("cpu" if numbers is None else numbers.device.type, enabled=False):
             return spread(self.table(grid), grid)
 
 
 class Table(OffsetMap):
     """A learned number for each head and offset (Swin, Liu et al. 2021, eq. 4; a window there, the whole grid here).
 
-    On another grid the table is interpolated bicubically, as Swin does between window sizes. Starts from a normal of
-    width `std`. H·(2R−1)·(2C−1) parameters.
+    On another grid the table is interpolated bicubically, as Swin does between window sizes. Initialised by a normal
+    distribution of width `std`. H·(2R−1)·(2C−1) parameters.
     """
 
     def __init__(self, heads: int, grid: Grid, *, neutral: float = 0.0, std: float = 0.02):
@@ -58,6 +65,9 @@ class Table(OffsetMap):
 
     def table(self, grid: Grid) -> Tensor:
         return resize_table(self.values, grid)
+
+    def resize(self, values: Tensor, grid: Grid) -> Tensor:
+        return resize_table(values, grid)
 
 
 class LogCPB(OffsetMap):
@@ -77,27 +87,31 @@ class LogCPB(OffsetMap):
         reach = delta.new_tensor([max(side - 1, 1) for side in self.trained_on])
         return 16 * self.mlp(log_offsets(8 * delta / reach) / 3).sigmoid().permute(2, 0, 1)  # log2 8 = 3
 
+    @property
+    def multiply_adds_per_offset(self) -> int:
+        return self.mlp[0].weight.numel() + self.mlp[2].weight.numel()
+
 
 class PriorMLP(OffsetMap):
-    """SP-SA's learned 2D spatial prior (SP-ViT, §3): f_h(δ) = w2_hᵀ ReLU(W1_h δ + b1_h) + b2_h, an own small MLP per head.
+    """SP-SA's learned 2D spatial prior (SP-ViT, §3): f_h(δ) = w2_hᵀ ReLU(W1_h δ + b1_h) + b2_h, a small MLP per head.
 
     Args:
         heads: number of heads H.
         hidden: width K of the hidden layer of each head.
-        neutral: start of the output bias b2. With the second layer at 0 the whole map starts as this constant: 1 leaves
-            multiplied scores as they are.
-        weight_std: the first layer starts from a normal distribution of this width, cut at ±2 widths. It decides how fast
-            a prior is found, since the second layer's gradient is the hidden layer's output: 0.02 as released, 0.5 in
-            the minis.
+        neutral: initial output bias b2. With the second layer at 0 the initial map is this constant: a factor of 1 leaves
+            scores as they are.
+        weight_std: width of the normal distribution, truncated at ±2 widths, that initialises the first layer. It decides
+            how fast a prior is learned, since the second layer's gradient is the hidden layer's output: 0.02 as released,
+            0.5 in the minis.
         bias_std: the same for its bias; 0 as released, and by default as wide as the weights. Without it all kinks of
             the ReLUs run through δ = 0.
-        log: see δ as sign(δ)·log2(1 + |δ|), as Swin v2 does, instead of raw.
+        log: use sign(δ)·log2(1 + |δ|) as the input, as Swin v2 does, in place of δ.
 
     Parameters: w1 (H, K, 2), b1 (H, K), w2 (H, K), b2 (H): 4·K·H + H numbers a layer. δ enters in patches, so any grid
     has its map, by linear extrapolation beyond the offsets seen in training.
     """
 
-    outputs: tuple[int, ...] = ()  # shape of what is said of one offset; see TwinPrior
+    outputs: tuple[int, ...] = ()  # shape of the outputs for one offset and head; see TwinPrior
 
     def __init__(
         self,
@@ -119,7 +133,7 @@ class PriorMLP(OffsetMap):
         self.reset_parameters()
 
     def reset_parameters(self):
-        """Draw the start: a random first layer, a second layer of 0, so that the map is exactly `neutral` everywhere."""
+        """Initialise: a random first layer, a second layer of 0, so that the map is exactly `neutral` everywhere."""
         for parameter, std in ((self.w1, self.weight_std), (self.b1, self.bias_std)):
             nn.init.trunc_normal_(parameter, std=std, a=-2 * std, b=2 * std) if std else nn.init.zeros_(parameter)
         nn.init.zeros_(self.w2)
@@ -133,12 +147,13 @@ class PriorMLP(OffsetMap):
         prior = self.w2[..., None, :] @ hidden.relu() + self.b2[..., None, None]  # (…, H, 1, offsets)
         return prior.squeeze(-2).unflatten(-1, delta.shape[:2])
 
+    @property
+    def multiply_adds_per_offset(self) -> int:
+        return self.w1.numel() + self.w2.numel()
+
 
 class TwinPrior(PriorMLP):
-    """The prior MLP with two outputs: one that multiplies the scores, from 1, one that is added to them, from 0.
-
-    Makes (2, heads, N, N): the multiplier, then the addend.
-    """
+    """The prior MLP with two outputs: a factor of the scores, initially 1, and an addend, initially 0: (2, heads, N, N)."""
 
     outputs = (2,)
 
@@ -148,7 +163,7 @@ class TwinPrior(PriorMLP):
 
 
 class Linear(OffsetMap):
-    """f_h(δ) = w_h · δ + b_h: the relation without a hidden layer, which SP-ViT's ablation finds too weak. 3·H parameters."""
+    """f_h(δ) = w_h · δ + b_h: a prior without a hidden layer, which SP-ViT's ablation finds too weak. 3·H parameters."""
 
     def __init__(self, heads: int, *, neutral: float = 1.0):
         super().__init__(neutral)
@@ -158,9 +173,13 @@ class Linear(OffsetMap):
     def table(self, grid: Grid) -> Tensor:
         return (offsets(*grid).to(self.w) @ self.w.T + self.b).permute(2, 0, 1)
 
+    @property
+    def multiply_adds_per_offset(self) -> int:
+        return self.w.numel()
+
 
 class Constant(OffsetMap):
-    """f_h = t_h: no map at all. Multiplied, it is a learned temperature of each head, the plainest rival of a prior."""
+    """f_h = t_h: no map at all. As a factor it is a learned logit scale of each head, the plainest rival of a prior."""
 
     def __init__(self, heads: int, *, neutral: float = 1.0):
         super().__init__(neutral)
@@ -173,8 +192,9 @@ class Constant(OffsetMap):
 class Quadratic(OffsetMap):
     """PSA's map (Cordonnier et al. 2020; ConViT, eq. 4–5): f_h(δ) = v_hᵀ(‖δ‖², δ_row, δ_column), three numbers a head.
 
-    With v = −α(1, −2Δ) it is −α‖δ − Δ‖² up to a constant, which a softmax does not see: a Gaussian around the offset Δ.
-    It starts so, with `strength` α, each head at a centre of its own (`local_centres`); strength 0 starts at `neutral`.
+    With v = −α(1, −2Δ) it is −α‖δ − Δ‖² up to a constant, which does not change a softmax: a Gaussian around the offset Δ.
+    That is its local initialisation, with `strength` α and a centre for each head (`local_centres`); the initial map of
+    strength 0 is `neutral`.
     """
 
     def __init__(self, heads: int, *, neutral: float = 0.0, strength: float = 1.0):
@@ -192,11 +212,15 @@ class Quadratic(OffsetMap):
         features = torch.cat([delta.square().sum(-1, keepdim=True), delta], dim=-1)  # (2R−1, 2C−1, 3)
         return (features @ self.v.T).permute(2, 0, 1) + self.neutral
 
+    @property
+    def multiply_adds_per_offset(self) -> int:
+        return self.v.numel()
 
-class Anchored(nn.Module):
-    """SP-SA with an anchor, our own: a prior that multiplies the scores, and PSA's quadratic from a local start, added.
 
-    Makes (2, heads, N, N): the multiplier, then the addend.
+class Anchored(OffsetMap):
+    """SP-SA with an anchor, our own: a prior that multiplies the scores, and PSA's quadratic, local at first, that is added.
+
+    The map is (2, heads, N, N): the factor, then the addend.
     """
 
     def __init__(self, heads: int, hidden: int = 32, *, strength: float = 1.0, **prior):
@@ -204,15 +228,19 @@ class Anchored(nn.Module):
         self.prior = PriorMLP(heads, hidden, **prior)
         self.anchor = Quadratic(heads, strength=strength)
 
-    def forward(self, grid: Grid) -> Tensor:
-        return torch.stack([self.prior(grid), self.anchor(grid)])
+    def table(self, grid: Grid) -> Tensor:
+        return torch.stack([self.prior.table(grid), self.anchor.table(grid)])
+
+    @property
+    def multiply_adds_per_offset(self) -> int:
+        return self.prior.multiply_adds_per_offset + self.anchor.multiply_adds_per_offset
 
 
 class SquareWindow(nn.Module):
-    """Windows as a partition (Swin): patches see each other if they lie in the same square of side `size`.
+    """Windows as a partition (Swin): patches attend to each other within the same square of side `size`.
 
-    The squares are moved by `shift` patches down and right; those cut by the border stay cut. Makes (1, N, N) booleans.
-    It depends on where the patches are, not only on δ, so it is no `OffsetMap`.
+    The squares are shifted by `shift` patches down and right; the border cuts some of them. The map is (1, N, N) booleans.
+    It depends on the positions of the patches, not only on δ, so it is no `OffsetMap`.
     """
 
     def __init__(self, size: int, *, shift: int = 0):
@@ -227,9 +255,9 @@ class SquareWindow(nn.Module):
 
 
 class CrossWindow(nn.Module):
-    """Cross-shaped windows (CSWin, Dong et al. 2022): half the heads see stripes of `width` rows, half of `width` columns.
+    """Cross-shaped windows (CSWin, Dong et al. 2022): stripes of `width` rows for half the heads, of columns for the others.
 
-    Makes (heads, N, N) booleans.
+    The map is (heads, N, N) booleans.
     """
 
     def __init__(self, heads: int, width: int):
@@ -245,7 +273,7 @@ class CrossWindow(nn.Module):
 
 
 class Embeddings(nn.Module):
-    """Vectors that meet the query: `forward` gives (vectors (K, C), which of them each offset takes (2R−1, 2C−1)) pairs."""
+    """Embeddings of the offsets: `forward` gives pairs (vectors (K, C), index of each offset's vector (2R−1, 2C−1))."""
 
     def __init__(self, width: int, *counts: int):
         super().__init__()
@@ -260,7 +288,7 @@ class Embeddings(nn.Module):
 
 
 class Shaw1D(Embeddings):
-    """Shaw et al. 2018, eq. 4, on the row of tokens that a ViT sees: an embedding of clip(j − i, ±clip), keys only."""
+    """Shaw et al. 2018, eq. 4, on the sequence of tokens: an embedding of clip(j − i, ±clip), keys only."""
 
     def __init__(self, width: int, *, clip: int = 8):
         super().__init__(width, 2 * clip + 1)
@@ -285,7 +313,7 @@ class Shaw2D(Embeddings):
 class IRPE(Embeddings):
     """iRPE's contextual product method (Wu et al. 2021, eq. 14, 18–19): an embedding per pair of row and column bucket.
 
-    Offsets up to `alpha` have buckets of their own, farther ones share logarithmically, from `gamma` on the last, ±beta.
+    Offsets up to `alpha` have buckets of their own, farther ones share logarithmic buckets, and from `gamma` on the last, ±beta.
     """
 
     def __init__(self, width: int, *, alpha: float = 1.9, beta: float = 3.8, gamma: float = 15.2):
@@ -299,7 +327,7 @@ class IRPE(Embeddings):
 
 
 def log_offsets(delta: Tensor) -> Tensor:
-    """Bring far offsets closer together: sign(δ)·log2(1 + |δ|)."""
+    """Compress far offsets: sign(δ)·log2(1 + |δ|)."""
     return delta.sign() * delta.abs().add(1).log2()
 
 
@@ -314,7 +342,7 @@ def local_centres(heads: int) -> Tensor:
     """Place the heads' centres around the query: (heads, 2), (row, column) in patches.
 
     A square number of heads makes a square lattice with the query in its middle: nine heads the 3×3 neighbours, four
-    heads ±½ (ConViT's code). Any other number is dealt out to round(√heads) rows as evenly as can be, each row centred.
+    heads ±½ (ConViT's code). Any other number is divided among round(√heads) rows as evenly as possible, each row centred.
     """
     rows = max(1, round(math.sqrt(heads)))
     counts = [heads // rows + (row < heads % rows) for row in range(rows)]
@@ -324,16 +352,16 @@ def local_centres(heads: int) -> Tensor:
 
 
 def local_start(heads: int, strength: float) -> Tensor:
-    """Start PSA local (ConViT, eq. 5): v_h = −α(1, −2Δ_h), (heads, 3), for strength α and the heads' centres Δ."""
+    """Compute PSA's local initialisation (ConViT, eq. 5): v_h = −α(1, −2Δ_h), (heads, 3), for strength α and centres Δ."""
     return -strength * torch.cat([torch.ones(heads, 1), -2 * local_centres(heads)], dim=1)
 
 
 def conv_heads(kernel: Tensor, strength: float) -> tuple[Tensor, Tensor]:
-    """Make the heads that are a convolution (Cordonnier et al. 2020, Theorem 1): v (H, 3), w (H, in, out), H taps.
+    """Compute heads that are a convolution (Cordonnier et al. 2020, Theorem 1): v (H, 3), w (H, in, out), H taps.
 
-    The kernel is conv2d's, (out, in, rows, columns), of odd sides. Head h looks at the offset Δ_h of its tap, ever more
-    sharply as the strength grows, and turns what it finds by w_h; the sum of the heads tends to the convolution. Beyond
-    the border a head finds the nearest patch of the border: replicate padding, not zeros.
+    The kernel is conv2d's, (out, in, rows, columns), of odd sides. Head h attends to the offset Δ_h of its tap, more
+    sharply for a larger strength, and multiplies the value there by w_h; the sum of the heads tends to the convolution.
+    Beyond the border a head attends to the nearest patch of the border: replicate padding, not zeros.
     """
     high, wide = kernel.shape[2:]
     taps = torch.cartesian_prod(torch.arange(high), torch.arange(wide)).to(kernel)
@@ -343,7 +371,7 @@ def conv_heads(kernel: Tensor, strength: float) -> tuple[Tensor, Tensor]:
 
 
 def same_label(rows: Tensor, columns: Tensor) -> Tensor:
-    """Tell which patches share a label: labels of the R rows and the C columns in, (N, N) booleans out."""
+    """Compare the labels of all pairs of patches: labels of the R rows and the C columns in, (N, N) booleans out."""
     labels = torch.cartesian_prod(rows, columns)
     return (labels[:, None] == labels[None]).all(-1)
 

@@ -1,11 +1,11 @@
-"""The vision transformer that every attention of this package sits in.
+"""The vision transformer around every attention of this package.
 
 image → patches → + positions → depth × [x + attention(norm(x)); x + MLP(norm(x))] → norm → pool → linear
 
-One dataclass says all of it. Which attention sits in which block is one of its fields; so a comparison between two
-attentions is a comparison between two configurations that differ in one word. What LV-ViT and SP-ViT add to the plain
-model are switches of their own, since the published gain mixes them: a convolutional stem, scaled residuals, a position
-encoding generator after each block, a class token that enters late, and a second head that reads every patch.
+One dataclass, `ViTConfig`, describes it. The attention is one of its fields, so a comparison between two attentions is a
+comparison between two configurations that differ in one word. The additions of LV-ViT and SP-ViT are separate fields, since
+the published gain mixes them: a convolutional stem, scaled residuals, a position encoding generator after each block, late
+class-token insertion, and a second head that reads every patch.
 """
 
 from collections.abc import Iterator
@@ -15,21 +15,20 @@ import torch
 import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
-from .attention import GPSA, MHSA, SpatialAttention
+from .attention import MHSA
 from .attention_registry import build_attention
 from .config import ViTConfig
 from .errors import UserError
 from .geometry import Grid, patch_grid
 
 # First row, first column, end of rows, end of columns, in patches. As a tensor (4,) it can change from step to step without
-# compiling the model anew.
+# recompiling the model.
 Box = tuple[int, int, int, int] | Tensor
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block: first the tokens talk to each other, then each thinks for itself."""
+    """A pre-norm transformer block: attention mixes the tokens, then an MLP transforms each."""
 
     def __init__(self, attention: MHSA, config: ViTConfig, drop_path: float):
         super().__init__()
@@ -39,7 +38,7 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=config.norm_eps)
         self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
         self.peg = PEG(dim) if config.peg else None
-        self.drop_path = StochasticDepth(drop_path, mode="row")
+        self.drop_path = StochasticDepth(drop_path)
         self.residual_scale = config.residual_scale
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
@@ -49,15 +48,32 @@ class Block(nn.Module):
         return x if self.peg is None else self.peg(x, grid)
 
     def branch(self, y: Tensor) -> Tensor:
-        """Leave a branch out for some images (stochastic depth), and divide it by the residual scale."""
+        """Drop a branch for some images (stochastic depth), and divide it by the residual scale."""
         y = self.drop_path(y)
-        return y if self.residual_scale == 1 else y / self.residual_scale  # to divide by 1 costs a pass over the tokens
+        return y if self.residual_scale == 1 else y / self.residual_scale  # a division by 1 costs a pass over the tokens
+
+
+class StochasticDepth(nn.Module):
+    """Drop a residual branch for some images with probability p (Huang et al. 2016), and divide the others by 1 − p.
+
+    The draws are those of `torchvision.ops.StochasticDepth(p, mode="row")` under the same seed.
+    """
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.p = p
+
+    def forward(self, y: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return y
+        keep = y.new_empty(len(y), *[1] * (y.ndim - 1)).bernoulli_(1 - self.p)
+        return y * (keep / (1 - self.p) if self.p < 1 else keep)
 
 
 class PEG(nn.Module):
     """Position encoding generator (CPVT, Chu et al. 2021, §3.3): x + a depthwise 3×3 convolution of the patches.
 
-    The zeros around the image tell a patch how far the border is, so it leaks absolute positions. Prefix tokens pass by.
+    Zero padding around the image leaks absolute positions: it depends on the distance to the border. Prefix tokens pass by.
     """
 
     def __init__(self, dim: int):
@@ -72,7 +88,7 @@ class PEG(nn.Module):
 
 
 class Stem(nn.Sequential):
-    """LV-ViT's stem (Jiang et al. 2021, §3.3): three convolutions at half size, then patches cut from what they found."""
+    """LV-ViT's stem (Jiang et al. 2021, §3.3): three convolutions at half size, then patches of their features."""
 
     def __init__(self, channels: int, width: int, dim: int, patch: int):
         def convolution(inputs: int, kernel: int, stride: int) -> list[nn.Module]:
@@ -90,8 +106,8 @@ class Stem(nn.Sequential):
 class ViT(nn.Module):
     """A vision transformer (Dosovitskiy et al. 2021) with the attention, positions and pooling that `config` names.
 
-    Images are (B, channels, height, width); any size that the patch divides will do, whatever the size it was made for:
-    learned positions are interpolated, and a prior over offsets needs nothing.
+    Images are (B, channels, height, width), of any size that the patch divides: learned positions are interpolated, and a
+    prior over offsets needs nothing.
     """
 
     def __init__(self, config: ViTConfig):
@@ -101,7 +117,7 @@ class ViT(nn.Module):
             self.embed = nn.Conv2d(config.channels, config.dim, config.patch, stride=config.patch)
         else:
             self.embed = Stem(config.channels, config.stem, config.dim, config.patch)
-        # Laid out as an image, (1, D, R, C), so that no one has to guess the grid from a count of tokens.
+        # Stored as an image, (1, D, R, C), so that the grid need not be guessed from a number of tokens.
         self.positions = nn.Parameter(torch.zeros(1, config.dim, *config.grid)) if config.positions else None
         self.class_token = nn.Parameter(torch.zeros(1, 1, config.dim)) if config.pool == "class" else None
         rates = [config.drop_path * i / max(1, config.depth - 1) for i in range(config.depth)]
@@ -110,36 +126,36 @@ class ViT(nn.Module):
         )
         if config.sharing == "network":
             for attention in self.attentions():
-                if isinstance(attention, SpatialAttention):
+                if spatial_of(attention) is not None:
                     attention.spatial = self.blocks[0].attention.spatial
         self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
         self.head = nn.Linear(config.dim, config.num_classes)
         self.dense_head = nn.Linear(config.dim, config.num_classes) if config.dense_head else None
-        self.activation_checkpointing = False  # True: recompute each block in the backward pass instead of keeping its activations
+        self.activation_checkpointing = False  # True: recompute the activations of each block in the backward pass
         self.reset_parameters()
 
     def reset_parameters(self):
-        """Draw the start. Spatial maps keep their own.
+        """Initialise all but spatial maps, which have initialised themselves.
 
-        0.02 suits a width of 384. At a width of 64 it starts all scores near 0, where there is nothing to multiply: on
+        A std of 0.02 suits a width of 384. At a width of 64 all initial scores are near 0, where a factor has no effect: on
         Compass a prior is then found twice as late. So narrow models scale with their width, as torch does by default.
         """
-        maps = {m for a in self.attentions() if isinstance(a, SpatialAttention) for m in a.spatial.modules()}
+        maps = {m for a in self.attentions() if spatial_of(a) is not None for m in a.spatial.modules()}
         for module in self.modules():
             if isinstance(module, nn.Linear) and module not in maps and self.config.init_std is not None:
                 nn.init.trunc_normal_(module.weight, std=self.config.init_std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for attention in self.attentions():
-            if isinstance(attention, GPSA):
-                attention.start_local()
+            if hasattr(attention, "reset_parameters"):  # values of its own, such as GPSA's W_V
+                attention.reset_parameters()
         for parameter in (self.positions, self.class_token):
             if parameter is not None:
                 nn.init.trunc_normal_(parameter, std=0.02)
 
     @property
     def grid(self) -> Grid:
-        """Rows and columns of patches at the image size that the model was made for."""
+        """Rows and columns of patches at the model's own image size."""
         return self.config.grid
 
     def attentions(self) -> list[MHSA]:
@@ -149,11 +165,11 @@ class ViT(nn.Module):
     def forward(self, images: Tensor, *, dense: bool = False, mix: Box | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Classify images (B, channels, height, width): logits (B, num_classes).
 
-        With a dense head that is the class token's answer plus half of the best patch's, class by class, as LV-ViT
-        evaluates; with `dense` both come apart, for token labels: (B, num_classes), (B, R·C, num_classes).
+        With a dense head these are the class token's logits plus half of the largest of all patches, class by class, as
+        LV-ViT evaluates; with `dense` both are returned, for token labels: (B, num_classes), (B, R·C, num_classes).
 
-        `mix` is MixToken's box of patches (first row, first column, end of rows, end of columns): inside it each image
-        takes the tokens of its partner in the reversed batch; the dense logits come back to their own images.
+        `mix` is MixToken's box of patches (first row, first column, end of rows, end of columns): inside it each image has
+        the tokens of its partner in the reversed batch; the dense logits return to their own images.
         """
         x = self.forward_features(images, mix=mix)
         if self.dense_head is None:
@@ -174,7 +190,7 @@ class ViT(nn.Module):
             x = swap_box(x, mix)
         if self.positions is not None:
             x = x + resize_grid(self.positions, grid)
-        x = x.flatten(2).transpose(1, 2).contiguous()  # (B, R·C, D); else every norm would copy it anew
+        x = x.flatten(2).transpose(1, 2).contiguous()  # (B, R·C, D); otherwise every norm would copy it again
         for i, block in enumerate(self.blocks):
             if self.class_token is not None and i == self.config.class_token_block:
                 x = torch.cat([self.class_token.expand(x.shape[0], -1, -1).to(x.dtype), x], dim=1)
@@ -187,22 +203,22 @@ class ViT(nn.Module):
     def attention_maps(self, images: Tensor) -> list[Tensor]:
         """Record the attention weights of each block for these images: (B, heads, N, N) each, a class token first.
 
-        Works whatever fast path is on, since it takes the written-out one. With gradients on, the maps are part of the
-        graph.
+        They are computed by `weights`, whatever the backend. With gradients on, the maps are part of the graph. Raises
+        UserError for an attention without attention weights.
         """
         with recording(self) as maps:
             self(images)
         return maps
 
     def spatial_maps(self, grid: Grid | None = None) -> list[Tensor | None]:
-        """Make the spatial map of each block on a grid (default: the model's own): (heads, N, N), None where it has none."""
-        return [a.spatial(grid or self.grid) if isinstance(a, SpatialAttention) else None for a in self.attentions()]
+        """Compute the spatial map of each block on a grid (default: the model's own): (heads, N, N), None if it has none."""
+        return [None if (spatial := spatial_of(a)) is None else spatial(grid or self.grid) for a in self.attentions()]
 
     def no_decay(self) -> set[str]:
-        """Name the parameters that weight decay should leave alone.
+        """List the parameters without weight decay.
 
         Biases, norms, positions and the class token as is usual; and all of a spatial map: decay would pull a prior
-        towards a constant, which is a wish about the data that nobody has made.
+        towards a constant, which is an assumption about the data that nobody has made.
         """
         names = {name for name, parameter in self.named_parameters() if parameter.ndim < 2}
         names |= {name for name in ("positions", "class_token") if getattr(self, name) is not None}
@@ -224,11 +240,19 @@ def attention_of(config: ViTConfig, block: int) -> MHSA:
     )
 
 
+def spatial_of(attention: nn.Module) -> nn.Module | None:
+    """Get the spatial map of an attention; None if it has none."""
+    return getattr(attention, "spatial", None)
+
+
 @contextmanager
 def recording(model: nn.Module) -> Iterator[list[Tensor]]:
     """Collect the attention weights of every forward pass inside the `with` block, in the order of the layers."""
     maps: list[Tensor] = []
-    attentions = [module for module in model.modules() if isinstance(module, MHSA)]
+    for attention in model.attentions() if hasattr(model, "attentions") else ():
+        if not hasattr(attention, "recorded"):
+            raise UserError(f"{type(attention).__name__} has no attention weights to record; derive it from attention.MHSA")
+    attentions = [module for module in model.modules() if hasattr(module, "recorded")]
     for attention in attentions:
         attention.recorded = maps
     try:
@@ -239,7 +263,7 @@ def recording(model: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def swap_box(x: Tensor, box: Box) -> Tensor:
-    """Exchange a box of x (B, D, R, C) with the partner in the reversed batch. Twice gives x again, so it also un-mixes."""
+    """Swap a box of x (B, D, R, C) with the partner in the reversed batch. Twice gives x again, so it also un-mixes."""
     rows, columns = (torch.arange(side, device=x.device) for side in x.shape[-2:])
     inside = ((rows >= box[0]) & (rows < box[2]))[:, None] & (columns >= box[1]) & (columns < box[3])
     return torch.where(inside, x.flip(0), x)

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from .errors import UserError
 from .renamed import RENAMED_VALUES, current_names
-from .spatial import Table, resize_table
 from .vit import resize_grid
 
 
@@ -24,17 +23,17 @@ def save_weights(
 ) -> None:
     """Write a model's weights, with its name, configuration and preprocessing as metadata, to a safetensors file.
 
-    A map that several blocks share is written once for each of them. `state` stands for the model's own `state_dict`,
-    where that lies in parts over several processes.
+    A map that several blocks share is written once for each of them. `state` replaces the model's own `state_dict` if that
+    is sharded over several processes. `metadata` are further entries.
     """
     state = model.state_dict() if state is None else state
     state = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
     content = save(state, metadata={**model_metadata(model), **metadata})
-    Path(path).write_bytes(content)  # save_file would make a file that no one else may read
+    Path(path).write_bytes(content)  # save_file creates files that only their owner can read
 
 
 def model_metadata(model: nn.Module) -> dict[str, str]:
-    """Say what someone must know of a model to rebuild it, and to prepare images for it."""
+    """Build the metadata from which a model can be rebuilt and its images prepared: name, configuration, preprocessing."""
     return {
         "model": model.name,
         "config": json.dumps(dataclasses.asdict(model.config)),
@@ -43,14 +42,14 @@ def model_metadata(model: nn.Module) -> dict[str, str]:
 
 
 def find_weights(path: str | Path) -> Path:
-    """Find the weights that a user means by a run folder or a file."""
+    """Find the weights file of a run folder; the path of a file stays as it is."""
     path = Path(path)
     if not path.exists():
-        raise UserError(f"there is no run folder or weights file {path}")
+        raise UserError(f"{path} does not exist; expected a run folder or a weights file")
     if not path.is_dir():
         return path
     if not (path / "best.safetensors").is_file():
-        raise UserError(f"{path} holds no best.safetensors; a run writes it at its first evaluation")
+        raise UserError(f"{path} contains no best.safetensors; a run writes it at its first evaluation")
     return path / "best.safetensors"
 
 
@@ -67,19 +66,17 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(
-            f"{path} is no whole safetensors file ({error}); make it again or copy it again, or convert it first if "
-            "others made it: python -m spvit_mini convert"
+            f"{path} is no complete safetensors file ({error}). Write or copy it again; convert third-party weights first, "
+            "by python -m spvit_mini convert."
         ) from None
 
 
-def read_metadata(metadata: dict[str, str], what: str, *, source: str | Path) -> Any:
-    """Read what a weights file's metadata say of `what` ("config", "classes"), as JSON; None if they say nothing."""
+def read_metadata(metadata: dict[str, str], key: str, *, source: str | Path) -> Any:
+    """Parse an entry of a weights file's metadata ("config", "classes") as JSON; None if there is no such entry."""
     try:
-        return json.loads(metadata[what]) if what in metadata else None
+        return json.loads(metadata[key]) if key in metadata else None
     except json.JSONDecodeError as error:
-        raise UserError(
-            f"the {what} in {source} cannot be read ({error}); make the file again or copy it again"
-        ) from None
+        raise UserError(f"the {key} in {source} cannot be read ({error}). Write or copy the file again.") from None
 
 
 def load_state(model: nn.Module, state: dict[str, Tensor], *, source: str) -> None:
@@ -94,7 +91,7 @@ def load_state(model: nn.Module, state: dict[str, Tensor], *, source: str) -> No
 
 
 def mismatch_error(model: nn.Module, differ: list[str], *, source: str) -> UserError:
-    """Say that weights are of another model, and the first differences."""
+    """Build the error for weights of another model, with the first differences."""
     more = f", and {len(differ) - 3} more" if len(differ) > 3 else ""
     return UserError(f"{source} does not fit {model.name}: it {'; it '.join(differ[:3])}{more}")
 
@@ -105,14 +102,14 @@ def fit_grid(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     if "positions" in state and "positions" in own and state["positions"].shape[:2] == own["positions"].shape[:2]:
         state["positions"] = resize_grid(state["positions"], model.grid)
     for name, module in model.named_modules(remove_duplicate=False):  # a shared table has a name in each of its blocks
-        values = state.get(f"{name}.values")
-        if isinstance(module, Table) and values is not None and len(values) == len(module.values):
-            state[f"{name}.values"] = resize_table(values, model.grid)
+        for key, values in module.named_parameters(name, recurse=False) if hasattr(module, "resize") else ():
+            if key in state and len(state[key]) == len(values):
+                state[key] = module.resize(state[key], model.grid)
     return state
 
 
 def list_differences(model: nn.Module, state: dict[str, Tensor]) -> list[str]:
-    """List what keeps a state from being this model's: what it lacks, has too much, or has in another shape."""
+    """List why a state does not fit a model: tensors that are missing, unexpected, or of another shape."""
     own = model.state_dict()
     lacks = [f"lacks {name}" for name in own if name not in state]
     more = [f"has {name}, which the model lacks" for name in state if name not in own]
@@ -127,26 +124,25 @@ def list_differences(model: nn.Module, state: dict[str, Tensor]) -> list[str]:
 # --- Initialisation from trained weights --------------------------------------------------------------------------------
 
 HEADS = ("head.", "dense_head.")
-# What may differ between a model and the weights that it starts from: all else in a configuration changes what the same
-# numbers compute, also where their shapes fit. Of an attention's options, those that say how it is drawn at the start.
-FREE = ("image_size", "num_classes", "drop_path", "init_std")
-FREE_OPTIONS = ("std", "weight_std", "bias_std", "strength")
+# Fields that may differ between a model and its initial weights: every other field changes what the same numbers compute,
+# even if their shapes fit. Among an attention's options, those of its initialisation.
+IGNORED_FIELDS = ("image_size", "num_classes", "drop_path", "init_std")
+IGNORED_OPTIONS = ("std", "weight_std", "bias_std", "strength")
 
 
 def init_from_weights(model: nn.Module, path: str | Path, *, classes: list[str]) -> str:
-    """Load the weights of a run folder or a weights file into a model that will learn other images.
+    """Initialise a model from the weights of a run folder or a weights file, to train it on other images.
 
-    The heads keep the start that they have in `model` where the file's classes are others, in number or by name. What
-    was learned on another grid is interpolated. Everything else must fit, in shape and in meaning.
+    The heads keep their initial values in `model` if the file's classes differ, in number or by name. What was learned on
+    another grid is interpolated. Everything else must fit, in shape and in meaning.
 
     Args:
         model: of the same kind as the weights, for its own classes and image size.
-        path: where the weights are. Those of others come from `python -m spvit_mini convert`.
-        classes: the names of what the model will tell apart. A file without names is taken to mean the same where it has
-            as many.
+        path: run folder or weights file. Convert third-party weights by `python -m spvit_mini convert`.
+        classes: names of the model's classes. A file without names counts as the same classes if it has as many.
 
-    Returns a line that says what was taken and what begins anew. Raises UserError, naming the first differences, for
-    the weights of another model; the model is then as it was.
+    Returns a line about what was loaded and what is re-initialised. Raises UserError, naming the first differences, for the
+    weights of another model; the model is then unchanged.
     """
     from .data import Preprocessing
 
@@ -156,22 +152,22 @@ def init_from_weights(model: nn.Module, path: str | Path, *, classes: list[str])
     if differ := list_config_differences(model, current_names(read_metadata(metadata, "config", source=path) or {}, "model")):
         raise mismatch_error(model, differ, source=source)
 
-    named = read_metadata(metadata, "classes", source=path)
+    names = read_metadata(metadata, "classes", source=path)
     before = len(state["head.bias"]) if "head.bias" in state else 0
-    anew = before != len(classes) if named is None else named != classes
+    has_other_classes = before != len(classes) if names is None else names != classes
     own = model.state_dict()
-    if anew:
+    if has_other_classes:
         state |= {name: own[name] for name in state if name.startswith(HEADS) and name in own}
     load_state(model, state, source=source)
 
     which = f"{metadata.get('weights', 'last')} weights" + (f" of step {metadata['step']}" if "step" in metadata else "")
     line = f"{path}, {which}"
-    if anew:
-        what = "head and dense head start" if "dense_head.bias" in own else "head starts"
-        others = f"{before} there" if before != len(classes) else "other ones there"
-        line += f"; the {what} anew for {len(classes)} classes ({others})"
+    if has_other_classes:
+        heads = "head and dense head are" if "dense_head.bias" in own else "head is"
+        others = f"the file has {before}" if before != len(classes) else "the file has others"
+        line += f"; the {heads} re-initialised for {len(classes)} classes ({others})"
     else:
-        line += f", head included ({'the same' if named else 'as many'} classes)"
+        line += f", head included ({'the same' if names else 'as many'} classes)"
     resized = {name for name in own if state[name].shape != own[name].shape}
     kinds = ["positions"] * ("positions" in resized) + ["bias tables"] * bool(resized - {"positions"})
     if kinds:
@@ -179,18 +175,18 @@ def init_from_weights(model: nn.Module, path: str | Path, *, classes: list[str])
     if "preprocessing" in metadata:
         seen, now = Preprocessing.from_json(metadata["preprocessing"]), model.preprocessing
         if (seen.mean, seen.std) != (now.mean, now.std):
-            line += f"; they are used to a mean of {seen.mean} and a std of {seen.std}, which are others here"
+            line += f"; they were trained with a mean of {seen.mean} and a std of {seen.std}, which differ here"
     return line
 
 
 def list_config_differences(model: nn.Module, config: dict[str, Any]) -> list[str]:
-    """List what a file's configuration says otherwise than the model's own, of all that weights must agree in."""
+    """List where a file's configuration differs from the model's own, among the fields that weights depend on."""
 
-    def telling(config: dict[str, Any]) -> dict[str, Any]:
-        telling = {name: value for name, value in config.items() if name not in FREE}
-        for name in {"attention_options", "odd_block_options"} & telling.keys():
-            telling[name] = {option: value for option, value in telling[name].items() if option not in FREE_OPTIONS}
-        return telling
+    def relevant(config: dict[str, Any]) -> dict[str, Any]:
+        fields = {name: value for name, value in config.items() if name not in IGNORED_FIELDS}
+        for name in {"attention_options", "odd_block_options"} & fields.keys():
+            fields[name] = {option: value for option, value in fields[name].items() if option not in IGNORED_OPTIONS}
+        return fields
 
-    own, there = telling(json.loads(json.dumps(dataclasses.asdict(model.config)))), telling(config)
-    return [f"has {name} {there[name]} for {own[name]}" for name in own if name in there and there[name] != own[name]]
+    own, theirs = relevant(json.loads(json.dumps(dataclasses.asdict(model.config)))), relevant(config)
+    return [f"has {name} {theirs[name]} for {own[name]}" for name in own if name in theirs and theirs[name] != own[name]]

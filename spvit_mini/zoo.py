@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from .cnn import CNN
     from .vit import ViT
 
-# The minis: one skeleton of 2.7 M parameters for 32-pixel images, and one word that differs.
+# The minis: one skeleton of 2.7 M parameters for 32-pixel images; only the attention differs.
 
 
 def mini(attention: str, *, odd: dict | None = None, **options) -> ViTConfig:
-    """Put an attention into the skeleton of the minis."""
+    """Build the configuration of a mini with this attention."""
     return ViTConfig(attention=attention, attention_options=options, odd_block_options=odd or {})
 
 
@@ -33,14 +33,14 @@ IMAGENET = {"image_size": (224, 224), "patch": 16, "num_classes": 1000, "pool": 
 
 
 def deit(dim: int, heads: int) -> ViTConfig:
-    """DeiT (Touvron et al. 2021, table 1): a plain ViT with a class token from the start."""
+    """DeiT (Touvron et al. 2021, table 1): a plain ViT with a class token in all blocks."""
     return ViTConfig(**IMAGENET, dim=dim, depth=12, heads=heads, mlp_ratio=4, qkv_bias=True)
 
 
 def convit(dim: int, heads: int) -> ViTConfig:
     """ConViT (d'Ascoli et al. 2021, table 1): ten blocks of GPSA, then the class token joins for two plain ones.
 
-    Head counts are squares, so that the heads' centres fill a square; 48 dimensions a head, 64 in the “+” sizes.
+    Head counts are squares, so that the heads' centres fill a square; 48 dimensions per head, 64 in the “+” sizes.
     """
     late = {"spatial_layers": 10, "class_token_block": 10}
     return ViTConfig(**IMAGENET, **late, attention="gpsa", dim=dim, depth=12, heads=heads, mlp_ratio=4)
@@ -61,8 +61,8 @@ def spvit(lv: ViTConfig) -> ViTConfig:
     |---|---|---|---|
     | blocks with SP-SA | S 14 of 16; M, L not found | S 14; M 10, a default its script leaves unset; L none | all but two |
     | prior's hidden width | 32 is best | 64 | 64, so that released weights fit |
-    | start of the first layer | not said | σ 0.02, bias 0 | the same |
-    | class token | joins late | joins after the asked number of blocks, also in L | joins after the last SP-SA block |
+    | initialisation of the first layer | not said | σ 0.02, bias 0 | the same |
+    | class token | late insertion | after the given number of blocks, also in L | after the last SP-SA block |
     | PEG | not in the ablations | after every block, the plain ones too | the same |
     """
     spatial = lv.depth - 2
@@ -73,12 +73,12 @@ def spvit(lv: ViTConfig) -> ViTConfig:
 
 
 def cait(dim: int, depth: int, heads: int, *, layer_scale: float) -> CaiTConfig:
-    """CaiT (Touvron et al. 2021): patches first, then two blocks of class attention. 48 dimensions a head."""
+    """CaiT (Touvron et al. 2021): patches first, then two blocks of class attention. 48 dimensions per head."""
     return CaiTConfig(dim=dim, depth=depth, heads=heads, layer_scale=layer_scale)
 
 
 def ablation(depth: int) -> ViTConfig:
-    """The skeleton of the paper's ablations: nine heads, since GPSA asks for a square. Its width was not found; ConViT-S's."""
+    """The model of the paper's ablations: nine heads, since GPSA needs a square. Its width, not found, is ConViT-S's."""
     return ViTConfig(**IMAGENET, dim=432, depth=depth, heads=9, mlp_ratio=4)
 
 
@@ -114,13 +114,13 @@ MODELS: dict[str, ViTConfig | CaiTConfig | CNNConfig] = {
     "vit_ablation_16": ablation(16),
 }
 FAMILIES = {ViTConfig: "ViT", CaiTConfig: "CaiT", CNNConfig: "CNN"}
-# The central part of an image, by side, on which the published accuracies were measured; the whole for all others.
+# Central crop, by side, on which the published accuracies were measured; all other models use the whole image.
 CROPS = {name: 0.875 for name in MODELS if name.startswith(("deit_", "convit_")) and name != "convit_mini"}
 CROPS |= {"lvvit_s": 0.9, "spvit_s": 0.9}
 
 
 def list_models() -> list[str]:
-    """List the names that `create_model` knows."""
+    """List the names that `create_model` accepts."""
     return sorted(MODELS)
 
 
@@ -138,7 +138,7 @@ def create_model(
         name: one of `list_models()`.
         num_classes: width of the head; the model's own if not given.
         image_size: side in pixels, or (height, width).
-        weights: a safetensors file as `save_weights` writes it. Positions made for another image size are interpolated.
+        weights: a safetensors file as `save_weights` writes it. Positions of another image size are interpolated.
         overrides: other fields of its `ViTConfig`, `CaiTConfig` or `CNNConfig`, e.g. depth=4.
 
     Raises UserError for an unknown name or field, a size that the patch does not divide, or weights of another model.
@@ -172,15 +172,18 @@ def create_model(
 
 def build_model(config: ViTConfig | CaiTConfig | CNNConfig) -> ViT | CNN:
     """Build the model of a configuration, with initial weights."""
+    if isinstance(config, CNNConfig):
+        from .cnn import CNN  # imports torch._dynamo, which the others don't need
+
+        return CNN(config)
     from .cait import CaiT
-    from .cnn import CNN
     from .vit import ViT
 
-    return {ViTConfig: ViT, CaiTConfig: CaiT, CNNConfig: CNN}[type(config)](config)
+    return CaiT(config) if isinstance(config, CaiTConfig) else ViT(config)
 
 
 def unknown_option(name: str, option: str) -> str:
-    """Say that a model has no such option, and whether one of another kind has it."""
+    """Build the message for an unknown option, with the similar ones and the kinds of models that have it."""
     own = [field.name for field in dataclasses.fields(MODELS[name])]
     others = [
         family for config, family in FAMILIES.items() if option in (field.name for field in dataclasses.fields(config))
@@ -192,7 +195,7 @@ def unknown_option(name: str, option: str) -> str:
 
 
 def model_from_weights(path: str | Path, *, image_size: int | tuple[int, int] | None = None) -> ViT:
-    """Rebuild the model that a weights file belongs to, from the name and configuration in its metadata.
+    """Rebuild the model of a weights file from the name and configuration in its metadata.
 
     For another `image_size`, its positions are interpolated.
     """
@@ -201,14 +204,14 @@ def model_from_weights(path: str | Path, *, image_size: int | tuple[int, int] | 
     metadata = load_weights(path)[1]
     config = read_metadata(metadata, "config", source=path)
     if config is None or "model" not in metadata:
-        raise UserError(f"{path} does not say which model it belongs to; name one: create_model(NAME, weights=FILE)")
+        raise UserError(f"{path} does not name its model. Use create_model(NAME, weights=FILE).")
     config = current_names(config, "model")
     config["image_size"] = tuple(config["image_size"]) if image_size is None else image_size
     return create_model(metadata["model"], weights=path, **config)
 
 
 def transforms_for(model: nn.Module) -> Callable:
-    """Make the transform from a PIL image to what this model expects when it is evaluated: (3, height, width)."""
-    from .data import evaluation_transform
+    """Build the transform from a PIL image to this model's input for evaluation: (3, height, width)."""
+    from .data import EvalTransform
 
-    return evaluation_transform(model.preprocessing)
+    return EvalTransform(model.preprocessing)

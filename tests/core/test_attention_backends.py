@@ -1,6 +1,7 @@
-"""Every path of SP-SA against its equation; which one is taken; and that a kept map is never an old one."""
+"""Every backend of SP-SA against its equation; which one is chosen; and that a cached map is never outdated."""
 
 import copy
+import functools
 import math
 import pickle
 import shutil
@@ -55,7 +56,7 @@ def compile_by(monkeypatch):
         monkeypatch.setattr(torch, "compile", lambda function, **more: real(function, backend=counter, **more))
         return counter
 
-    caches = attention_backends.compiled, attention_backends.compiled_flex
+    caches = attention_backends.compile_eager, attention_backends.compile_flex
     for cache in caches:
         cache.cache_clear()
     torch._dynamo.reset()
@@ -68,27 +69,27 @@ def compile_by(monkeypatch):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("added", [False, True])
-@pytest.mark.parametrize("path", ["auto", "explicit", "recomputed"])
-def test_what_is_written_out_or_recomputed_is_the_equation_in_value_and_gradient(path, added, shared, size, monkeypatch):
+@pytest.mark.parametrize("backend", ["auto", "eager", "recompute"])
+def test_eager_and_recompute_are_the_equation_in_value_and_gradient(backend, added, shared, size, monkeypatch):
     inputs = draw(size, added=added, shared=shared)
     theirs = equation(*inputs)
-    assert_same(attention_backends.attend_multiplied(*inputs, path=path), theirs, inputs, tolerance=1e-10)
+    assert_same(attention_backends.attend_modulated(*inputs, backend=backend), theirs, inputs, tolerance=1e-10)
     monkeypatch.setattr(attention_backends, "CACHE", 1)  # one image at a time
-    assert_same(attention_backends.attend_multiplied(*inputs, path=path), theirs, inputs, tolerance=1e-10)
+    assert_same(attention_backends.attend_modulated(*inputs, backend=backend), theirs, inputs, tolerance=1e-10)
 
 
 @pytest.mark.parametrize("added", [False, True])
 def test_what_is_compiled_is_the_equation_in_value_and_gradient(added, compile_by):
     compile_by("aot_eager")
     inputs = draw(SIZES[0], added=added, shared=False)
-    assert_same(attention_backends.attend_multiplied(*inputs, path="compiled"), equation(*inputs), inputs, tolerance=1e-10)
+    assert_same(attention_backends.attend_modulated(*inputs, backend="compile"), equation(*inputs), inputs, tolerance=1e-10)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="on a CPU torch.compile wants a C++ compiler")
-def test_the_compiled_path_is_the_equation_in_value_and_gradient():
+def test_the_compile_backend_is_the_equation_in_value_and_gradient():
     inputs = draw((2, 3, 20, 4), added=False, shared=False, dtype=torch.float32)
-    assert_same(attention_backends.attend_multiplied(*inputs, path="compiled"), equation(*inputs), inputs, tolerance=1e-4)
+    assert_same(attention_backends.attend_modulated(*inputs, backend="compile"), equation(*inputs), inputs, tolerance=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
@@ -98,7 +99,7 @@ def test_the_compiled_path_is_the_equation_in_value_and_gradient():
 def test_flex_attention_is_the_equation_in_value(added, shared, size):
     inputs = draw(size, added=added, shared=shared, gradients=False, dtype=torch.float32)
     expected = equation(*(tensor.double() for tensor in inputs)).float()
-    torch.testing.assert_close(attention_backends.flex(*inputs, compile=False), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(attention_backends.attend_flex(*inputs, compile=False), expected, rtol=1e-4, atol=1e-5)
 
 
 @CUDA
@@ -106,18 +107,18 @@ def test_flex_attention_is_the_equation_in_value(added, shared, size):
 @pytest.mark.parametrize("tokens", [64, 196, 197])
 def test_flex_attention_is_the_equation_in_value_and_gradient(tokens, added):
     inputs = draw((4, 3, tokens, 64), added=added, shared=False, device="cuda", dtype=torch.float32)
-    assert_same(attention_backends.attend_multiplied(*inputs, path="flex"), equation(*inputs), inputs, tolerance=2e-2)
+    assert_same(attention_backends.attend_modulated(*inputs, backend="flex_attention"), equation(*inputs), inputs, tolerance=2e-2)
 
 
 @CUDA
-def test_the_explicit_path_has_the_same_gradients_in_each_run_on_cuda():
+def test_the_eager_backend_has_the_same_gradients_in_each_run_on_cuda():
     inputs = draw((8, 6, 196, 64), added=False, shared=False, device="cuda", dtype=torch.float32)
-    runs = [torch.autograd.grad(attention_backends.attend_multiplied(*inputs).square().sum(), inputs) for _ in range(3)]
+    runs = [torch.autograd.grad(attention_backends.attend_modulated(*inputs).square().sum(), inputs) for _ in range(3)]
     assert all(torch.equal(a, b) for run in runs[1:] for a, b in zip(run, runs[0], strict=True))
 
 
 @pytest.mark.parametrize("added", [False, True])
-def test_recomputed_under_autocast_is_as_near_to_float64_as_explicit(added):
+def test_recompute_under_autocast_is_as_near_to_float64_as_eager(added):
     inputs = draw((3, 2, 30, 16), added=added, shared=False, dtype=torch.float64)
     weight = torch.randn(inputs[0].shape, dtype=torch.float64)
 
@@ -127,81 +128,83 @@ def test_recomputed_under_autocast_is_as_near_to_float64_as_explicit(added):
         return [out, *torch.autograd.grad((out * weight).sum(), given)]
 
     truth = outcome(equation, torch.float64, torch.float64)
-    for path in ("explicit", "recomputed"):
+    for backend in ("eager", "recompute"):
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            found = outcome(lambda *t, path=path: attention_backends.attend_multiplied(*t, path=path), torch.bfloat16, torch.float32)
+            attend = functools.partial(attention_backends.attend_modulated, backend=backend)
+            found = outcome(attend, torch.bfloat16, torch.float32)
         assert found[0].dtype == torch.bfloat16 and found[4].dtype == torch.float32
         for a, b in zip(found, truth, strict=True):
             assert (a - b).norm() < 0.03 * b.norm()
 
 
-def test_recomputed_keeps_nothing_of_the_size_of_the_scores():
+def test_recompute_stores_nothing_of_the_size_of_the_scores():
     inputs = draw((5, 2, 40, 4), added=True, shared=False, dtype=torch.float32)
-    kept = {}
-    for path in ("explicit", "recomputed"):
-        kept[path] = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t, path=path: kept[path].append(t.numel()) or t, lambda t: t):
-            attention_backends.attend_multiplied(*inputs, path=path)
-    assert max(kept["explicit"]) == 5 * 2 * 40 * 40 and max(kept["recomputed"]) == 2 * 40 * 40
+    stored = {}
+    for backend in ("eager", "recompute"):
+        sizes = stored[backend] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, sizes=sizes: sizes.append(t.numel()) or t, lambda t: t):
+            attention_backends.attend_modulated(*inputs, backend=backend)
+    assert max(stored["eager"]) == 5 * 2 * 40 * 40 and max(stored["recompute"]) == 2 * 40 * 40
 
 
-# --- Which path ------------------------------------------------------------------------------------------------------------
+# --- Which backend ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("asked", "device", "gradients", "taken", "why"),
+    ("requested", "device", "gradients", "chosen", "why"),
     [
-        ("auto", "cpu", True, "explicit", "compiling was slower"),
-        ("auto", "cuda", True, "explicit", "the same in each run"),
-        ("explicit", "cuda", True, "explicit", "asked for"),
-        ("recomputed", "cpu", True, "recomputed", "keeps no scores"),
-        ("compiled", "cpu", True, "compiled", "asked for"),
-        ("flex", "cpu", False, "flex", "stores no scores"),
-        ("flex", "cuda", True, "flex", "stores no scores"),
+        ("auto", "cpu", True, "eager", "compiling was slower"),
+        ("auto", "cuda", True, "eager", "the same in each run"),
+        ("eager", "cuda", True, "eager", "requested"),
+        ("recompute", "cpu", True, "recompute", "stores no scores"),
+        ("compile", "cpu", True, "compile", "requested"),
+        ("flex_attention", "cpu", False, "flex_attention", "stores no scores"),
+        ("flex_attention", "cuda", True, "flex_attention", "stores no scores"),
     ],
 )
-def test_the_path_that_is_taken_and_why(asked, device, gradients, taken, why):
-    choice = attention_backends.choose(asked, device, gradients=gradients)
-    assert choice.path == taken and why in choice.reason
+def test_the_backend_that_is_chosen_and_why(requested, device, gradients, chosen, why):
+    choice = attention_backends.choose_backend(requested, device, gradients=gradients)
+    assert choice.backend == chosen and why in choice.reason
 
 
 def test_what_cannot_be_had_is_refused_with_the_reason():
-    with pytest.raises(UserError, match="no path is called 'flax'. Did you mean flex?"):
-        attention_backends.choose("flax", "cpu", gradients=False)
+    with pytest.raises(UserError, match=r"backend is 'recomputed'; expected one of auto, .*\. Did you mean recompute\?"):
+        attention_backends.choose_backend("recomputed", "cpu", gradients=False)
     with pytest.raises(UserError, match="gradients on CUDA alone"):
-        attention_backends.choose("flex", "cpu", gradients=True)
+        attention_backends.choose_backend("flex_attention", "cpu", gradients=True)
     torch.use_deterministic_algorithms(True)
     try:
-        with pytest.raises(UserError, match="deterministic algorithms are asked for"):
-            attention_backends.choose("flex", "cuda", gradients=True)
-        assert attention_backends.choose("flex", "cuda", gradients=False).path == "flex"
+        with pytest.raises(UserError, match="deterministic algorithms are on"):
+            attention_backends.choose_backend("flex_attention", "cuda", gradients=True)
+        assert attention_backends.choose_backend("flex_attention", "cuda", gradients=False).backend == "flex_attention"
     finally:
         torch.use_deterministic_algorithms(False)
 
 
-def test_a_model_takes_the_path_it_is_told(monkeypatch):
+def test_a_model_uses_the_backend_that_is_set(monkeypatch):
     model = create_model("spvit_mini", depth=2).eval()
-    images, taken = torch.randn(1, 3, 32, 32), []
-    monkeypatch.setattr(attention_backends, "flex", lambda *inputs: taken.append(1) or attention_backends.explicit(*inputs))
+    images, calls = torch.randn(1, 3, 32, 32), []
+    eager = attention_backends.attend_eager
+    monkeypatch.setattr(attention_backends, "attend_flex", lambda *inputs: calls.append(1) or eager(*inputs))
     with torch.no_grad():
         expected = model(images)
-        assert attention_backends.take_path(model, "flex") == 2
+        assert attention_backends.set_backend(model, "flex_attention") == 2
         torch.testing.assert_close(model(images), expected)
-    assert len(taken) == 2
+    assert len(calls) == 2
     with pytest.raises(UserError, match="gradients on CUDA alone"):
         model(images)
-    assert len(model.attention_maps(images)) == 2  # by the equation, whatever the path
-    assert attention_backends.take_path(create_model("vit_mini", depth=2), "flex") == 0
-    with pytest.raises(UserError, match="no path"):
-        attention_backends.take_path(model, "quick")
+    assert len(model.attention_maps(images)) == 2  # by the equation, whatever the backend
+    assert attention_backends.set_backend(create_model("vit_mini", depth=2), "flex_attention") == 0
+    with pytest.raises(UserError, match="backend is 'quick'"):
+        attention_backends.set_backend(model, "quick")
 
 
-@pytest.mark.parametrize("path", ["compiled", "flex"])
-def test_a_model_of_many_layers_is_compiled_once(path, compile_by):
+@pytest.mark.parametrize("backend", ["compile", "flex_attention"])
+def test_a_model_of_many_layers_is_compiled_once(backend, compile_by):
     """Past eight compilations PyTorch would go on uncompiled, in silence, and store all scores."""
     counter = compile_by("eager")
     model = create_model("spvit_mini", depth=10, dim=16).eval()
-    attention_backends.take_path(model, path)
+    attention_backends.set_backend(model, backend)
     images = torch.randn(1, 3, 16, 16)
     with torch.no_grad():
         for _ in range(2):
@@ -209,7 +212,7 @@ def test_a_model_of_many_layers_is_compiled_once(path, compile_by):
     assert counter.frame_count == 1
 
 
-def test_a_compiler_that_sees_the_whole_gets_the_equation_and_no_kept_map():
+def test_a_compiler_that_sees_the_whole_gets_the_equation_and_no_cached_map():
     model = create_model("spvit_mini", depth=2, dim=16).eval()
     images = torch.randn(1, 3, 16, 16)
     torch._dynamo.reset()
@@ -220,7 +223,7 @@ def test_a_compiler_that_sees_the_whole_gets_the_equation_and_no_kept_map():
     torch._dynamo.reset()
 
 
-# --- Kept maps -------------------------------------------------------------------------------------------------------------
+# --- Cached maps -----------------------------------------------------------------------------------------------------------
 
 LAYERS = {
     "spsa": lambda: SPSA(12, 3, 4),
@@ -244,7 +247,7 @@ def layer(request):
 
 
 def outcome(layer, grid=(3, 4), prefix=1, keep=True):
-    """Compute a layer's result without gradients; `keep` False: with them, so that nothing that was kept can enter."""
+    """Compute a layer's result without gradients; `keep` False: with them, so that nothing from the cache can enter."""
     torch.manual_seed(0)
     first = next(layer.parameters())
     x = torch.randn(2, prefix + grid[0] * grid[1], 12).to(first)
@@ -260,12 +263,11 @@ def count_maps(layer, monkeypatch):
 
 
 def test_without_gradients_a_map_is_made_once_for_a_grid(layer, monkeypatch):
-    each = 2 if isinstance(layer, AnchoredSPSA) else 1
     made = count_maps(layer, monkeypatch)
     results = [outcome(layer) for _ in range(3)]
-    assert len(made) == each and torch.equal(results[0], results[2])
+    assert len(made) == 1 and torch.equal(results[0], results[2])
     outcome(layer, grid=(2, 3))
-    assert len(made) == 2 * each and made[-1] == (2, 3)
+    assert len(made) == 2 and made[-1] == (2, 3)
     outcome(layer, grid=(2, 3), prefix=0)
     torch.testing.assert_close(outcome(layer), results[0])
     with torch.inference_mode():
@@ -303,7 +305,7 @@ def replace_a_parameter(layer):
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_kept_map_is_never_an_old_one(layer, change):
+def test_a_cached_map_is_never_outdated(layer, change):
     before = outcome(layer)
     CHANGES[change](layer)
     after = outcome(layer)
@@ -321,7 +323,7 @@ def test_a_setting_of_a_map_is_seen_too():
     assert not torch.allclose(after, before) and torch.allclose(after, outcome(layer, keep=False))
 
 
-def test_copies_and_files_have_no_kept_map(layer):
+def test_copies_and_files_have_no_cached_map(layer):
     fresh = len(pickle.dumps(layer))
     outcome(layer)
     assert len(pickle.dumps(layer)) == fresh
@@ -331,19 +333,19 @@ def test_copies_and_files_have_no_kept_map(layer):
         torch.testing.assert_close(outcome(one), outcome(one, keep=False), rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_kept_goes_when_gradients_are_asked_and_with_the_layer(layer):
+def test_the_cache_is_emptied_by_gradients_and_with_the_layer(layer):
     outcome(layer)
-    assert layer in attention_backends.KEPT
+    assert layer in attention_backends.MAP_CACHE
     outcome(layer, keep=False)
-    assert layer not in attention_backends.KEPT
+    assert layer not in attention_backends.MAP_CACHE
     layer.train()
     outcome(layer)
-    assert layer not in attention_backends.KEPT
+    assert layer not in attention_backends.MAP_CACHE
     layer.eval()
     outcome(layer)
-    held = len(attention_backends.KEPT)
+    held = len(attention_backends.MAP_CACHE)
     del layer
-    assert len(attention_backends.KEPT) in (held, held - 1)
+    assert len(attention_backends.MAP_CACHE) in (held, held - 1)
 
 
 def test_a_map_of_others_is_always_made_anew():
@@ -356,4 +358,4 @@ def test_a_map_of_others_is_always_made_anew():
     layer = SPSA(12, 3, spatial=Own()).eval()
     before = outcome(layer)
     layer.spatial.scale = 0.1
-    assert not torch.allclose(outcome(layer), before) and layer not in attention_backends.KEPT
+    assert not torch.allclose(outcome(layer), before) and layer not in attention_backends.MAP_CACHE

@@ -1,13 +1,20 @@
-"""The matrix of attentions: which cells there are, which are refused and why, and maps that heads and blocks share."""
+"""The matrix of attentions: its cells, what is refused and why, shared maps, and the registration of others."""
+
+from functools import partial
 
 import pytest
 import torch
 
+from spvit_mini import attention_registry, create_model, register_attention, register_map, save_weights
 from spvit_mini.attention import MHSA, PSA
-from spvit_mini.attention_registry import MAPS, MODES, build_attention, matrix, refusal, variant_names
+from spvit_mini.attention_registry import MAPS, MODES, attention_names, build_attention, matrix, refusal
 from spvit_mini.errors import UserError
-from spvit_mini.spatial import Constant, Table
+from spvit_mini.explain import attribution
+from spvit_mini.flops import multiply_adds
+from spvit_mini.geometry import offsets, pair_offsets
+from spvit_mini.spatial import Constant, OffsetMap, Table
 from spvit_mini.vit import ViT, ViTConfig
+from spvit_mini.zoo import model_from_weights
 
 DIM, HEADS = 16, 2
 
@@ -33,25 +40,25 @@ SENSIBLE |= {("square_window", "masked"), ("cross_window", "masked")}
 
 
 def test_the_sensible_cells_are_these():
-    assert {tuple(name.split("/")) for name in variant_names() if "/" in name} == SENSIBLE
-    assert [name for name in variant_names() if "/" not in name] == [
+    assert {tuple(name.split("/")) for name in attention_names() if "/" in name} == SENSIBLE
+    assert [name for name in attention_names() if "/" not in name] == [
         "mhsa", "rpb", "window", "psa", "gpsa", "spsa", "anchored",
     ]  # fmt: skip
 
 
 REASONS = {
-    "embedding": "has to meet the query first",
-    "in or out": "only a mask keeps the outside out",
+    "embedding": "needs a dot product with the query first",
+    "in or out": "only a mask removes the outside",
     "two numbers": "a factor and an addend",
-    "number": "the map says one number",
+    "number": "the map gives one number",
 }
 
 
 @pytest.mark.parametrize(("map_name", "way"), [(m, w) for m in MAPS for w in MODES if (m, w) not in SENSIBLE])
 def test_the_other_cells_are_refused_with_the_reason(map_name, way):
-    reason = REASONS[MAPS[map_name].says]
+    reason = REASONS[MAPS[map_name].kind]
     if map_name == "constant" and way in ("additive", "position_only", "gated"):
-        reason = "softmax does not see a number that is added to every score"
+        reason = "softmax does not change if a number is added to every score"
     with pytest.raises(UserError, match=f"the map '{map_name}' cannot be .*{reason}"):
         build_attention(f"{map_name}/{way}", DIM, HEADS, grid=(4, 4))
     assert reason in refusal(map_name, way)
@@ -64,10 +71,10 @@ def test_the_refused_constant_would_indeed_change_nothing():
 
 
 @pytest.mark.parametrize(("name", "options", "message"), [
-    ("mlp/multipled", {}, "no attention is called 'mlp/multipled'. Did you mean mlp/multiplicative"),
+    ("mlp/multipled", {}, "attention is 'mlp/multipled'; expected .* Did you mean mlp/multiplicative.* Use --import FILE"),
     ("gspa", {}, "Did you mean .*gpsa"),
-    ("mhsa", {"hidden": 3}, "'mhsa' does not take"),
-    ("table/additive", {"hidden": 3}, "'table/additive' does not take"),
+    ("mhsa", {"hidden": 3}, "options of attention mhsa are {'hidden': 3}"),
+    ("table/additive", {"hidden": 3}, "options of attention table/additive are {'hidden': 3}"),
     ("window", {"size": 0}, "window of 0 patches"),
 ])  # fmt: skip
 def test_a_wrong_name_or_option_is_one_clear_line(name, options, message):
@@ -89,7 +96,7 @@ def test_the_printed_matrix_names_every_cell():
     lines = matrix().splitlines()
     assert lines[0].split() == list(MODES)
     for line in lines[1:]:
-        cells = [line[14 + 18 * i : 32 + 18 * i].strip() for i in range(len(MODES))]
+        cells = [line[14 + 16 * i : 30 + 16 * i].strip() for i in range(len(MODES))]
         name = line[:14].strip()
         assert {way for way, cell in zip(MODES, cells, strict=True) if cell} == {w for m, w in SENSIBLE if m == name}
     assert next(line for line in lines if line.startswith("mlp ")).split() == ["mlp", "·", "·", "·", "spsa"]
@@ -128,7 +135,7 @@ def test_a_network_s_map_is_one_tensor_in_all_blocks_but_the_plain_ones():
     assert separate.attentions()[0].spatial.w2 is not separate.attentions()[1].spatial.w2
 
 
-@pytest.mark.parametrize("name", [n for n in variant_names() if n not in ("mhsa", "cross_window/masked")])
+@pytest.mark.parametrize("name", [n for n in attention_names() if n not in ("mhsa", "cross_window/masked")])
 def test_one_map_for_all_heads_is_the_same_map_in_each(name):
     """With the numbers of a shared map copied into each head's own, both layers are one function."""
     grid, prefix = (4, 4), 1
@@ -152,3 +159,107 @@ def test_a_table_serves_another_grid_inside_attention():
     q, k, v = draw(15)
     torch.testing.assert_close(layer.attend(q, k, v, (3, 5)), layer.weights(q, k, (3, 5)) @ v)
     assert isinstance(layer.spatial, Table) and isinstance(layer, MODES["additive"]) and not isinstance(layer, PSA)
+
+
+# --- Registration ----------------------------------------------------------------------------------------------------------
+
+
+class Average(torch.nn.Module):
+    """An attention of a user's own, a plain module: the mean over all tokens. It has neither weights nor a map."""
+
+    def __init__(self, dim, heads, *, grid, qkv_bias, **options):
+        super().__init__()
+        self.value = torch.nn.Linear(dim, dim, **options)
+
+    def forward(self, x, grid):
+        return self.value(x.mean(1, keepdim=True)).expand_as(x)
+
+
+class Decay(OffsetMap):
+    """A map of a user's own, without parameters: neutral − scale · ‖δ‖."""
+
+    def __init__(self, neutral, scale):
+        super().__init__(neutral)
+        self.scale = scale
+
+    def table(self, grid):
+        return self.neutral - self.scale * offsets(*grid).double().norm(dim=-1)[None]
+
+
+def build_decay(heads, grid, head_dim, neutral, scale=1.0):
+    return Decay(neutral, scale)
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """The registry with an attention and a map more, which are gone after the test."""
+    monkeypatch.setattr(attention_registry, "ATTENTIONS", dict(attention_registry.ATTENTIONS))
+    monkeypatch.setattr(attention_registry, "MAPS", dict(MAPS))
+    for _ in range(2):  # again with the same factory: fine
+        register_attention("average", Average)
+        register_map("decay", build_decay)
+    return attention_registry
+
+
+def test_an_attention_without_weights_and_map_is_trained_saved_and_rebuilt(registry, tmp_path):
+    model = create_model("vit_mini", attention="average", depth=2, attention_options={"bias": False})
+    images, linear = torch.randn(2, 3, 32, 32), 2 * 192**2
+    model(images).square().sum().backward()
+    assert model.blocks[1].attention.value.weight.grad.abs().max() > 0 and model.blocks[0].attention.value.bias is None
+    save_weights(model, tmp_path / "w.safetensors")
+    assert torch.equal(model_from_weights(tmp_path / "w.safetensors").eval()(images), model.eval()(images))
+    with pytest.warns(UserWarning, match="Average has no method multiply_adds; only its linear layers are counted"):
+        cost, plain = (multiply_adds(m) for m in (model, create_model("vit_mini", depth=2)))
+    assert cost["proj"] == 64 * linear and cost["qkv"] == cost["map"] == 0 and cost["mlp"] == plain["mlp"]
+
+
+def test_what_an_attention_lacks_is_said_in_one_line(registry):
+    model, images = create_model("vit_mini", attention="average", depth=2), torch.randn(2, 3, 32, 32)
+    rollout, relevance = (partial(f, model) for f in (attribution.attention_rollout, attribution.class_relevance))
+    for explain in (model.attention_maps, rollout, relevance):
+        with pytest.raises(UserError, match="Average has no attention weights to record; derive it from attention.MHSA$"):
+            explain(images)
+    assert model.spatial_maps() == attribution.gates(model) == [None, None] and attribution.priors(model) == []
+
+
+@pytest.mark.parametrize(("mode", "options"), [("additive", {}), ("multiplicative", {"scale": 0.1})])
+def test_a_registered_map_enters_by_every_mode_of_its_kind(registry, mode, options):
+    layer = build_attention(f"decay/{mode}", DIM, HEADS, grid=(3, 4), **options).double()
+    q, k, v = draw(12)
+    distance, scores = pair_offsets(3, 4).double().norm(dim=-1), layer.scores(q, k)
+    expected = (scores - distance if mode == "additive" else scores * (1 - 0.1 * distance)).softmax(-1)
+    torch.testing.assert_close(layer.weights(q, k, (3, 4)), expected)
+    torch.testing.assert_close(layer.eval().attend(q, k, v, (3, 4)), expected @ v)
+    assert {f"decay/{m}" for m in ("additive", "position_only", "gated", "multiplicative")} <= set(attention_names())
+    assert "decay" in matrix() and "average" in attention_names()
+    with pytest.raises(UserError, match="the map 'decay' cannot be masked: the mode needs in or out for each pair"):
+        build_attention("decay/masked", DIM, HEADS, grid=(3, 4))
+    (prior,) = attribution.priors(create_model("vit_mini", attention=f"decay/{mode}", attention_options=options, depth=1))
+    assert prior.multiplies == (mode == "multiplicative") and prior.table.shape == (1, 15, 15)
+
+
+@pytest.mark.parametrize(
+    ("register", "name", "factory", "message"),
+    [
+        (register_attention, "spsa", Average, "the name 'spsa' is taken by another attention; expected a new name"),
+        (register_attention, "average", lambda *_, **__: None, "the name 'average' is taken"),
+        (register_attention, "My", Average, "the name of the attention is 'My'; expected a lowercase identifier"),
+        (register_attention, "mlp/mine", Average, "the name of the attention is 'mlp/mine'"),
+        (register_attention, "", Average, "the name of the attention is ''"),
+        (register_attention, "mine", "Average", "the factory of attention mine is 'Average'; expected a function or class"),
+        (register_map, "mlp", build_decay, "the name 'mlp' is taken by another map"),
+        (register_map, "two-d", build_decay, "the name of the map is 'two-d'"),
+        (partial(register_map, kind="numbers"), "mine", build_decay, "the kind of map mine is 'numbers'; expected one of number"),
+    ],
+)
+def test_a_wrong_registration_is_one_clear_line(registry, register, name, factory, message):
+    with pytest.raises(UserError, match=message):
+        register(name, factory)
+
+
+def test_what_a_factory_does_wrong_is_one_clear_line(registry):
+    register_attention("nothing", lambda dim, heads, **options: None)
+    with pytest.raises(UserError, match="the factory of attention nothing returned NoneType; expected a torch.nn.Module"):
+        build_attention("nothing", DIM, HEADS, grid=(4, 4))
+    with pytest.raises(UserError, match=r"options of attention average are \{'hidden': 3\}; expected those of its class"):
+        build_attention("average", DIM, HEADS, grid=(4, 4), hidden=3)

@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import spvit_mini
-from spvit_mini.attention_registry import variant_names
+from spvit_mini.attention_registry import attention_names
 from spvit_mini.flops import PARTS, multiply_adds
 from spvit_mini.vit import ViT, ViTConfig, recording
 from spvit_mini.zoo import LVVIT, MODELS
@@ -24,7 +24,7 @@ def counted_by_torch(model):
     return counter.get_total_flops() // 2
 
 
-@pytest.mark.parametrize("name", [n for n in variant_names() if not n.endswith("/alone")])
+@pytest.mark.parametrize("name", [n for n in attention_names() if not n.endswith("/position_only")])
 def test_every_attention_costs_what_torch_counts(name):
     config = ViTConfig(**SMALL, attention=name, pool="class", class_token_block=1)
     cost = multiply_adds(config)

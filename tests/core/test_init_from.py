@@ -57,7 +57,7 @@ def test_for_other_classes_all_but_the_heads_computes_the_same(kind, image_size,
     heads = [name for name in after if name.split(".")[0] in ("head", "dense_head")]
     assert len(heads) == (4 if kind == "dense" else 2)
     assert all(torch.equal(after[name], start[name]) for name in heads)
-    assert "anew for 2 classes (3 there)" in line and ("dense head start" in line) == (kind == "dense")
+    assert "re-initialised for 2 classes (the file has 3)" in line and ("dense head are" in line) == (kind == "dense")
     has = {"positions": "positions" in after, "bias tables": any(name.endswith("spatial.values") for name in after)}
     for what, there in has.items():
         assert (what in line) == (there and image_size != (16, 16)), line
@@ -70,10 +70,10 @@ def test_the_same_classes_keep_the_head_at_a_higher_resolution(metadata, tmp_pat
     line = init_from_weights(model, saved(source, tmp_path / "w.safetensors", **metadata), classes=BIRDS)
     images = torch.randn(2, 3, 24, 24, dtype=torch.float64)
     torch.testing.assert_close(model(images), source(images), rtol=1e-10, atol=1e-10)
-    assert "head included" in line and "anew" not in line and "positions are interpolated to 6×6 patches" in line
+    assert "head included" in line and "re-initialised" not in line and "positions are interpolated to 6×6 patches" in line
 
 
-def test_as_many_classes_of_other_names_or_in_another_order_start_anew(tmp_path):
+def test_as_many_classes_of_other_names_or_in_another_order_re_initialise_the_head(tmp_path):
     source = build("spvit_mini", BIRDS, 16)
     path = saved(source, tmp_path / "w.safetensors", classes=json.dumps(BIRDS), weights="ema", step="7")
     for classes in (["oak", "elm", "ash"], BIRDS[::-1]):
@@ -81,7 +81,7 @@ def test_as_many_classes_of_other_names_or_in_another_order_start_anew(tmp_path)
         head = model.head.weight.clone()
         line = init_from_weights(model, path, classes=classes)
         assert torch.equal(model.head.weight, head) and torch.equal(model.norm.weight, source.norm.weight)
-        assert line == f"{path}, ema weights of step 7; the head starts anew for 3 classes (other ones there)"
+        assert line == f"{path}, ema weights of step 7; the head is re-initialised for 3 classes (the file has others)"
 
 
 def test_another_normalisation_is_said(tmp_path):
@@ -89,9 +89,9 @@ def test_another_normalisation_is_said(tmp_path):
     source.preprocessing = replace(source.preprocessing, mean=(0.5, 0.5, 0.5), crop=0.9)
     path = saved(source, tmp_path / "w.safetensors")
     model = build("spvit_mini", BIRDS, 16)
-    assert "they are used to a mean of (0.5, 0.5, 0.5) and a std of" in init_from_weights(model, path, classes=BIRDS)
+    assert "they were trained with a mean of (0.5, 0.5, 0.5) and a std of" in init_from_weights(model, path, classes=BIRDS)
     model.preprocessing = replace(source.preprocessing, crop=1.0)
-    assert "used to" not in init_from_weights(model, path, classes=BIRDS)
+    assert "trained with" not in init_from_weights(model, path, classes=BIRDS)
 
 
 def test_a_run_folder_stands_for_its_best_weights(tmp_path):
@@ -152,12 +152,12 @@ def test_a_dense_head_does_not_come_from_nowhere(tmp_path):
 
 def test_mistakes_are_one_clear_line(tmp_path):
     model = build("spvit_mini", BIRDS, 16)
-    with pytest.raises(UserError, match="no run folder or weights file"):
+    with pytest.raises(UserError, match="does not exist; expected a run folder or a weights file"):
         init_from_weights(model, tmp_path / "nowhere", classes=BIRDS)
-    with pytest.raises(UserError, match="holds no best.safetensors"):
+    with pytest.raises(UserError, match="contains no best.safetensors"):
         init_from_weights(model, tmp_path, classes=BIRDS)
     torch.save({}, tmp_path / "deit.pth")
-    with pytest.raises(UserError, match="convert it first if others made it: python -m spvit_mini convert"):
+    with pytest.raises(UserError, match="convert third-party weights first, by python -m spvit_mini convert"):
         init_from_weights(model, tmp_path / "deit.pth", classes=BIRDS)
     with pytest.raises(UserError, match="the classes in .* cannot be read"):
         init_from_weights(model, saved(model, tmp_path / "w.safetensors", classes="robin, wren"), classes=BIRDS)
@@ -170,19 +170,10 @@ def test_released_weights_start_a_fine_tune_once_they_are_converted(tmp_path):
 
     theirs = timm.create_model("deit_tiny_patch16_224", img_size=64, num_classes=3).eval()
     torch.save({"model": theirs.state_dict()}, tmp_path / "deit.pth")
-    main(
-        [
-            str(tmp_path / "deit.pth"),
-            "--to",
-            "deit_tiny",
-            "--out",
-            str(tmp_path / "w.safetensors"),
-            "--num-classes",
-            "3",
-        ]
-    )
+    paths = [str(tmp_path / name) for name in ("deit.pth", "w.safetensors")]
+    main([paths[0], "--model", "deit_tiny", "--out", paths[1], "--num-classes", "3"])
     model = create_model("deit_tiny", image_size=64, num_classes=2).eval()
-    assert "anew for 2 classes" in init_from_weights(model, tmp_path / "w.safetensors", classes=["oak", "elm"])
+    assert "re-initialised for 2 classes" in init_from_weights(model, tmp_path / "w.safetensors", classes=["oak", "elm"])
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(

@@ -14,7 +14,7 @@ from spvit_mini.attention import (
     PositionOnlyAttention,
     WindowAttention,
 )
-from spvit_mini.attention_registry import MAPS, MODES, NAMED, build_attention, variant_names
+from spvit_mini.attention_registry import CELLS, MAPS, MODES, attention_names, build_attention
 from spvit_mini.errors import UserError
 from spvit_mini.vit import ViT, ViTConfig
 
@@ -80,8 +80,8 @@ def written_out(layer, q, k, v, grid, prefix):
     return torch.stack(mixed, dim=1).reshape(B, H, N, C)
 
 
-ADDED = {MODES["additive"], *(kind for kind, _ in NAMED.values() if issubclass(kind, MODES["additive"]))}
-MULTIPLIED = {MODES["multiplicative"], *(kind for kind, _ in NAMED.values() if issubclass(kind, MODES["multiplicative"]))}
+ADDED = {MODES["additive"], *(kind for kind, _ in CELLS.values() if issubclass(kind, MODES["additive"]))}
+MULTIPLIED = {MODES["multiplicative"], *(kind for kind, _ in CELLS.values() if issubclass(kind, MODES["multiplicative"]))}
 
 
 def assert_same(ours, theirs, inputs, *, tolerance):
@@ -99,7 +99,7 @@ def assert_same(ours, theirs, inputs, *, tolerance):
 
 
 @pytest.mark.parametrize(("grid", "prefix"), [((3, 3), 0), ((2, 4), 1), ((3, 2), 2)])
-@pytest.mark.parametrize("name", variant_names())
+@pytest.mark.parametrize("name", attention_names())
 def test_every_way_in_is_its_equation_in_value_and_gradient(name, grid, prefix):
     layer = build(name, grid)
     q, k, v = draw(prefix + grid[0] * grid[1])
@@ -113,7 +113,7 @@ SIZES = [((8, 8), 0), ((8, 8), 1), ((8, 8), 2), ((4, 16), 1), ((14, 14), 0), ((1
 
 
 @pytest.mark.parametrize(("grid", "prefix"), SIZES)
-@pytest.mark.parametrize("name", variant_names())
+@pytest.mark.parametrize("name", attention_names())
 def test_attend_is_weights_times_v_in_value_and_gradient(name, grid, prefix):
     layer = build(name, grid, spread=0.1)
     q, k, v = draw(prefix + grid[0] * grid[1])
@@ -133,13 +133,13 @@ class Given(torch.nn.Module):
 
 
 @pytest.mark.parametrize(("grid", "prefix"), [((8, 8), 0), ((8, 8), 1), ((14, 14), 0)])
-@pytest.mark.parametrize("name", variant_names())
+@pytest.mark.parametrize("name", attention_names())
 def test_attend_is_weights_times_v_in_bfloat16(name, grid, prefix):
     """As under autocast: q, k and v in bfloat16, the map in float32, near its start. float64 is the judge of both."""
     layer = build_attention(name, DIM, HEADS, grid=grid).double()
     for parameter in layer.parameters():
         parameter.data += 0.02 * torch.randn_like(parameter)
-    if name != "mhsa" and MAPS[NAMED.get(name, (None, name.partition("/")[0]))[1]].says.endswith(("number", "numbers")):
+    if name != "mhsa" and MAPS[CELLS.get(name, (None, name.partition("/")[0]))[1]].kind.endswith(("number", "numbers")):
         layer.spatial = Given(layer.spatial(grid))
 
     def outcome(way, *qkv):
@@ -166,7 +166,7 @@ def test_attend_is_weights_times_v_in_bfloat16(name, grid, prefix):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernels in question run on CUDA")
 @pytest.mark.parametrize("grid", [(8, 8), (14, 14)])
-@pytest.mark.parametrize("name", variant_names())
+@pytest.mark.parametrize("name", attention_names())
 def test_strongly_negative_scores_leave_cuda_s_gradients_finite(name, grid):
     """pytorch#196678: cuDNN with any mask, 64 tokens and all scores below −88 gives NaN for q's gradient."""
     layer = build_attention(name, 4 * 64, 4, grid=grid).cuda()
@@ -182,14 +182,14 @@ def test_strongly_negative_scores_leave_cuda_s_gradients_finite(name, grid):
 # --- Prefix tokens, each way's rule said once more by itself ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", variant_names())
+@pytest.mark.parametrize("name", attention_names())
 def test_prefix_tokens_look_by_content(name):
     layer, (q, k, _) = build(name, (3, 4)), draw(14)
     content = (q @ k.transpose(-2, -1) / math.sqrt(DIM // HEADS)).softmax(-1)
     torch.testing.assert_close(layer.weights(q, k, (3, 4))[:, :, :2], content[:, :, :2])
 
 
-@pytest.mark.parametrize("name", variant_names())
+@pytest.mark.parametrize("name", attention_names())
 def test_patches_see_prefix_tokens_as_their_way_in_says(name):
     layer, (q, k, _) = build(name, (3, 4)), draw(14)
     scores = q @ k.transpose(-2, -1) / math.sqrt(DIM // HEADS)
@@ -239,7 +239,7 @@ def test_nine_local_heads_are_any_3_by_3_convolution(way):
     torch.testing.assert_close(ours[..., 1:-1, 1:-1], theirs, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [n for n in variant_names() if n.endswith("masked") or n == "window"])
+@pytest.mark.parametrize("name", [n for n in attention_names() if n.endswith("masked") or n == "window"])
 def test_windows_put_exactly_0_outside(name):
     layer, (q, k, _) = build(name, (5, 6)), draw(30)
     weights, inside = layer.weights(q, k, (5, 6)), layer.spatial((5, 6)).expand(HEADS, -1, -1)

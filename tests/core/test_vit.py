@@ -140,8 +140,8 @@ def test_decay_spares_biases_norms_positions_and_priors():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"attention": "spas"}, "no attention is called 'spas'. Did you mean spsa"),
-        ({"attention_options": {"hiden": 3}}, "'spsa' does not take"),
+        ({"attention": "spas"}, "attention is 'spas'; expected .* Did you mean spsa"),
+        ({"attention_options": {"hiden": 3}}, "options of attention spsa are {'hiden': 3}"),
         ({"pool": "max"}, "pool is 'max'; it must be one of 'mean', 'class'"),
         ({"class_token_block": 3}, "class_token_block is 3, but there are 3 blocks"),
         ({"spatial_layers": 4}, "spatial_layers is 4, but there are 3 blocks"),

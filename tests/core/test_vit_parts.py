@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from spvit_mini.errors import UserError
-from spvit_mini.vit import PEG, Stem, ViT, ViTConfig, swap_box
+from spvit_mini.vit import PEG, Stem, StochasticDepth, ViT, ViTConfig, swap_box
 
 PLAIN = {"image_size": (16, 24), "dim": 24, "depth": 3, "heads": 3, "num_classes": 5}
 LVVIT = {**PLAIN, "pool": "class", "dense_head": True, "stem": 6, "residual_scale": 3.0, "norm_eps": 1e-5}
@@ -153,3 +153,15 @@ def test_parts_that_do_not_fit_are_refused(options, message):
 def test_dense_logits_of_a_model_without_a_dense_head_are_refused():
     with pytest.raises(UserError, match="need a model with dense_head=True"):
         build(PLAIN)(draw(), dense=True)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.2, 1.0])
+@pytest.mark.parametrize("training", [True, False])
+def test_stochastic_depth_draws_what_torchvision_draws(p, training):
+    ops = pytest.importorskip("torchvision.ops")
+    x, results = torch.randn(64, 3, 4, requires_grad=True), []
+    for layer in (StochasticDepth(p), ops.StochasticDepth(p, mode="row")):
+        torch.manual_seed(1)
+        y = layer.train(training)(x)
+        results += [(y, *torch.autograd.grad(y.sum(), x))]
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*results, strict=True))

@@ -1,6 +1,8 @@
 """Models by name, and their weights in files."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -111,19 +113,19 @@ def test_weights_of_another_model_are_refused_with_the_differences(trained):
 def test_a_weights_file_that_is_cut_off_is_one_clear_line(trained, length):
     path = trained[1]
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(UserError, match="no whole safetensors file"):
+    with pytest.raises(UserError, match="no complete safetensors file"):
         spvit_mini.load_weights(path)
 
 
 def test_a_pickle_is_not_opened(tmp_path):
     torch.save({"positions": torch.zeros(1)}, tmp_path / "pickle.safetensors")
-    with pytest.raises(UserError, match="no whole safetensors file"):
+    with pytest.raises(UserError, match="no complete safetensors file"):
         spvit_mini.load_weights(tmp_path / "pickle.safetensors")
 
 
 def test_weights_without_a_name_must_be_given_one(tmp_path):
     save_file({"positions": torch.zeros(1)}, str(tmp_path / "bare.safetensors"))
-    with pytest.raises(UserError, match="does not say which model it belongs to"):
+    with pytest.raises(UserError, match="does not name its model"):
         model_from_weights(tmp_path / "bare.safetensors")
 
 
@@ -132,3 +134,13 @@ def test_metadata_that_nobody_can_read_are_one_clear_line(trained, tmp_path):
     spvit_mini.save_weights(model, tmp_path / "odd.safetensors", config="{depth: 2}")
     with pytest.raises(UserError, match="the config in .*odd.safetensors cannot be read"):
         model_from_weights(tmp_path / "odd.safetensors")
+
+
+@pytest.mark.parametrize(("code", "absent"), [
+    ("import spvit_mini.zoo; spvit_mini.zoo.list_models()", {"torch", "numpy"}),
+    ("from spvit_mini.zoo import create_model; create_model('spvit_mini', depth=1)", {"torchvision", "torch._dynamo"}),
+    ("from spvit_mini.zoo import create_model; create_model('cnn_mini', depth=1)", {"torchvision"}),
+])  # fmt: skip
+def test_names_need_no_torch_and_models_no_torchvision(code, absent):
+    loaded = subprocess.run([sys.executable, "-c", f"{code}; import sys; print(*sys.modules)"], capture_output=True, text=True)
+    assert not absent & set(loaded.stdout.split()) and "spvit_mini.zoo" in loaded.stdout
