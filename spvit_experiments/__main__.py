@@ -6,7 +6,7 @@ from spvit_mini.cli.program import run_command, run_program
 
 ABOUT = "Studies, their records, the pages written from them, and benchmarks."
 COMMANDS = {
-    "study": ("spvit_experiments.study", "run, resume, report and verify a study"),
+    "study": ("spvit_experiments.study_command", "run, resume, report and verify a study"),
     "results": ("spvit_experiments.results", "write docs/results.md from the records"),
     "benchmark": ("spvit_experiments.benchmark.command", "measure speed and memory, side by side"),
     "demo": ("spvit_experiments.demo", "train vit_mini and spvit_mini side by side"),

@@ -1,14 +1,14 @@
-"""What the papers claim, and which records can say something about it.
+"""Claims of the papers, each with the comparisons of our records that test it.
 
-A claim is put as one or more comparisons of two arms of a study. What comes of it is computed from the records alone, by
-one rule for all (`verdict`): an interval that holds 0 is no agreement, whatever its middle says.
+A comparison is between two arms of a study. Its verdict is computed from the records by one rule (`verdict`): an interval
+that includes 0 is not an agreement, whatever its mean.
 """
 
 from dataclasses import dataclass
 
-from .design import Study
 from .records import Record
 from .statistics import Difference, paired
+from .study import Study
 
 AGREES, CONTRADICTS, OPEN = "agrees", "contradicts", "not distinguishable"
 Records = dict[tuple[str, int], Record]
@@ -16,7 +16,7 @@ Records = dict[tuple[str, int], Record]
 
 @dataclass(frozen=True)
 class Comparison:
-    """One arm against another of the same study; the claim says that the first is the better one."""
+    """Two arms of a study; the claim is that the first is better."""
 
     study: str
     better: str
@@ -25,45 +25,45 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a paper says, in our words, where it says so, and our comparisons."""
+    """A claim in our words, its source, and our comparisons."""
 
     says: str
     source: str
     comparisons: tuple[Comparison, ...]
 
 
-def across(better: str, worse: str, *sets: str) -> tuple[Comparison, ...]:
-    """Compare two arms of `variants` on several sets of images."""
-    return tuple(Comparison(f"variants_{name}", better, worse) for name in sets)
+def compare_on(better: str, worse: str, *datasets: str) -> tuple[Comparison, ...]:
+    """List the comparison of two arms of the studies `variants_…` on several datasets."""
+    return tuple(Comparison(f"variants_{name}", better, worse) for name in datasets)
 
 
-MADE = ("compass6", "textures6", "rings6")
-ALL = (*MADE, "cifar10", "flowers17")
-# The accounts of SP-ViT's ablations that could be had give directions and few numbers; where there is one it is quoted.
+SYNTHETIC = ("compass6", "textures6", "rings6")
+ALL = (*SYNTHETIC, "cifar10", "flowers17")
+# The available accounts of SP-ViT's ablations give directions and few numbers; a number is quoted where there is one.
 SPVIT = "SP-ViT (Zhou et al. 2022), ablations on ImageNet-100"
 CONVIT = "ConViT (d'Ascoli et al. 2021)"
 CLAIMS = (
     Claim(
         "SP-SA is better than attention with absolute positions alone.",
         "SP-ViT, S at 224: 83.9 % against LV-ViT-S's 83.3 %, with PEG and a late class token beside SP-SA",
-        across("spsa", "vit", *ALL),
+        compare_on("spsa", "vit", *ALL),
     ),
-    Claim("SP-SA is better than a relative position bias.", SPVIT, across("spsa", "rpb", *MADE)),
+    Claim("SP-SA is better than a relative position bias.", SPVIT, compare_on("spsa", "rpb", *SYNTHETIC)),
     Claim(
         "SP-SA is better than PSA. Ours has content too and starts local: the plain baseline.",
         SPVIT,
-        across("spsa", "psa", *ALL),
+        compare_on("spsa", "psa", *ALL),
     ),
-    Claim("SP-SA is better than ConViT's GPSA.", SPVIT, across("spsa", "convit", *ALL)),
+    Claim("SP-SA is better than ConViT's GPSA.", SPVIT, compare_on("spsa", "convit", *ALL)),
     Claim(
         "A prior should multiply the scores. (SP-ViT multiplies; the same MLP added is our question.)",
         "SP-ViT, the equation",
-        across("spsa", "mlp_added", *ALL),
+        compare_on("spsa", "mlp_added", *ALL),
     ),
     Claim(
         "The relation needs a hidden layer: an MLP is better than a linear function.",
         SPVIT,
-        across("spsa", "linear", "compass6", "textures6"),
+        compare_on("spsa", "linear", "compass6", "textures6"),
     ),
     Claim(
         "A hidden width of 32 is better than 16.",
@@ -102,12 +102,12 @@ CLAIMS = (
     Claim(
         "GPSA is better than plain attention.",
         f"{CONVIT}, table 1: ConViT-S 81.3 % against DeiT-S's 79.8 %",
-        across("convit", "vit", *ALL),
+        compare_on("convit", "vit", *ALL),
     ),
     Claim(
         "A gate is better than adding the positions to the content.",
         f"{CONVIT}, supplement A",
-        across("convit", "psa", *ALL),
+        compare_on("convit", "psa", *ALL),
     ),
     Claim(
         "The local start helps.",
@@ -126,24 +126,24 @@ CLAIMS = (
 )
 
 
-def difference(comparison: Comparison, study: Study, records: Records, measure: str) -> Difference | None:
-    """Compare the two arms seed by seed; None while a seed of either is missing.
+def compute_difference(comparison: Comparison, study: Study, records: Records, measure: str) -> Difference | None:
+    """Compute the paired difference of the two arms; None while a record is missing.
 
     Args:
-        measure: "final", the accuracy after the last step, or "run", its mean over all evaluations: how soon it rises.
+        measure: "final", the accuracy after the last step, or "run", the mean accuracy over all evaluations.
     """
-    value = {"final": lambda record: record.final, "run": over_run}[measure]
+    value = {"final": lambda record: record.final, "run": mean_accuracy}[measure]
     keys = [[(arm, seed) for seed in study.seeds] for arm in (comparison.better, comparison.worse)]
     if any(key not in records for side in keys for key in side):
         return None
     return paired(*([value(records[key]) for key in side] for side in keys))
 
 
-def over_run(record: Record) -> float:
-    """Take the mean accuracy over all evaluations of a run; 0 if it diverged."""
+def mean_accuracy(record: Record) -> float:
+    """Compute the mean accuracy over all evaluations of a run; 0 if it diverged."""
     return 0.0 if record.diverged else sum(value for _, value in record.curve) / len(record.curve)
 
 
-def verdict(found: Difference) -> str:
-    """Say what an interval says of a claim that a difference is above 0."""
-    return AGREES if found.low > 0 else CONTRADICTS if found.high < 0 else OPEN
+def verdict(difference: Difference) -> str:
+    """Judge the claim that a difference is above 0 by its interval."""
+    return AGREES if difference.low > 0 else CONTRADICTS if difference.high < 0 else OPEN

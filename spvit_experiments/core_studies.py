@@ -1,27 +1,27 @@
-"""The studies behind the results page and lessons 08 to 11: what a learned prior is worth, part by part.
+"""The studies that fit a CPU, for docs/results.md and lessons 08 to 11: the value of a learned prior, part by part.
 
-`variants` varies the map, the way in and the start on one skeleton; it has a study for each set of images, since each
-asks something else: Compass which way, Textures and Rings what lies beside what, CIFAR-10 and flowers what real images
-ask. There each arm's learning rate is tuned on images held out of the training part. The other studies vary one thing
-in a model whose rate is settled, and share it.
+`variants` compares maps, modes and initialisations in one architecture. It has one study per dataset, because the datasets
+ask for different things: Compass for a direction, Textures and Rings for neighbours and distances, CIFAR-10 and flowers
+for what natural images need. Each arm's learning rate is tuned on images held out of the training split. The other
+studies vary one thing in a model, with one learning rate for all arms.
 """
 
-from .design import Arm, Study
+from .study import Arm, Study
 
 SEEDS = (0, 1, 2, 3, 4)
 RATES = {"optim.lr": (4e-3, 8e-3, 1.6e-2)}
-# What every study on the small made sets has in common.
-MADE = {"data.val_images": 500, "evaluate_every": "20 steps"}
-SETTLED = MADE | {"optim.lr": 4e-3}
+# Common to all studies on the small synthetic datasets: without and with a learning rate.
+SYNTHETIC = {"data.val_images": 500, "evaluate_every": "20 steps"}
+FIXED_RATE = SYNTHETIC | {"optim.lr": 4e-3}
 
 
-def attention(name: str, recipe: str, **options: float) -> Arm:
-    """Put an attention, a name or MAP/WAY, into a recipe's plain ViT."""
+def attention_arm(name: str, recipe: str, **options: float) -> Arm:
+    """Make the arm of a recipe's plain ViT with another attention: a registered name or MAP/MODE, and its options."""
     return Arm(recipe, {"model.attention": name} | ({"model.attention_options": options} if options else {}))
 
 
 def main_arms(data: str) -> dict[str, Arm]:
-    """List the arms that every set of images is asked with: each family by its best known member."""
+    """List the arms of every dataset: one attention of each family."""
     vit = f"vit_mini_{data}"
     return {
         "none": Arm(vit, {"model.positions": False}, colour="cnn"),
@@ -29,52 +29,52 @@ def main_arms(data: str) -> dict[str, Arm]:
         "rpb": Arm(f"rpb_mini_{data}", colour="rpb"),
         "psa": Arm(f"psa_mini_{data}", colour="psa"),
         "convit": Arm(f"convit_mini_{data}", colour="gpsa"),
-        "mlp_added": Arm(vit, attention("mlp/additive", vit).changes, colour="added"),
+        "mlp_added": Arm(vit, {"model.attention": "mlp/additive"}, colour="added"),
         "spsa": Arm(f"spvit_mini_{data}", colour="spsa"),
         "anchored": Arm(f"anchored_mini_{data}", colour="anchored"),
     }
 
 
 def more_arms(data: str) -> dict[str, Arm]:
-    """List the other cells of map × way × start, for the sets on which a run takes seconds."""
+    """List further combinations of map, mode and initialisation, for datasets on which a run takes seconds."""
     vit = f"vit_mini_{data}"
     return {
-        "log_cpb": attention("log_cpb/additive", vit),
-        "shaw2d": attention("shaw2d/contextual", vit),
-        "irpe": attention("irpe/contextual", vit),
-        "psa_neutral": attention("quadratic/additive", vit, strength=0.0),
-        "mlp_added_log": attention("mlp/additive", vit, log=1),
-        "temperature": attention("constant/multiplicative", vit),
-        "linear": attention("linear/multiplicative", vit),
-        "table_multiplied": attention("table/multiplicative", vit),
-        "quadratic_multiplied": attention("quadratic/multiplicative", vit),
-        "spsa_log": attention("mlp/multiplicative", vit, log=1),
-        "twin": attention("twin_mlp/affine", vit),
+        "log_cpb": attention_arm("log_cpb/additive", vit),
+        "shaw2d": attention_arm("shaw2d/contextual", vit),
+        "irpe": attention_arm("irpe/contextual", vit),
+        "psa_neutral": attention_arm("quadratic/additive", vit, strength=0.0),
+        "mlp_added_log": attention_arm("mlp/additive", vit, log=1),
+        "temperature": attention_arm("constant/multiplicative", vit),
+        "linear": attention_arm("linear/multiplicative", vit),
+        "table_multiplied": attention_arm("table/multiplicative", vit),
+        "quadratic_multiplied": attention_arm("quadratic/multiplicative", vit),
+        "spsa_log": attention_arm("mlp/multiplicative", vit, log=1),
+        "twin": attention_arm("twin_mlp/affine", vit),
     }
 
 
 def variants(data: str, question: str, arms: dict[str, Arm], **others) -> Study:
-    """Compare attentions on one set of images, each with the learning rate that suits it best."""
-    usual = {"name": f"variants_{data}", "seeds": SEEDS, "changes": MADE, "tuning": RATES, "tuning_seeds": (100,)}
-    return Study(question=question, arms=arms, baseline="psa", **usual | others)
+    """Compare attentions on one dataset, each arm with its own learning rate; `others` replace fields of the study."""
+    fields = {"name": f"variants_{data}", "seeds": SEEDS, "changes": SYNTHETIC, "tuning": RATES, "tuning_seeds": (100,)}
+    return Study(question=question, arms=arms, baseline="psa", **fields | others)
 
 
-def convergence(data: str, named: str, length: str, *finds: str) -> Study:
-    """Count the epochs to a level, a CNN beside, in twice the usual time: of the attentions those that find it, and PSA."""
+def convergence(data: str, title: str, duration: str, *attentions: str) -> Study:
+    """Compare the epochs to a level in runs of twice the usual duration: a CNN, a plain ViT, PSA and some attentions."""
     arms = main_arms(data)
     return Study(
         name=f"convergence_{data}",
-        question=f"How many epochs does a ViT need on {named}, with and without a prior, and a CNN of its size?",
-        arms={"cnn": Arm(f"cnn_mini_{data}", colour="cnn"), **{name: arms[name] for name in ("vit", "psa", *finds)}},
+        question=f"How many epochs does a ViT need on {title}, with and without a prior, and a CNN of its size?",
+        arms={"cnn": Arm(f"cnn_mini_{data}", colour="cnn"), **{name: arms[name] for name in ("vit", "psa", *attentions)}},
         seeds=SEEDS,
-        changes=MADE | {"duration": length},
+        changes=SYNTHETIC | {"duration": duration},
         baseline="cnn",
         tuning=RATES,
         tuning_seeds=(100,),
     )
 
 
-# A smaller skeleton and a shorter recipe for photographs: a run is half a minute of one CPU core.
+# A smaller architecture and a shorter recipe for natural images: a run takes half a minute of one CPU core.
 SMALL = {
     "model.dim": 48,
     "model.depth": 3,
@@ -87,35 +87,35 @@ CIFAR10 = SMALL | {"data.fraction": 0.05, "duration": "12 epochs", "optim.warmup
 
 
 def photo_arms(data: str) -> dict[str, Arm]:
-    """List the arms that photographs are asked with: those of `main_arms` that know where they are."""
+    """List the arms of datasets of natural images: those of `main_arms` with positions, without RPB."""
     return {name: arm for name, arm in main_arms(data).items() if name not in ("none", "rpb")}
 
 
-def spsa(data: str = "compass6", **options: float) -> Arm:
-    """Give SP-SA's prior other options."""
-    return Arm(f"spvit_mini_{data}", {"model.attention_options": options})
+def prior_arm(**options: float) -> Arm:
+    """Make the arm of SP-ViT on Compass-6 with other options of its prior."""
+    return Arm("spvit_mini_compass6", {"model.attention_options": options})
 
 
-# The skeleton of the made sets with a class token, which enters at once or before the last of three blocks.
+# Three blocks with a class token, which is inserted before the first or the last of them.
 CLASS = {"model.depth": 3, "model.pool": "class", "model.spatial_layers": 2}
 
 
-def part(*, spsa: bool, peg: bool, late: bool, positions: bool = True) -> Arm:
-    """Choose from the parts of which the published SP-ViT is made."""
+def part_arm(*, spsa: bool, peg: bool, late: bool, positions: bool = True) -> Arm:
+    """Make the arm with some parts of the published SP-ViT: SP-SA, PEG, the late class token, position embeddings."""
     recipe = f"{'spvit' if spsa else 'vit'}_mini_compass6"
     changes = {"model.peg": peg, "model.class_token_block": 2 if late else 0, "model.positions": positions}
     return Arm(recipe, changes)
 
 
-EVIDENCE = (
+CORE_STUDIES = (
     variants(
         "compass6",
-        "Which way is the ship? Every map, way in and start, each with its best learning rate.",
+        "Which way is the ship? Every map, mode and start, each with its best learning rate.",
         main_arms("compass6") | more_arms("compass6"),
     ),
     variants(
         "textures6",
-        "Which texture? Every map, way in and start, each with its best learning rate.",
+        "Which texture? Every map, mode and start, each with its best learning rate.",
         main_arms("textures6") | more_arms("textures6"),
     ),
     variants(
@@ -130,7 +130,7 @@ EVIDENCE = (
         photo_arms("cifar10"),
         changes=CIFAR10,
         tuning={"optim.lr": (1e-3, 3e-3, 6e-3)},
-        tuning_seeds=(100, 101, 102),  # the candidates lie close together: see rates_cifar10
+        tuning_seeds=(100, 101, 102),  # the candidates are close: see rates_cifar10
         level=35.0,
     ),
     Study(
@@ -162,23 +162,23 @@ EVIDENCE = (
         name="init",
         question="How wide should the first layer of the prior start, for a direction to be found soon?",
         arms={
-            "0.02_released": spsa(hidden=32, weight_std=0.02, bias_std=0.0),
-            "0.02": spsa(hidden=32, weight_std=0.02),
-            "0.1": spsa(hidden=32, weight_std=0.1),
-            "0.5_bias_0": spsa(hidden=32, weight_std=0.5, bias_std=0.0),
-            "0.5": spsa(hidden=32, weight_std=0.5),
-            "2.0": spsa(hidden=32, weight_std=2.0),
+            "0.02_released": prior_arm(hidden=32, weight_std=0.02, bias_std=0.0),
+            "0.02": prior_arm(hidden=32, weight_std=0.02),
+            "0.1": prior_arm(hidden=32, weight_std=0.1),
+            "0.5_bias_0": prior_arm(hidden=32, weight_std=0.5, bias_std=0.0),
+            "0.5": prior_arm(hidden=32, weight_std=0.5),
+            "2.0": prior_arm(hidden=32, weight_std=2.0),
         },
         seeds=SEEDS,
-        changes=SETTLED,
+        changes=FIXED_RATE,
         baseline="0.5",
     ),
     Study(
         name="hidden",
         question="How wide should the prior's hidden layer be?",
-        arms={f"hidden_{width}": spsa(hidden=width, weight_std=0.5) for width in (4, 8, 16, 32, 64)},
+        arms={f"hidden_{width}": prior_arm(hidden=width, weight_std=0.5) for width in (4, 8, 16, 32, 64)},
         seeds=SEEDS,
-        changes=SETTLED,
+        changes=FIXED_RATE,
         baseline="hidden_32",
     ),
     Study(
@@ -186,7 +186,7 @@ EVIDENCE = (
         question="Who should have a prior of its own: each head, each block, or the network alone?",
         arms={who: Arm("spvit_mini_compass6", {"model.sharing": who}) for who in ("head", "block", "network")},
         seeds=SEEDS,
-        changes=SETTLED | {"model.depth": 3},
+        changes=FIXED_RATE | {"model.depth": 3},
         baseline="head",
     ),
     Study(
@@ -194,28 +194,28 @@ EVIDENCE = (
         question="How many of four blocks should have a prior?",
         arms={f"{n}_of_4": Arm("spvit_mini_compass6", {"model.spatial_layers": n}) for n in range(5)},
         seeds=SEEDS,
-        changes=SETTLED | {"model.depth": 4},
+        changes=FIXED_RATE | {"model.depth": 4},
         baseline="4_of_4",
     ),
     Study(
         name="parts",
         question="What is SP-ViT made of? SP-SA, PEG and the late class token, with and without each other.",
         arms={
-            "nothing": part(spsa=False, peg=False, late=False),
-            "late": part(spsa=False, peg=False, late=True),
-            "peg": part(spsa=False, peg=True, late=False),
-            "peg+late": part(spsa=False, peg=True, late=True),
-            "spsa": part(spsa=True, peg=False, late=False),
-            "spsa+late": part(spsa=True, peg=False, late=True),
-            "spsa+peg": part(spsa=True, peg=True, late=False),
-            "all": part(spsa=True, peg=True, late=True),
-            "nothing-positions": part(spsa=False, peg=False, late=False, positions=False),
-            "peg-positions": part(spsa=False, peg=True, late=False, positions=False),
-            "spsa-positions": part(spsa=True, peg=False, late=False, positions=False),
-            "all-positions": part(spsa=True, peg=True, late=True, positions=False),
+            "nothing": part_arm(spsa=False, peg=False, late=False),
+            "late": part_arm(spsa=False, peg=False, late=True),
+            "peg": part_arm(spsa=False, peg=True, late=False),
+            "peg+late": part_arm(spsa=False, peg=True, late=True),
+            "spsa": part_arm(spsa=True, peg=False, late=False),
+            "spsa+late": part_arm(spsa=True, peg=False, late=True),
+            "spsa+peg": part_arm(spsa=True, peg=True, late=False),
+            "all": part_arm(spsa=True, peg=True, late=True),
+            "nothing-positions": part_arm(spsa=False, peg=False, late=False, positions=False),
+            "peg-positions": part_arm(spsa=False, peg=True, late=False, positions=False),
+            "spsa-positions": part_arm(spsa=True, peg=False, late=False, positions=False),
+            "all-positions": part_arm(spsa=True, peg=True, late=True, positions=False),
         },
         seeds=SEEDS,
-        changes=SETTLED | CLASS,
+        changes=FIXED_RATE | CLASS,
         baseline="nothing",
     ),
     Study(
@@ -227,7 +227,7 @@ EVIDENCE = (
             for fraction in (0.1, 0.25, 1.0)
         },
         seeds=SEEDS,
-        changes=SETTLED,
+        changes=FIXED_RATE,
         baseline="psa_mini-100pct",
     ),
 )

@@ -1,7 +1,7 @@
 """python -m spvit_experiments demo: the course in under two minutes. Which way is the ship from the lighthouse?
 
-Trains a plain ViT and an SP-ViT of one skeleton on Compass, side by side, and draws what came of it: both curves, a few
-images with both answers, and the prior that each head of the SP-ViT has learned.
+Trains a plain ViT and an SP-ViT of the same size on Compass, and draws both accuracy curves, a few images with both
+predictions, and the learned prior of each head of the SP-ViT.
 """
 
 import dataclasses
@@ -24,33 +24,33 @@ from spvit_mini.errors import UserError
 from spvit_mini.recipes import get_recipe
 from spvit_mini.training.loop import Result, train
 
-MODELS = {"vit_mini": "vit", "spvit_mini": "spsa"}  # with the name of their colour
+MODELS = {"vit_mini": "vit", "spvit_mini": "spsa"}  # colours
 
 
 @dataclass
 class Options:
-    """Train vit_mini and spvit_mini on Compass, compare them in a table and a picture."""
+    """Train vit_mini and spvit_mini on Compass, and compare them in a table and a figure."""
 
     out: Path = Path("runs/demo.png")
-    """The picture to write."""
+    """File of the figure."""
     seed: int = 0
-    """Decides the weights' start and the order of the images; the same seed gives the same numbers."""
+    """Seed of the initialisation and of the order of the images; the same seed gives the same numbers."""
     max_steps: int | None = None
-    """Stop after so many steps of each model."""
+    """Steps of each model. None: as in the recipe."""
 
 
 def train_both(seed: int, max_steps: int | None = None) -> dict[str, tuple[Result, float]]:
-    """Train both models by their recipes; give each one's result and seconds."""
+    """Train both models by their recipes; returns the result and the seconds of each."""
     results = {}
     for name in MODELS:
         recipe = dataclasses.replace(get_recipe(f"{name}_compass"), seed=seed, evaluate_every="20 steps")
-        started = time.perf_counter()
-        results[name] = train(recipe, max_steps=max_steps), time.perf_counter() - started
+        start = time.perf_counter()
+        results[name] = train(recipe, max_steps=max_steps), time.perf_counter() - start
     return results
 
 
-def table(results: dict[str, tuple[Result, float]], classes: int) -> str:
-    """Lay out the closing table: parameters, seconds, accuracy, chance."""
+def make_table(results: dict[str, tuple[Result, float]], classes: int) -> str:
+    """Make the table of parameters, seconds, accuracy and chance."""
     lines = [f"{'model':<12}{'parameters':>12}{'seconds':>10}{'accuracy':>11}"]
     for name, (result, seconds) in results.items():
         parameters = sum(p.numel() for p in result.model.parameters())
@@ -58,8 +58,8 @@ def table(results: dict[str, tuple[Result, float]], classes: int) -> str:
     return "\n".join([*lines, f"{'chance':<12}{'':>22}{100 / classes:>10.1f}%"])
 
 
-def picture(results: dict[str, tuple[Result, float]], seed: int) -> plt.Figure:
-    """Draw curves, images with both models' answers, and the priors of each head."""
+def draw_figure(results: dict[str, tuple[Result, float]], seed: int) -> plt.Figure:
+    """Draw the curves, images with both models' predictions, and the prior of each head."""
     plots.style()
     recipe = get_recipe("spvit_mini_compass")
     data = load_data(recipe.data, recipe.augment, seed=seed)
@@ -68,7 +68,7 @@ def picture(results: dict[str, tuple[Result, float]], seed: int) -> plt.Figure:
     upper, lower = left.subfigures(2, 1, height_ratios=[1.25, 1])
 
     axes = upper.subplots()
-    runs = {name: [curve(result)] for name, (result, _) in results.items()}
+    runs = {name: [get_curve(result)] for name, (result, _) in results.items()}
     plots.curves(axes, runs, colours={name: plots.COLOURS[colour] for name, colour in MODELS.items()})
     plots.level(axes, 100 / len(data.classes), "chance")
     axes.set(xlabel="training steps (100 images each)", ylabel="validation accuracy (%)", ylim=(0, 103))
@@ -77,26 +77,26 @@ def picture(results: dict[str, tuple[Result, float]], seed: int) -> plt.Figure:
 
     shown = range(4)
     images = torch.stack([data.val[i][0] for i in shown])
-    answers = {}
+    predictions = {}
     with torch.no_grad():
         for name, (result, _) in results.items():
             device = next(result.model.parameters()).device
-            answers[name] = result.model.eval()(images.to(device)).argmax(-1).cpu()
+            predictions[name] = result.model.eval()(images.to(device)).argmax(-1).cpu()
     for i, ax in zip(shown, lower.subplots(1, len(shown)), strict=True):
-        said = "\n".join(f"{name}: {data.classes[answer[i]]}" for name, answer in answers.items())
-        plots.image(ax, images[i], title=f"truth: {data.classes[data.val[i][1]]}\n{said}")
+        lines = "\n".join(f"{name}: {data.classes[classes[i]]}" for name, classes in predictions.items())
+        plots.image(ax, images[i], title=f"truth: {data.classes[data.val[i][1]]}\n{lines}")
 
     draw_priors(right, results["spvit_mini"][0])
     return figure
 
 
-def curve(result: Result) -> tuple[list[float], list[float]]:
-    """Take validation accuracy over steps out of a run's rows."""
+def get_curve(result: Result) -> tuple[list[float], list[float]]:
+    """Get the steps and the validation accuracies of a run."""
     return [row["step"] for row in result.rows], [row["val_top1"] for row in result.rows]
 
 
 def draw_priors(figure, result: Result) -> None:
-    """Draw the tables of all priors, a row a layer and a column a head, with shared limits around 1."""
+    """Draw the tables of all priors, a row per layer and a column per head, with a common colour scale around 1."""
     priors = [block.attention.spatial.table(result.model.grid) for block in result.model.blocks]
     plots.table_grid(
         figure,
@@ -113,10 +113,10 @@ def main(argv: list[str] | None = None) -> None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.touch()
     except OSError as error:
-        raise UserError(f"cannot write the picture {options.out} ({error.strerror}); name another with --out") from None
+        raise UserError(f"the figure {options.out} cannot be written ({error.strerror}). Name another with --out.") from None
     results = train_both(options.seed, options.max_steps)
-    print("\n" + table(results, classes=8))
-    figure = picture(results, options.seed)
+    print("\n" + make_table(results, classes=8))
+    figure = draw_figure(results, options.seed)
     figure.savefig(options.out)
     plt.close(figure)
     print(f"\nThe curves, some answers and the learned priors: {options.out}")

@@ -1,24 +1,22 @@
-"""What the heads of a training model do, evaluation by evaluation: how far each looks, and how its gate stands.
+"""Nonlocality and gate of every head during training.
 
     python -m spvit_experiments heads
 
-makes data/results/lesson_07_heads.csv anew: a row for each run, evaluation, layer and head. `read_records` reads it.
+makes data/results/lesson_07_heads.csv: a row per run, evaluation, layer and head. `read_records` reads it.
 """
-
-from pathlib import Path
 
 import torch
 
-from spvit_mini.cli.program import run_program, take_no_arguments
+from spvit_mini.cli.program import refuse_arguments, run_program
 from spvit_mini.data.synthetic import Textures
 from spvit_mini.explain.attribution import gates, nonlocality
 from spvit_mini.training.loop import train
 
-from .design import Arm, Study
 from .records import RESULTS, six_digits, write_rows
+from .study import Arm, Study
 
-# Longer than the runs of lesson_07 and one block deeper, so that there are first, middle and last heads.
-WATCHED = Study(
+# Longer than the runs of lesson_07 and one block deeper, so that there are first, middle and last layers.
+HEADS = Study(
     name="lesson_07_heads",
     question="Which heads of a ConViT become local, and which escape?",
     arms={"vit": Arm("vit_mini_textures6"), "convit": Arm("convit_mini_textures6")},
@@ -33,16 +31,16 @@ WATCHED = Study(
     },
 )
 COLUMNS = ("arm", "seed", "step", "val_top1", "layer", "head", "gate", "nonlocality")
-LOOKED_AT = 64  # images over which a head's nonlocality is averaged
+IMAGES = 64  # over which the nonlocality of a head is averaged
 
 
-def watch(study: Study, arm: str, seed: int) -> list[dict]:
-    """Make a run and write down every head at every evaluation; `gate` is σ(λ), "" where there is none."""
+def measure_run(study: Study, arm: str, seed: int) -> list[dict]:
+    """Train a run and measure every head at every evaluation; `gate` is σ(λ), or "" for a head without one."""
     recipe, rows = study.recipe(arm, seed), []
-    images = Textures(LOOKED_AT, seed=0, part="heads", rows=6, cols=6).images
+    images = Textures(IMAGES, seed=0, split="heads", rows=6, cols=6).images
 
     @torch.no_grad()
-    def look(step: int, model, row: dict) -> None:
+    def measure(step: int, model, row: dict) -> None:
         maps, shares = model.attention_maps(images), gates(model)
         for layer, (weights, share) in enumerate(zip(maps, shares, strict=True)):
             for head, distance in enumerate(nonlocality(weights, model.grid).mean(0).tolist()):
@@ -50,24 +48,19 @@ def watch(study: Study, arm: str, seed: int) -> list[dict]:
                 values = (arm, seed, step, row["val_top1"], layer, head, gate, six_digits(distance))
                 rows.append(dict(zip(COLUMNS, values, strict=True)))
 
-    train(recipe, progress=False, on_evaluation=look)
+    train(recipe, progress=False, on_evaluation=measure)
     return rows
 
 
-def write(study: Study, rows: list[dict], folder: Path = RESULTS) -> Path:
-    """Write the rows of a study to NAME.csv in a folder, by one rename."""
-    return write_rows(folder / f"{study.name}.csv", rows)
-
-
 def main(argv: list[str] | None = None) -> int:
-    """Make all runs, one after the other; returns the exit status."""
-    take_no_arguments(__doc__, argv)
-    torch.set_num_threads(1)  # digits depend on it
+    """Make all runs in turn; returns the exit status."""
+    refuse_arguments(__doc__, argv)
+    torch.set_num_threads(1)  # the last digits depend on it
     rows = []
-    for arm, seed in WATCHED.runs():
-        rows += watch(WATCHED, arm, seed)
+    for arm, seed in HEADS.runs():
+        rows += measure_run(HEADS, arm, seed)
         print(f"{arm}, seed {seed}: {rows[-1]['val_top1']:.1f} %", flush=True)
-    print(write(WATCHED, rows))
+    print(write_rows(RESULTS / f"{HEADS.name}.csv", rows))
     return 0
 
 

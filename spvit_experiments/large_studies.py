@@ -1,22 +1,22 @@
-"""The questions of evidence.py at a size that asks for an accelerator: longer training, more photographs, larger minis.
+"""The questions of core_studies.py at a size that needs an accelerator: longer training, more images, larger minis.
 
-Three seeds; each arm's learning rate is tuned as there. None of them has to be made in one piece, for instance nine
-minutes at a time, four runs beside one another:
+Three seeds; each arm's learning rate is tuned. A study can be made in pieces, for example nine minutes at a time with four
+runs in parallel:
 
     python -m spvit_experiments study large_cifar10-tuning --root FOLDER --max-minutes 9 --parallel 4
     python -m spvit_experiments study large_cifar10 --root FOLDER --max-minutes 9 --parallel 4
 
-`docs/results.md` says which of them are recorded.
+`docs/results.md` lists the studies that have records.
 """
 
 from .core_studies import photo_arms, variants
-from .design import Study
+from .study import Study
 
 SEEDS = (0, 1, 2)
 
 
 def large(data: str, question: str, *, level: float, **changes: object) -> Study:
-    """Compare attentions on one set of photographs by the recipes as they stand, but for `changes`."""
+    """Compare attentions on one dataset of natural images by its recipes, with `changes`."""
     return variants(
         data,
         question,
@@ -29,7 +29,7 @@ def large(data: str, question: str, *, level: float, **changes: object) -> Study
     )
 
 
-LARGE = (
+LARGE_STUDIES = (
     large(
         "cifar10",
         "All 50,000 photographs of CIFAR-10, a hundred epochs: does a learned prior beat the plain local start?",
@@ -37,7 +37,7 @@ LARGE = (
         duration="100 epochs",
         **{"optim.warmup": "5 epochs", "evaluate_every": "5 epochs"},
     ),
-    # A tree of 75 images a class.
+    # An ImageFolder directory with 75 images per class.
     large(
         "tiny_imagenet",
         "Two hundred classes of 64-pixel photographs: each family of attentions.",

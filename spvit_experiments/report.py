@@ -1,4 +1,4 @@
-"""What a study has shown: a table with every seed, and a figure that draws every seed."""
+"""The report of a study: a Markdown table and a figure, both with every seed."""
 
 import math
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 from spvit_mini import plots
 
-from .design import Study
 from .records import Record
-from .statistics import mean_and_deviation, paired, steps_to
+from .statistics import format_interval, mean_and_deviation, paired, steps_to
+from .study import Study
 
 Records = dict[tuple[str, int], Record]
 COLUMNS = (
@@ -27,67 +27,68 @@ COLUMNS = (
 )
 
 
-def table(study: Study, records: Records) -> str:
-    """Lay the outcomes out as Markdown: a row for each arm, and below it how to read it and what is missing."""
+def make_table(study: Study, records: Records) -> str:
+    """Make the Markdown table with a row per arm, and notes on how to read it and on what is missing."""
     level = f"{study.level:g} %"
     head = [c.format(level=level, baseline=study.baseline) for c in COLUMNS if study.baseline or "baseline" not in c]
-    tuned = list(study.tuning)
-    lines = [head + tuned]
+    lines = [head + list(study.tuning)]
     for arm in study.arms:
-        own = [record for (label, _), record in records.items() if label == arm]
-        if own:
-            lines.append([arm, *cells(study, arm, records), *(option_of(own[0], name) for name in tuned)])
+        if own := select_records(records, arm):
+            lines.append([arm, *make_cells(study, arm, records), *(get_option(own[0], name) for name in study.tuning)])
     rows = ["| " + " | ".join(line) + " |" for line in lines]
     rows.insert(1, "|" + "---|" * len(lines[0]))
-    return "\n".join([study.question, "", *rows, "", *notes(study, records)])
+    return "\n".join([study.question, "", *rows, "", *make_notes(study, records)])
 
 
-def cells(study: Study, arm: str, records: Records) -> list[str]:
-    """Fill an arm's row, but for its name."""
-    own = [record for (label, _), record in records.items() if label == arm]
+def select_records(records: Records, arm: str) -> list[Record]:
+    """Select the records of an arm, in the order of the seeds."""
+    return [record for (label, _), record in records.items() if label == arm]
+
+
+def make_cells(study: Study, arm: str, records: Records) -> list[str]:
+    """Make the cells of an arm's row, without its label and tuned options."""
+    own = select_records(records, arm)
     finals = [record.final for record in own]
     mean, deviation = mean_and_deviation(finals)
     steps = [steps_to(record.curve, study.level) for record in own]
     reached = sum(step < math.inf for step in steps)
     middle = median(steps)
-    filled = [
+    cells = [
         " ".join("diverged" if record.diverged else f"{record.final:.1f}" for record in own),
         f"{mean:.1f} ± {deviation:.1f}",
         f"{reached} of {len(own)}",
         "∞ (never)" if reached == 0 else "∞" if middle == math.inf else f"{middle:g}",
     ]
     if study.baseline:
-        filled.append("–" if arm == study.baseline else difference(study, arm, records))
+        cells.append("–" if arm == study.baseline else describe_difference(study, arm, records))
     one = next((record for record in own if not record.diverged), own[0])
     paces = [record.ms_per_step for record in own if record.ms_per_step is not None]
-    filled.append("–" if one.parameters is None else f"{one.parameters:,}")
-    filled.append(f"{median(paces):.3g}" if paces else "–")
-    return filled
+    cells.append("–" if one.parameters is None else f"{one.parameters:,}")
+    cells.append(f"{median(paces):.3g}" if paces else "–")
+    return cells
 
 
-def difference(study: Study, arm: str, records: Records) -> str:
-    """Compare an arm with the baseline, over the seeds that both have."""
+def describe_difference(study: Study, arm: str, records: Records) -> str:
+    """Describe the paired difference of an arm and the baseline, over the seeds that both have."""
     seeds = [seed for seed in study.seeds if (arm, seed) in records and (study.baseline, seed) in records]
     if not seeds:
         return "no pairs"
-    found = paired(
-        [records[arm, seed].final for seed in seeds], [records[study.baseline, seed].final for seed in seeds]
-    )
-    if found.pairs == 1:
-        return f"{found.mean:+.1f} (one pair)"
-    return f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}], n = {found.pairs}"
+    difference = paired(*([records[label, seed].final for seed in seeds] for label in (arm, study.baseline)))
+    if difference.pairs == 1:
+        return f"{difference.mean:+.1f} (one pair)"
+    return f"{format_interval(difference)}, n = {difference.pairs}"
 
 
-def option_of(record: Record, name: str) -> str:
-    """Look up an option of a record's recipe by its dotted name."""
+def get_option(record: Record, name: str) -> str:
+    """Get an option of a record's recipe by its dotted name, as text."""
     value = record.recipe
     for part in name.split("."):
         value = value[part]
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def notes(study: Study, records: Records) -> list[str]:
-    """Say how to read the table, on what it was measured, and what is missing or doubtful."""
+def make_notes(study: Study, records: Records) -> list[str]:
+    """Make the lines below the table: how to read it, the devices, and what is missing or doubtful."""
     lines = [
         "Accuracy on the validation part after the last step. sd: over seeds (n − 1). Steps: the first evaluation at the "
         "level or above it; a seed that never gets there counts as ∞. Differences are paired by seed; the interval is "
@@ -105,61 +106,60 @@ def notes(study: Study, records: Records) -> list[str]:
         lines.append("A run that diverged counts as 0 %.")
     if any(record.dirty for record in records.values()):
         lines.append("Some runs were made with files that differ from their commit.")
-    return lines + [f"**{edge}**" for edge in edges(study)]
+    return lines + [f"**{edge}**" for edge in find_range_ends(study)]
 
 
-def edges(study: Study) -> list[str]:
-    """Name the arms whose best candidate lies at an end of its grid: a wider one might have a better."""
-    found = []
-    for arm, chosen in study.arms.items():
+def find_range_ends(study: Study) -> list[str]:
+    """Find the arms whose best candidate is at an end of the range, where a wider range might have a better one."""
+    lines = []
+    for label, arm in study.arms.items():
         for name, values in study.tuning.items():
-            value = chosen.changes[name]
+            value = arm.changes[name]
             if len(values) > 1 and value in (min(values), max(values)):
-                found.append(f"{arm}: the best {name}, {value}, lies at an end of what was tried.")
-    return found
+                lines.append(f"{label}: the best {name}, {value}, lies at an end of what was tried.")
+    return lines
 
 
-def figure(study: Study, records: Records) -> Figure:
-    """Draw every seed: its curve (thin; the mean of its arm thick), and its final value in a strip that names the arms."""
+def draw_figure(study: Study, records: Records) -> Figure:
+    """Draw the curve of every seed (thin) and of every arm's mean (thick), and a strip plot of the final accuracies."""
     plots.style()
-    arms = [arm for arm in study.arms if any(label == arm for label, _ in records)]
-    colours = colours_of(study)
-    widths = [5.5, 0.8 + 0.6 * len(arms)]  # inches
-    picture, (left, right) = plt.subplots(1, 2, figsize=(sum(widths), 4), sharey=True, width_ratios=widths)
-    own = {arm: [record for (label, _), record in records.items() if label == arm] for arm in arms}
-    plots.curves(left, {arm: same_steps(own[arm]) for arm in arms}, colours=colours)
+    own = {arm: runs for arm in study.arms if (runs := select_records(records, arm))}
+    colours = assign_colours(study)
+    widths = [5.5, 0.8 + 0.6 * len(own)]  # inches
+    figure, (left, right) = plt.subplots(1, 2, figsize=(sum(widths), 4), sharey=True, width_ratios=widths)
+    plots.curves(left, {arm: make_curves(runs) for arm, runs in own.items()}, colours=colours)
     for axes in (left, right):
         axes.axhline(study.level, color="#7f7f7f", linestyle="--", linewidth=1)
     left.set(xlabel="training steps", ylabel="validation accuracy (%)", ylim=(-2, 103))
     left.set_title(f"every seed, and the mean of each arm; dashed: {study.level:g} %")
-    strip(right, {arm: [record.final for record in own[arm]] for arm in arms}, colours=colours)
+    draw_strip(right, {arm: [record.final for record in runs] for arm, runs in own.items()}, colours=colours)
     right.set_title("after the last step")
-    picture.suptitle(study.question, x=0.01, ha="left", fontsize=10.5)
-    return picture
+    figure.suptitle(study.question, x=0.01, ha="left", fontsize=10.5)
+    return figure
 
 
-def colours_of(study: Study) -> dict[str, str]:
-    """Give every arm its colour: its method's own, or one that no other arm has."""
-    taken = {arm.colour for arm in study.arms.values()}
-    free = [colour for name, colour in plots.COLOURS.items() if name not in taken]
+def assign_colours(study: Study) -> dict[str, str]:
+    """Assign a colour to every arm: its own, or one that no other arm has."""
+    used = {arm.colour for arm in study.arms.values()}
+    free = [colour for name, colour in plots.COLOURS.items() if name not in used]
     free += [plt.get_cmap("tab20")(i) for i in range(20)] * len(study.arms)
     return {label: plots.COLOURS[arm.colour] if arm.colour else free.pop(0) for label, arm in study.arms.items()}
 
 
-def same_steps(records: Sequence[Record]) -> list[tuple[list[float], list[float]]]:
-    """Take the curves of an arm, all over the steps of the longest; where a run had diverged it is at 0."""
+def make_curves(records: Sequence[Record]) -> list[tuple[list[float], list[float]]]:
+    """Make the curves of an arm over the steps of the longest run; a run that diverged is at 0 from then on."""
     steps = max(([step for step, _ in record.curve] for record in records), key=len)
     return [(steps, [dict(record.curve).get(step, 0.0) for step in steps]) for record in records]
 
 
-def strip(axes: Axes, finals: dict[str, list[float]], *, colours: dict[str, str]) -> None:
-    """Draw every value of an arm as a dot, side by side in the order of the seeds, and their mean as a bar."""
-    for place, (arm, values) in enumerate(finals.items()):
+def draw_strip(axes: Axes, finals: dict[str, list[float]], *, colours: dict[str, str]) -> None:
+    """Draw the values of each arm as dots, in the order of the seeds, and their mean as a bar."""
+    for x, (arm, values) in enumerate(finals.items()):
         width = 0.5 / max(1, len(values) - 1)
-        beside = [place + width * (i - (len(values) - 1) / 2) for i in range(len(values))]
-        axes.scatter(beside, values, s=18, color=colours[arm], alpha=0.8, linewidths=0, zorder=3)
+        positions = [x + width * (i - (len(values) - 1) / 2) for i in range(len(values))]
+        axes.scatter(positions, values, s=18, color=colours[arm], alpha=0.8, linewidths=0, zorder=3)
         mean = sum(values) / len(values)
-        axes.plot([place - 0.38, place + 0.38], [mean, mean], color=colours[arm])
+        axes.plot([x - 0.38, x + 0.38], [mean, mean], color=colours[arm])
     axes.set_xticks(range(len(finals)), finals, rotation=30, ha="right")
     axes.set_xlim(-0.7, len(finals) - 0.3)
     axes.grid(False, axis="x")

@@ -1,11 +1,12 @@
-"""Write the page of results: the papers' claims, and beside each what our records say.
+"""Write the page of results: the claims of the papers, and the outcome of our records for each.
 
-    python -m spvit_experiments results            writes docs/results.md and the figures in docs/results/
-    python -m spvit_experiments results --check    says whether docs/results.md is what the records give; exit status 1 if not
+    python -m spvit_experiments results            write docs/results.md and the figures in docs/results/
+    python -m spvit_experiments results --check    check that docs/results.md agrees with the records; exit status 1 if not
 
-Every number on the page is computed from data/results/; none is typed.
+Every number on the page is computed from data/results/.
 """
 
+import functools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +18,15 @@ from spvit_mini.cli.arguments import parse
 from spvit_mini.cli.program import run_program
 from spvit_mini.errors import UserError
 
-from . import get_study, result_sections
-from .claims import AGREES, CLAIMS, CONTRADICTS, OPEN, Claim, Comparison, difference, verdict
-from .core_studies import EVIDENCE
-from .design import TUNING
-from .large_studies import LARGE
-from .records import RESULTS, ROOT, read_runs, recorded
-from .statistics import Difference
-from .study import Arguments as StudyArguments
-from .study import settled
+from . import result_sections
+from .catalog import get_study
+from .claims import AGREES, CLAIMS, CONTRADICTS, OPEN, Claim, Comparison, compute_difference, verdict
+from .core_studies import CORE_STUDIES
+from .large_studies import LARGE_STUDIES
+from .records import RESULTS, ROOT, Record, find_records, read_runs
+from .statistics import format_interval
+from .study import TUNING, Study
+from .study_command import resolve_tuning
 
 PROGRAM = "python -m spvit_experiments results"
 PAGE = ROOT / "docs" / "results.md"
@@ -68,10 +69,10 @@ taken while other work ran beside: compare costs by `python -m spvit_experiments
 
 @dataclass(frozen=True)
 class Arguments:
-    """What the command line says."""
+    """The options of the command."""
 
     check: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Write nothing; say whether the page is what the records give."""
+    """Only check that the page agrees with the records."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -79,9 +80,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse(sys.argv[1:] if argv is None else argv, default=Arguments(), prog=PROGRAM, description=__doc__)
     page = make_page()
     if arguments.check:
-        same = PAGE.is_file() and PAGE.read_text(encoding="utf-8") == page
-        print(f"{PAGE.name} {'is what the records give' if same else f'is out of date; {PROGRAM} writes it anew'}")
-        return 0 if same else 1
+        is_current = PAGE.is_file() and PAGE.read_text(encoding="utf-8") == page
+        print(f"{PAGE.name} {'agrees with the records' if is_current else f'is out of date; write it with {PROGRAM}'}")
+        return 0 if is_current else 1
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(page, encoding="utf-8")
     print(PAGE)
@@ -91,52 +92,52 @@ def main(argv: list[str] | None = None) -> int:
 
 def make_page() -> str:
     """Compute the whole page as Markdown."""
-    parts = [HEAD, *verdicts(), "## Every study, every seed\n"]
-    for name in shown():
-        parts.append(study_section(name))
+    names = list_finished()
+    parts = [HEAD, *verdict_sections(), "## Every study, every seed\n", *map(study_section, names)]
     parts.append("## What models look at, other grids, binarised priors\n")
-    parts += result_sections.sections()
-    unfinished = [study.name for study in (*EVIDENCE, *LARGE) if study.name not in shown()]
+    parts += result_sections.make_sections()
+    unfinished = [study.name for study in (*CORE_STUDIES, *LARGE_STUDIES) if study.name not in names]
     if unfinished:
         parts.append(NOT_RUN + "\n".join(f"- `{name}`: {get_study(name).question}" for name in unfinished) + "\n")
-    parts.append(cost())
+    parts.append(cost_section(names))
     return "\n".join(parts)
 
 
-def cost() -> str:
-    """Say what all runs on this page cost together."""
-    runs = [record for name in shown() for record in load(name)[1].values()]
-    runs += [record for name in shown() if get_study(name).tuning for record in read_runs(name + TUNING, RESULTS)]
+def cost_section(names: list[str]) -> str:
+    """Make the section on the cost of all runs on the page."""
+    runs = [record for name in names for record in load_study(name)[1].values()]
+    runs += [record for name in names if get_study(name).tuning for record in read_runs(name + TUNING, RESULTS)]
     hours = sum(record.seconds * record.threads for record in runs) / 3600
     return f"## What it cost\n\n{len(runs):,} runs, tuning counted, in {hours:.1f} hours of a CPU core, beside other work.\n"
 
 
-def shown() -> list[str]:
-    """Name the studies that are recorded whole, in their order."""
-    names = [study.name for study in (*EVIDENCE, *LARGE)] + ["lesson_07"]
-    return [name for name in names if len(load(name)[1]) == len(get_study(name).runs())]
+def list_finished() -> list[str]:
+    """List the names of the studies on the page: those whose runs all have a record."""
+    names = [study.name for study in (*CORE_STUDIES, *LARGE_STUDIES)] + ["lesson_07"]
+    return [name for name in names if len(load_study(name)[1]) == len(get_study(name).runs())]
 
 
-def load(name: str) -> tuple:
-    """Find a study, settled by its tuning, and its records; none while its tuning is not recorded."""
-    arguments = StudyArguments(out=RESULTS, runs=Path("none"))
+@functools.cache
+def load_study(name: str) -> tuple[Study, dict[tuple[str, int], Record]]:
+    """Load a study, with its tuned options, and its records; no records while its tuning is not recorded."""
     try:
-        study = settled(get_study(name), arguments)
+        study = resolve_tuning(get_study(name))
     except UserError:
         return get_study(name), {}
-    return study, recorded(study, results=RESULTS, runs=arguments.runs)
+    return study, find_records(study, results=RESULTS, runs=Path("none"))
 
 
-def verdicts() -> list[str]:
-    """Lay the claims out by what came of them: contradicted ones first, then those that are open."""
+def verdict_sections() -> list[str]:
+    """Make the tables of claims by verdict: contradicted claims first, then open ones."""
     rows = {word: [] for word in ORDER}
     for claim in CLAIMS:
         for comparison in claim.comparisons:
             if (row := claim_row(claim, comparison)) is not None:
                 rows[row[0]].append(row[1])
-    for says, source, name, arms, found, digits in result_sections.comparisons():
-        cells = [says, source, f"[{name}](#{name})", f"{arms}, n = {found.pairs}", interval(found, digits), "–"]
-        rows[verdict(found)].append(line_of(cells))
+    for says, source, name, arms, difference, digits in result_sections.list_comparisons():
+        interval = format_interval(difference, digits)
+        cells = [says, source, f"[{name}](#{name})", f"{arms}, n = {difference.pairs}", interval, "–"]
+        rows[verdict(difference)].append(table_row(cells))
     parts = []
     for word in ORDER:
         parts.append(f"## {TITLES[word]} ({len(rows[word])} of {sum(map(len, rows.values()))} comparisons)\n")
@@ -152,7 +153,8 @@ TITLES = {
 }
 NOT_RUN = """## Not run yet
 
-Those named `large_…` ask for an accelerator; none was at hand. Each is made by `python -m spvit_experiments study NAME-tuning` and then
+Those named `large_…` ask for an accelerator; none was at hand. Each is made by
+`python -m spvit_experiments study NAME-tuning` and then
 `python -m spvit_experiments study NAME`, with `--max-minutes 9` in as many pieces as one likes.
 
 """
@@ -163,48 +165,41 @@ TABLE_HEAD = (
 
 
 def claim_row(claim: Claim, comparison: Comparison) -> tuple[str, str] | None:
-    """Make a claim's row for one comparison, behind its verdict; None while records are missing."""
-    study, records = load(comparison.study)
-    end = difference(comparison, study, records, "final")
-    run = difference(comparison, study, records, "run")
+    """Make the verdict and the table row of a claim's comparison; None while records are missing."""
+    study, records = load_study(comparison.study)
+    end = compute_difference(comparison, study, records, "final")
+    run = compute_difference(comparison, study, records, "run")
     if end is None or run is None:
         return None
     arms = f"{comparison.better} − {comparison.worse}, n = {end.pairs}"
-    cells = [claim.says, claim.source, f"[{comparison.study}](#{comparison.study})", arms, interval(end), interval(run)]
-    return verdict(end), line_of(cells)
+    link = f"[{comparison.study}](#{comparison.study})"
+    return verdict(end), table_row([claim.says, claim.source, link, arms, format_interval(end), format_interval(run)])
 
 
-def interval(found: Difference, digits: int = 1) -> str:
-    """Write a mean difference with its interval."""
-    return f"{found.mean:+.{digits}f} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
-
-
-def line_of(cells: list[str]) -> str:
-    """Write a row of a Markdown table."""
+def table_row(cells: list[str]) -> str:
+    """Format a row of a Markdown table."""
     return "| " + " | ".join(cells) + " |"
 
 
 def study_section(name: str) -> str:
-    """Show a study: its figure, the report's table, and the command that makes it again."""
+    """Make the section of a study: its figure, its table, and the command that makes its records."""
     from . import report
 
-    study, records = load(name)
-    commands = [f"python -m spvit_experiments study {study.name}-tuning"] if study.tuning else []
-    commands.append(f"python -m spvit_experiments study {study.name}")
-    picture = f"![{study.question} Every seed of each arm over the training steps, and where each ended.](results/{name}.png)"
-    return f"### {name}\n\n{picture}\n\n{report.table(study, records)}\n\n    {' && '.join(commands)}\n"
+    study, records = load_study(name)
+    figure = f"![{study.question} Every seed of each arm over the training steps, and where each ended.](results/{name}.png)"
+    return f"### {name}\n\n{figure}\n\n{report.make_table(study, records)}\n\n    {' && '.join(study.commands())}\n"
 
 
 def draw_figures(folder: Path) -> None:
-    """Draw the figure of every study that is recorded."""
+    """Draw the figures of the page."""
     import matplotlib.pyplot as plt
 
     from . import report
 
     folder.mkdir(exist_ok=True)
-    figures = result_sections.draw()
-    for name in (*shown(), *figures):
-        figure = figures.get(name) or report.figure(*load(name))
+    figures = result_sections.draw_figures()
+    for name in (*list_finished(), *figures):
+        figure = figures.get(name) or report.draw_figure(*load_study(name))
         figure.savefig(folder / f"{name}.png", dpi=100)
         plt.close(figure)
         print(folder / f"{name}.png")

@@ -1,11 +1,11 @@
-"""The runs of a study: each in a process of its own, one after the other or several side by side on one device.
+"""The runs of a study, each in a process of its own, one at a time or several in parallel on one device.
 
-A run is a run folder. One that was stopped, by a signal, a time limit or a kill, goes on from its last state; it ends
-with the same numbers as one that was not. One that fails stops no other.
+A run that was stopped by a signal, a time limit or a kill resumes from its last state, and ends with the same numbers as an
+uninterrupted run. A run that fails does not stop the others.
 
-The processes share nothing but the device. Each lives in a session of its own, so that Ctrl-C reaches this one alone,
-which passes it on; and each saves and ends by itself if this one is gone. A cluster signals every process: while a run
-saves, it takes no notice of what else it is told.
+The processes share only the device. Each has a session of its own, so that Ctrl-C reaches only the parent, which passes it
+on. A child saves and stops if its parent is gone. A cluster signals every process, so a run ignores further signals while it
+saves.
 """
 
 import multiprocessing
@@ -26,22 +26,23 @@ from typing import Any
 import torch
 
 from spvit_mini.errors import UserError
+from spvit_mini.extensions import import_extensions
 from spvit_mini.training.checkpoint import read_recipe
-from spvit_mini.training.devices import name_of
-from spvit_mini.training.loop import choose_device, train
+from spvit_mini.training.devices import choose_device, device_name
+from spvit_mini.training.loop import train
 from spvit_mini.training.metrics import read_rows
-from spvit_mini.training.signals import Stop
+from spvit_mini.training.signals import StopSignal
 
-from .design import Study
 from .records import make_record, write_record
+from .study import Study
 
 Key = tuple[str, int]  # arm, seed
 FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where and how runs are computed: what changes no outcome, and so is part of no recipe in the records."""
+class Resources:
+    """Threads, data folder, device and workers of a run: they change no result, so records don't contain them."""
 
     threads: int
     root: Path | None = None
@@ -49,53 +50,53 @@ class Place:
     workers: int | None = None
 
     def changes(self) -> dict[str, Any]:
-        """Say it as changes of a recipe."""
+        """List the resources as changes of a recipe."""
         changes = {"data.root": self.root, "device": self.device, "data.workers": self.workers}
         return {name: value for name, value in changes.items() if value is not None}
 
 
 def run_all(
     study: Study,
-    todo: list[Key],
+    due: list[Key],
     *,
     folder: Callable[[str, int], Path],
-    place: Place,
+    resources: Resources,
     parallel: int = 1,
     deadline: float | None = None,
     on_finished: Callable[[Key], None] = lambda key: None,
 ) -> tuple[dict[Key, str], int | None]:
-    """Make runs, up to `parallel` at a time, in the order of `todo`.
+    """Make runs in the order of `due`, up to `parallel` at a time.
 
     Args:
-        folder: names the run folder of an arm and a seed.
-        deadline: a time of `time.monotonic` at which what still runs saves and stops, and nothing more is begun.
-        on_finished: called for every run that was finished, when it is.
+        folder: gives the run folder of an arm and a seed.
+        deadline: time of `time.monotonic` at which runs save and stop, and no further run begins.
+        on_finished: called with each run that finishes.
 
-    Returns what went wrong with the runs that failed, and the signal that stopped the others, if one did.
+    Returns the reasons of failed runs, and the number of the signal that stopped the runs, or None.
     """
     kind = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(kind)
-    context.set_forkserver_preload([__name__])  # torch is loaded once, then each run starts at once
-    waiting, running, failures = deque(todo), {}, {}
-    with Stop(True) as stop:
+    context.set_forkserver_preload([__name__])  # torch is imported once for all runs
+    waiting, running, failures = deque(due), {}, {}
+    with StopSignal(True) as stop:
         try:
             while True:
-                over = stop.signal is not None or (deadline is not None and time.monotonic() >= deadline)
-                while waiting and not over and len(running) < parallel:
+                is_over = stop.signal is not None or (deadline is not None and time.monotonic() >= deadline)
+                while waiting and not is_over and len(running) < parallel:
                     key = waiting.popleft()
                     end, outcome = context.Pipe(duplex=False)
-                    process = context.Process(target=_work, args=(study, *key, folder(*key), place, outcome))
+                    process = context.Process(target=_run_child, args=(study, *key, folder(*key), resources, outcome))
                     process.start()
                     outcome.close()
                     running[end] = key, process
-                if over:  # said again and again, for a run that still prepares its data hears nothing
+                if is_over:  # repeated, because a run that still prepares its data ignores signals
                     for _, process in running.values():
                         process.terminate()
                 if not running:
                     return failures, stop.signal
                 for end in wait(list(running), timeout=0.5):
                     key, process = running.pop(end)
-                    state, reason = _outcome(end, process, over)
+                    state, reason = _receive_outcome(end, process, is_over)
                     if state == FINISHED:
                         on_finished(key)
                     elif state == FAILED:
@@ -105,29 +106,30 @@ def run_all(
                 process.kill()
 
 
-def _outcome(end: Connection, process: Any, over: bool) -> tuple[str, str]:
-    """Hear from a process how its run ended, or find out that it died."""
+def _receive_outcome(end: Connection, process: Any, is_over: bool) -> tuple[str, str]:
+    """Receive the state and the reason with which a run ended; a process that sent none has died."""
     try:
-        said = end.recv()
+        outcome = end.recv()
     except EOFError:
-        said = None
+        outcome = None
     process.join()
-    if said is not None:
-        return said
-    return (STOPPED, "") if over else (FAILED, f"its process ended with status {process.exitcode}")
+    if outcome is not None:
+        return outcome
+    return (STOPPED, "") if is_over else (FAILED, f"its process ended with status {process.exitcode}")
 
 
-def _work(study: Study, arm: str, seed: int, run: Path, place: Place, outcome: Connection) -> None:
-    """Make one run, in the process that was started for it, and send how it ended."""
+def _run_child(study: Study, arm: str, seed: int, run: Path, resources: Resources, outcome: Connection) -> None:
+    """Make one run in its own process, and send the outcome."""
     if hasattr(os, "setsid"):
         os.setsid()
-    # The loop puts its own handlers in their place until the first signal has come, and then these back.
+    # The training loop replaces these handlers until the first signal, and then restores them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_stop_without_parent, daemon=True).start()
-    torch.set_num_threads(place.threads)
+    torch.set_num_threads(resources.threads)
     try:
-        outcome.send((make_run(study, arm, seed, run, place), ""))
+        import_extensions(study.imports)
+        outcome.send((make_run(study, arm, seed, run, resources), ""))
     except UserError as error:
         outcome.send((FAILED, str(error)))
     except Exception as error:
@@ -136,29 +138,29 @@ def _work(study: Study, arm: str, seed: int, run: Path, place: Place, outcome: C
 
 
 def _stop_without_parent() -> None:
-    """Save and stop when the process that started this one is gone."""
+    """Save and stop when the parent process is gone."""
     wait([multiprocessing.parent_process().sentinel])
     while True:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.5)
 
 
-def make_run(study: Study, arm: str, seed: int, run: Path, place: Place) -> str:
-    """Begin a run or go on with it; a finished one has its record in its folder, and no states any more."""
-    asked = study.recipe(arm, seed)
-    begun = read_recipe(run)
-    if begun is not None and begun.difference(asked):
+def make_run(study: Study, arm: str, seed: int, run: Path, resources: Resources) -> str:
+    """Begin or resume a run; at its end its record is in its run folder, and its training states are removed."""
+    recipe = study.recipe(arm, seed)
+    earlier = read_recipe(run)
+    if earlier is not None and earlier.find_difference(recipe):
         shutil.rmtree(run)  # the study has changed since
-    recipe = asked.but(place.changes())
+    recipe = recipe.but(resources.changes())
 
-    def tell(step: int, _model: Any, row: dict[str, Any]) -> None:
+    def report_progress(step: int, _model: Any, row: dict[str, Any]) -> None:
         print(f"{arm}, seed {seed}: step {step}, validation accuracy {row['val_top1']:.1f} %", flush=True)
 
-    device = name_of(choose_device(recipe)[0])
+    device = device_name(choose_device(recipe)[0])
     try:
-        result = train(recipe, run=run, resume=True, progress=False, on_evaluation=tell)
+        result = train(recipe, run_dir=run, resume=True, progress=False, on_evaluation=report_progress)
     except UserError as error:
-        # The loop gives up a run whose gradient stays not finite. That is an outcome: it must not vanish.
+        # The training loop stops a run whose gradient stays non-finite. That is an outcome, and must be recorded.
         if not str(error).startswith("the gradient was not finite"):
             raise
         print(f"{arm}, seed {seed}: diverged ({error})", flush=True)

@@ -1,10 +1,10 @@
-"""What a layer with a spatial map costs beside plain attention, over the size of the grid; and models, beside one another.
+"""Time and memory of layers with a spatial map beside plain attention over the size of the grid, and of the minis.
 
     python -m spvit_experiments speed
 
-makes data/results/speed.csv anew, in some minutes, on the CPU and in float32. `read_speed` reads it. Steps of all sides are
-interleaved, and a ratio is taken within each round, so that a busy machine slows both alike: ratios can be compared with
-those of another machine, milliseconds can't.
+makes data/results/speed.csv, in some minutes, on the CPU and in float32; `read_speed` reads it. Steps of all sides take turns,
+and ratios are computed within each round, so that other work on the machine affects all sides alike. Ratios can be compared
+with those of other machines, milliseconds can't.
 """
 
 import csv
@@ -15,21 +15,21 @@ import torch
 from torch import Tensor, nn
 
 from spvit_mini.attention import GPSA, MHSA, SPSA, RelativeBias
-from spvit_mini.cli.program import run_program, take_no_arguments
+from spvit_mini.cli.program import refuse_arguments, run_program
 from spvit_mini.errors import UserError
 from spvit_mini.flops import attention_cost, multiply_adds
 from spvit_mini.geometry import Grid
 from spvit_mini.training.devices import training_flops
 from spvit_mini.zoo import create_model
 
-from .benchmark.attention import training_step
+from .benchmark.attention import make_training_step
 from .benchmark.baselines import AllPairs
-from .benchmark.timing import interleaved, spread_of
+from .benchmark.timing import compute_quartiles, time_in_turns
 from .records import RESULTS, six_digits, write_rows
 
 GRIDS = ((7, 7), (10, 10), (14, 14), (20, 20))
 LAYER = {"dim": 384, "heads": 6}  # as in ViT-S and SP-ViT-S
-HIDDEN = 64  # of the prior, as released
+HIDDEN = 64  # hidden width of the prior, as in the released models
 MODELS = ("vit_mini", "rpb_mini", "psa_mini", "convit_mini", "spvit_mini", "anchored_mini")
 BATCH = {"layer": 8, "model": 8}
 ROUNDS, WARM_UP = 9, 1
@@ -38,19 +38,19 @@ COLUMNS += ("kept_bytes", "multiply_adds", "rounds", "dtype", "device", "threads
 TEXT = ("kind", "name", "dtype", "device", "torch")
 
 
-class WrittenOut(MHSA):
-    """Plain attention without the fused kernel: scores, softmax and weights stand in memory."""
+class EagerAttention(MHSA):
+    """Plain attention without the fused kernel: scores and weights are stored."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid) -> Tensor:
         return self.mix(self.weights(q, k, grid), v)
 
 
-def layers(grid: Grid) -> dict[str, MHSA]:
-    """Build the layers that are compared on a grid; the first is what the others are set against."""
+def build_layers(grid: Grid) -> dict[str, MHSA]:
+    """Build the layers of the comparison on a grid, the reference first."""
     dim, heads = LAYER.values()
     return {
         "MHSA": MHSA(dim, heads),
-        "MHSA, written out": WrittenOut(dim, heads),
+        "MHSA, written out": EagerAttention(dim, heads),
         "added table": RelativeBias(dim, heads, grid),
         "GPSA": GPSA(dim, heads),
         "SPSA": SPSA(dim, heads, HIDDEN),
@@ -58,30 +58,30 @@ def layers(grid: Grid) -> dict[str, MHSA]:
     }
 
 
-def bytes_kept(layer: nn.Module, *inputs) -> int:
-    """Count what a forward pass keeps for the backward pass, in bytes; parameters, which are there anyway, left out.
+def count_saved_bytes(layer: nn.Module, *inputs) -> int:
+    """Count the bytes that a forward pass saves for the backward pass, without parameters.
 
-    Counted exactly, by asking autograd: each stretch of memory once, whatever views of it are kept.
+    Exact, from autograd's saved tensors: each storage counts once, however many views of it are saved.
     """
-    there = {parameter.untyped_storage().data_ptr() for parameter in layer.parameters()}
-    kept: dict[int, Tensor] = {}  # holds them, so that no address is used twice
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in layer.parameters()}
+    saved: dict[int, Tensor] = {}  # holds the tensors, so that no address is used twice
 
-    def note(tensor: Tensor) -> Tensor:
-        tensor = tensor.detach()  # else a result that is kept would hold its graph, and the graph it: for good
-        place = tensor.untyped_storage().data_ptr()
-        if place not in there:
-            kept[place] = tensor
+    def save(tensor: Tensor) -> Tensor:
+        tensor = tensor.detach()  # otherwise a saved result and its graph would hold each other for good
+        address = tensor.untyped_storage().data_ptr()
+        if address not in parameters:
+            saved[address] = tensor
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
         result = layer(*inputs)
-    total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    total = sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
     del result
     return total
 
 
-def model_step(model: nn.Module, images: Tensor, labels: Tensor):
-    """Make a step of a model: forward and backward, without the optimiser's."""
+def make_model_step(model: nn.Module, images: Tensor, labels: Tensor):
+    """Make a step of a model: forward and backward pass, without the optimiser."""
 
     def step() -> None:
         model.zero_grad()
@@ -90,75 +90,70 @@ def model_step(model: nn.Module, images: Tensor, labels: Tensor):
     return step
 
 
-def rows_of(kind: str, grid: Grid, seconds: dict[str, list[float]], more: dict[str, dict]) -> list[dict]:
-    """Make the rows of sides that were timed together; ratios are to the first of them, round by round."""
-    base, rows = next(iter(seconds.values())), []
+def make_rows(kind: str, grid: Grid, seconds: dict[str, list[float]], costs: dict[str, dict]) -> list[dict]:
+    """Make the rows of sides that were timed together; ratios are to the first side, within each round."""
+    first, rows = next(iter(seconds.values())), []
+    machine = ("float32", platform.machine(), torch.get_num_threads(), torch.__version__)
     for name, times in seconds.items():
-        ratios = spread_of([mine / first for mine, first in zip(times, base, strict=True)])
-        both = [six_digits(value) for value in (*ratios, *(1e3 * time for time in spread_of(times)))]
-        facts = (kind, name, *grid, BATCH[kind], *both)
-        there = ("float32", platform.machine(), torch.get_num_threads(), torch.__version__)
-        cost = more[name]
-        values = (*facts, cost.get("kept_bytes", ""), cost["multiply_adds"], len(times), *there)
+        ratios = compute_quartiles([own / reference for own, reference in zip(times, first, strict=True)])
+        milliseconds = [1e3 * time for time in compute_quartiles(times)]
+        cost = (costs[name].get("kept_bytes", ""), costs[name]["multiply_adds"])
+        values = (kind, name, *grid, BATCH[kind], *map(six_digits, (*ratios, *milliseconds)), *cost, len(times), *machine)
         rows.append(dict(zip(COLUMNS, values, strict=True)))
     return rows
 
 
 def time_layers(grid: Grid, *, rounds: int = ROUNDS) -> list[dict]:
-    """Time one layer of each kind, forward and backward, on a grid."""
+    """Time a layer of each kind, forward and backward, on a grid."""
     torch.manual_seed(0)
-    tokens, sides = grid[0] * grid[1], layers(grid)
+    tokens, sides = grid[0] * grid[1], build_layers(grid)
     x = torch.randn(BATCH["layer"], tokens, LAYER["dim"], requires_grad=True)
-    more = {}
+    costs = {}
     for name, layer in sides.items():
-        cost = attention_cost(layer, asking=tokens, seen=tokens, grid=grid)
-        if isinstance(layer, AllPairs):  # the same equation, its map made on all pairs
+        cost = attention_cost(layer, queries=tokens, keys=tokens, grid=grid)
+        if isinstance(layer, AllPairs):  # the same equation, with the map computed on all pairs
             cost["map"] = (layer.spatial.w1.numel() + layer.spatial.w2.numel() + layer.heads) * tokens**2
-        more[name] = {"kept_bytes": bytes_kept(layer, x, grid), "multiply_adds": sum(cost.values())}
-    steps = {name: training_step(layer, x, grid) for name, layer in sides.items()}
-    return rows_of("layer", grid, interleaved(steps, rounds=rounds, warm_up=WARM_UP), more)
+        costs[name] = {"kept_bytes": count_saved_bytes(layer, x, grid), "multiply_adds": sum(cost.values())}
+    steps = {name: make_training_step(layer, x, grid) for name, layer in sides.items()}
+    return make_rows("layer", grid, time_in_turns(steps, rounds=rounds, warm_up=WARM_UP), costs)
 
 
 def time_models(*, rounds: int = ROUNDS) -> list[dict]:
-    """Time a step of each mini, and beside them a product of matrices: what the machine does at best, or nearly."""
+    """Time a step of each mini, and a product of matrices, which is near the machine's peak."""
     torch.manual_seed(0)
     images, labels = torch.randn(BATCH["model"], 3, 32, 32), torch.randint(10, (BATCH["model"],))
     models = {name: create_model(name, num_classes=10) for name in MODELS}
-    steps = {name: model_step(model, images, labels) for name, model in models.items()}
-    more = {name: {"multiply_adds": multiply_adds(model)["total"]} for name, model in models.items()}
+    steps = {name: make_model_step(model, images, labels) for name, model in models.items()}
+    costs = {name: {"multiply_adds": multiply_adds(model)["total"]} for name, model in models.items()}
     a, b = torch.randn(2, 1024, 1024)
     steps["matmul"] = lambda: torch.mm(a, b)
-    more["matmul"] = {"multiply_adds": 1024**3}
-    rows = rows_of("model", models[MODELS[0]].grid, interleaved(steps, rounds=rounds, warm_up=WARM_UP), more)
+    costs["matmul"] = {"multiply_adds": 1024**3}
+    rows = make_rows("model", models[MODELS[0]].grid, time_in_turns(steps, rounds=rounds, warm_up=WARM_UP), costs)
     rows[-1] |= {"kind": "matmul", "rows": "", "columns": "", "batch": ""}
     return rows
 
 
-def utilisation(rows: list[dict]) -> dict[str, tuple[float, float]]:
-    """Give each model's images a second, and the percent that its arithmetic makes of what the product of matrices did.
-
-    That is MFU with a measured peak in place of the maker's. The percent comes from ratios within rounds.
-    """
+def compute_utilisation(rows: list[dict]) -> dict[str, tuple[float, float]]:
+    """Compute each model's images/s, and its MFU in percent with the product of matrices as the peak, from ratios."""
     (product,) = (row for row in rows if row["kind"] == "matmul")
-    found = {}
+    utilisation = {}
     for row in (row for row in rows if row["kind"] == "model"):
         operations = row["batch"] * training_flops(row["multiply_adds"]) / (2 * product["multiply_adds"])
         percent = 100 * operations * product["ratio"] / row["ratio"]
-        found[row["name"]] = row["batch"] / (row["ms"] / 1e3), percent
-    return found
+        utilisation[row["name"]] = row["batch"] / (row["ms"] / 1e3), percent
+    return utilisation
 
 
 def read_speed(folder: Path = RESULTS) -> list[dict]:
-    """Read speed.csv: a dictionary a row, numbers as numbers, "" as None. Raises UserError if it is not there."""
+    """Read speed.csv, a dictionary per row; empty values are None. Raises UserError if the file is missing."""
     path = folder / "speed.csv"
     if not path.is_file():
-        raise UserError(f"there are no records {path}; python -m spvit_experiments speed makes them")
+        raise UserError(f"the file of records {path} is missing. Make it with python -m spvit_experiments speed.")
     with path.open(newline="", encoding="utf-8") as file:
-        return [{column: number(column, text) for column, text in row.items()} for row in csv.DictReader(file)]
+        return [{column: _parse(column, text) for column, text in row.items()} for row in csv.DictReader(file)]
 
 
-def number(column: str, text: str):
-    """Read one value of speed.csv."""
+def _parse(column: str, text: str):
     if column in TEXT:
         return text
     if text == "":
@@ -166,21 +161,16 @@ def number(column: str, text: str):
     return float(text) if column.startswith(("ms", "ratio")) else int(text)
 
 
-def write(rows: list[dict], folder: Path = RESULTS) -> Path:
-    """Write the rows to speed.csv in a folder, by one rename."""
-    return write_rows(folder / "speed.csv", rows)
-
-
 def main(argv: list[str] | None = None) -> int:
     """Time all layers on all grids, then the models; returns the exit status."""
-    take_no_arguments(__doc__, argv)
+    refuse_arguments(__doc__, argv)
     torch.set_num_threads(1)
     rows = []
     for grid in GRIDS:
         rows += time_layers(grid)
         print(grid, ", ".join(f"{row['name']} {row['ratio']}" for row in rows[-6:]), flush=True)
     rows += time_models()
-    print(write(rows))
+    print(write_rows(RESULTS / "speed.csv", rows))
     return 0
 
 

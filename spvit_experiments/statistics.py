@@ -1,4 +1,4 @@
-"""What is said of several seeds: the mean and its spread, paired differences with an interval, steps to a level."""
+"""Statistics over seeds: mean and standard deviation, paired differences with an interval, steps to a level."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean of paired differences, and the interval around it. With one pair alone there is none: low, high are NaN."""
+    """A mean of paired differences and its confidence interval; `low` and `high` are NaN for a single pair."""
 
     pairs: int
     mean: float
@@ -16,19 +16,24 @@ class Difference:
 
 
 def paired(a: Sequence[float], b: Sequence[float], *, confidence: float = 0.95) -> Difference:
-    """Compare a with b, pair by pair: the mean of a − b and its confidence interval, by Student's t.
+    """Compute the mean of the paired differences a − b and its confidence interval, by Student's t.
 
     With differences d of n pairs, their mean m and standard deviation s (over n − 1): m ± t · s / √n, where t is the
     two-sided quantile for n − 1 degrees of freedom (Student 1908).
     """
     d = [x - y for x, y in zip(a, b, strict=True)]
     mean, deviation = mean_and_deviation(d)
-    reach = t_quantile(confidence, len(d) - 1) * deviation / math.sqrt(len(d)) if len(d) > 1 else math.nan
-    return Difference(len(d), mean, mean - reach, mean + reach)
+    half_width = t_quantile(confidence, len(d) - 1) * deviation / math.sqrt(len(d)) if len(d) > 1 else math.nan
+    return Difference(len(d), mean, mean - half_width, mean + half_width)
+
+
+def format_interval(difference: Difference, digits: int = 1) -> str:
+    """Format a mean difference with its interval."""
+    return f"{difference.mean:+.{digits}f} [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]"
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """Take the mean and the standard deviation over n − 1; of a single value the latter is NaN."""
+    """Compute the mean and the standard deviation (n − 1); the latter is NaN for a single value."""
     mean = sum(values) / len(values)
     if len(values) == 1:
         return mean, math.nan
@@ -36,18 +41,18 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
 
 
 def steps_to(curve: Iterable[tuple[float, float]], level: float) -> float:
-    """Find the first step at which a curve of (step, value) is at the level or above it; infinity if it never is.
+    """Find the first step at which a curve of (step, value) is at or above a level; infinity if it never is.
 
     Args:
-        curve: in order of its steps, at least one point at each evaluation: the answer is one of these steps.
+        curve: points in the order of their steps, one per evaluation. The result is one of these steps.
     """
     return next((step for step, value in curve if value >= level), math.inf)
 
 
 def t_quantile(confidence: float, degrees: int) -> float:
-    """Find the t with P(|T| ≤ t) = confidence, for Student's T with so many degrees of freedom.
+    """Find the t with P(|T| ≤ t) = confidence, for Student's T with the given degrees of freedom.
 
-    By bisection over the angle arctan(t / √degrees), in which `t_probability` is a finite sum.
+    Method: bisection over the angle arctan(t / √degrees), in which `t_probability` is a finite sum.
     """
     low, high = 0.0, math.pi / 2
     for _ in range(60):

@@ -1,3 +1,3 @@
-"""What `python -m spvit_experiments benchmark` measures: a file for each of its parts, and timing.py, on which they all stand."""
+"""Parts of `python -m spvit_experiments benchmark`, a module each, and timing.py, measurements.py and baselines.py for all."""
 
-MODULES = {"course": "lessons", "growth": "scaling", "bounds": "targets", "all": "suite"}  # parts whose module has another name
+PARTS = ("attention", "model", "data", "lessons", "scaling", "targets", "page", "all")

@@ -1,6 +1,6 @@
-"""Others' layers behind our interface, tokens and grid in: the released SP-SA's layout, and timm's, where it is installed.
+"""Baseline layers behind our interface (tokens and grid in, tokens out): the released layout of SP-SA, and timm's layers.
 
-Each is built from one of our layers and has its numbers, so that both compute the same; tests hold them to it.
+Each is built from one of our layers and has its weights, so that both compute the same; tests check that.
 """
 
 import importlib
@@ -18,7 +18,7 @@ from .timing import has_timm
 
 
 class AllPairs(SPSA):
-    """SP-SA in the layout of the released code: the MLP on all N² pairs, its result repeated for each image."""
+    """SP-SA in the layout of the released code: the MLP on all N² pairs, and its result repeated for each image."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid) -> Tensor:
         f = self.spatial
@@ -27,22 +27,22 @@ class AllPairs(SPSA):
         return (prior.repeat(len(q), 1, 1, 1) * self.scores(q, k)).softmax(-1) @ v
 
 
-def all_pairs(ours: SPSA) -> AllPairs:
-    """Build the released layout with the numbers of a layer of ours, without a bias of q, k and v."""
+def build_all_pairs(ours: SPSA) -> AllPairs:
+    """Build the released layout with the weights of our layer, which has no bias of q, k and v."""
     theirs = AllPairs(ours.proj.in_features, ours.heads, ours.spatial.w1.shape[1])
     theirs.load_state_dict(ours.state_dict())
     return theirs
 
 
-def written_out(ours: MHSA) -> MHSA:
-    """Copy a layer, to compute it by its equation: scores and weights stand in memory, all of a batch at once."""
-    theirs = deepcopy(ours)
-    theirs.attend = lambda q, k, v, grid: theirs.mix(theirs.weights(q, k, grid), v)
-    return theirs
+def build_eager(ours: MHSA) -> MHSA:
+    """Copy a layer, to compute it by its equation: scores and weights of the whole batch are stored."""
+    eager = deepcopy(ours)
+    eager.attend = lambda q, k, v, grid: eager.mix(eager.weights(q, k, grid), v)
+    return eager
 
 
-class OfTimm(nn.Module):
-    """A layer of timm: it sees tokens alone, so its grid is the one it was built for."""
+class TimmLayer(nn.Module):
+    """A layer of timm, for the grid that it was built for."""
 
     def __init__(self, layer: nn.Module, ours: MHSA):
         super().__init__()
@@ -56,8 +56,8 @@ class OfTimm(nn.Module):
         return self.layer(x)
 
 
-class InWindows(OfTimm):
-    """Swin's layer on the windows of a grid, cut out and put back together."""
+class TimmWindows(TimmLayer):
+    """timm's layer of Swin on the windows of a grid."""
 
     def __init__(self, layer: nn.Module, ours: MHSA, size: int):
         super().__init__(layer, ours)
@@ -66,62 +66,62 @@ class InWindows(OfTimm):
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         rows, columns = (side // self.size for side in grid)
         batch, _, dim = x.shape
-        cut = x.view(batch, rows, self.size, columns, self.size, dim).transpose(2, 3)  # (B, rows, columns, s, s, D)
-        mixed = self.layer(cut.reshape(-1, self.size**2, dim)).view(cut.shape)
+        windows = x.view(batch, rows, self.size, columns, self.size, dim).transpose(2, 3)  # (B, rows, columns, s, s, D)
+        mixed = self.layer(windows.reshape(-1, self.size**2, dim)).view(windows.shape)
         return mixed.transpose(2, 3).reshape(x.shape)
 
 
-def of_timm(room: str, kind: str) -> Callable[..., nn.Module]:
-    """Find a class of timm."""
-    return getattr(importlib.import_module(f"timm.{room}"), kind)
+def get_timm_class(module: str, name: str) -> Callable[..., nn.Module]:
+    """Get a class of timm."""
+    return getattr(importlib.import_module(f"timm.{module}"), name)
 
 
 @torch.no_grad()
-def timm_peers(ours: MHSA, grid: Grid) -> dict[str, nn.Module]:
-    """Build timm's layers that do the same as one of ours on a grid, by name; none without timm or where it has none."""
+def build_timm_layers(ours: MHSA, grid: Grid) -> dict[str, nn.Module]:
+    """Build timm's counterparts of our layer on a grid, by name; none without timm, or if timm has no counterpart."""
     if not has_timm() or grid[0] != grid[1]:
         return {}
     dim, heads = ours.proj.in_features, ours.heads
     if type(ours) is MHSA:
-        return {"timm Attention": OfTimm(of_timm("layers", "Attention")(dim, heads), ours)}
+        return {"timm Attention": TimmLayer(get_timm_class("layers", "Attention")(dim, heads), ours)}
     if type(ours) is GPSA:
-        layer = of_timm("models.convit", "GPSA")(dim, heads)
+        layer = get_timm_class("models.convit", "GPSA")(dim, heads)
         qk, v = ours.qkv.weight.split([2 * dim, dim])
         layer.qk.weight.copy_(qk), layer.v.weight.copy_(v)
         layer.pos_proj.weight.copy_(ours.spatial.v[:, [2, 1, 0]])  # (columns, rows, distance²)
         layer.gating_param.copy_(ours.gate)
-        return {"timm GPSA": OfTimm(layer, ours)}
+        return {"timm GPSA": TimmLayer(layer, ours)}
     if type(ours) is WindowAttention and not ours.spatial.shift and grid[0] % ours.spatial.size == 0:
-        layer = swin(dim, heads, (ours.spatial.size,) * 2)
+        layer = build_swin(dim, heads, (ours.spatial.size,) * 2)
         layer.relative_position_bias_table.zero_()
-        return {"timm Swin, in windows": InWindows(layer, ours, ours.spatial.size)}
+        return {"timm Swin, in windows": TimmWindows(layer, ours, ours.spatial.size)}
     if type(ours) is RelativeBias:
-        # timm numbers the offsets by query − key, we by key − query: its table is ours read backwards on both axes.
+        # timm's offsets are query − key, ours key − query: its table is ours, flipped on both axes.
         table = ours.spatial.values.flip(1, 2).flatten(1).T
-        relative = relative_attention(dim, heads, "RelPosBias", window_size=grid)
+        relative = build_relative(dim, heads, "RelPosBias", window_size=grid)
         relative.rel_pos.relative_position_bias_table.copy_(table)
-        window = swin(dim, heads, grid)
+        window = build_swin(dim, heads, grid)
         window.relative_position_bias_table.copy_(table)
-        return {"timm RelPosAttention": OfTimm(relative, ours), "timm Swin": OfTimm(window, ours)}
+        return {"timm RelPosAttention": TimmLayer(relative, ours), "timm Swin": TimmLayer(window, ours)}
     if isinstance(getattr(ours, "spatial", None), LogCPB):
         hidden = ours.spatial.mlp[0].out_features
-        layer = relative_attention(dim, heads, "RelPosMlp", window_size=grid, hidden_dim=hidden, mode="swin")
+        layer = build_relative(dim, heads, "RelPosMlp", window_size=grid, hidden_dim=hidden, mode="swin")
         mlp = layer.rel_pos.mlp
         mlp.fc1.weight.copy_(-ours.spatial.mlp[0].weight), mlp.fc1.bias.copy_(ours.spatial.mlp[0].bias)
         mlp.fc2.weight.copy_(ours.spatial.mlp[2].weight)
-        mlp.drop1.p = 0.0  # ours drops nothing
-        return {"timm RelPosMlp": OfTimm(layer, ours)}
+        mlp.drop1.p = 0.0  # ours has no dropout
+        return {"timm RelPosMlp": TimmLayer(layer, ours)}
     return {}
 
 
-def swin(dim: int, heads: int, window: Grid) -> nn.Module:
-    """Build Swin's attention of a window."""
-    return of_timm("models.swin_transformer", "WindowAttention")(dim, heads, window_size=window, qkv_bias=False)
+def build_swin(dim: int, heads: int, window: Grid) -> nn.Module:
+    """Build timm's attention of Swin for a window."""
+    return get_timm_class("models.swin_transformer", "WindowAttention")(dim, heads, window_size=window, qkv_bias=False)
 
 
-def relative_attention(dim: int, heads: int, kind: str, **options) -> nn.Module:
-    """Build timm's attention with a relative position bias of a kind."""
-    bias = of_timm("layers", kind)
-    return of_timm("models.vision_transformer_relpos", "RelPosAttention")(
+def build_relative(dim: int, heads: int, kind: str, **options) -> nn.Module:
+    """Build timm's attention with a relative position bias of a kind, a class of timm.layers."""
+    bias = get_timm_class("layers", kind)
+    return get_timm_class("models.vision_transformer_relpos", "RelPosAttention")(
         dim, heads, rel_pos_cls=lambda **more: bias(**{**more, **options})
     )

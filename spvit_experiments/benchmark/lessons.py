@@ -1,36 +1,38 @@
-"""The lessons: seconds and memory of each, run from top to bottom in a kernel of its own.
+"""The lessons: seconds and memory of each notebook, run from top to bottom in a kernel of its own.
 
-Each runs once. The seconds have the kernel's start in them; the memory is the most that its process held at one time.
-Needs JupyterLab's parts: python -m pip install --editable .[lab]
+Each notebook runs once. The seconds include the start of the kernel; the memory is the peak of the kernel's process.
+Needs the extra `lab`: python -m pip install --editable .[lab]
 
-    python -m spvit_experiments benchmark course --lessons 03 08
+    python -m spvit_experiments benchmark lessons --lessons 03 08
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from spvit_course.lessons import lesson_files
 from spvit_mini.errors import UserError
 
-from .timing import Comparison, Side, run
+from ..records import ROOT
+from .timing import Comparison, Side, run_comparisons
 from .timing import Options as Common
 
-# In a process of its own, since a system tells the peak of all children of a process, not of each. bytes: macOS, else KiB.
+# In a process of its own, because a system reports the peak of all children of a process. Unit: bytes on macOS, else KiB.
 CHILD = """
 import json, resource, sys, tempfile
 from pathlib import Path
-from spvit_course.classroom.execution import run_notebook
-from spvit_course.lessons import read
+import nbformat
+from nbclient import NotebookClient
 with tempfile.TemporaryDirectory() as folder:
-    run_notebook(read(Path(sys.argv[1])), Path(folder), profile=sys.argv[2])
+    resources = {"metadata": {"path": folder}}
+    NotebookClient(nbformat.read(sys.argv[1], 4), timeout=600, kernel_name="python3", resources=resources).execute()
 peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-Path(sys.argv[3]).write_text(json.dumps(peak * (1 if sys.platform == "darwin" else 1024)))
+Path(sys.argv[2]).write_text(json.dumps(peak * (1 if sys.platform == "darwin" else 1024)))
 """
 
 
@@ -39,55 +41,59 @@ class Options(Common):
     """Time the lessons."""
 
     lessons: tuple[str, ...] = ()
-    """Their numbers, as 03; default: all."""
+    """Numbers of the lessons, such as 03. Default: all."""
     profile: Literal["smoke", "quick", "standard", "full"] = "quick"
-    """How much the lessons compute."""
+    """Amount of computation in the lessons."""
     rounds: int = 1
-    """How often each lesson runs."""
+    """Number of times that each lesson runs."""
 
 
 class Lesson:
-    """A lesson to be run; `peak` is the memory of the last run, in bytes."""
+    """A lesson to run; `peak` is the memory of the last run in bytes."""
 
     def __init__(self, path: Path, profile: str):
         self.path, self.profile, self.peak = path, profile, 0
 
     def run(self) -> None:
-        """Run it in a process of its own. Raises UserError where a cell fails."""
+        """Run the notebook in a process of its own. Raises UserError if a cell fails."""
+        # The kernel must be this Python, and import these packages.
+        paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        environment = {"JUPYTER_PREFER_ENV_PATH": "1", "PYTHONPATH": paths, "SPVIT_PROFILE": self.profile}
         with tempfile.TemporaryDirectory() as folder:
-            told = Path(folder) / "peak.json"
-            command = [sys.executable, "-c", CHILD, str(self.path.resolve()), self.profile, str(told)]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                reason = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
-                raise UserError(f"{self.path.name} did not run to its end: {reason}")
-            self.peak = json.loads(told.read_text())
+            result = Path(folder) / "peak.json"
+            command = [sys.executable, "-c", CHILD, str(self.path.resolve()), str(result)]
+            child = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
+            if child.returncode:
+                reason = (child.stderr.strip().splitlines() or [f"exit status {child.returncode}"])[-1]
+                raise UserError(f"{self.path.name} failed: {reason}")
+            self.peak = json.loads(result.read_text())
 
 
-def comparisons(options: Options) -> Iterator[Comparison]:
-    """List the lessons, each by itself. Raises UserError for a number that no lesson has."""
-    files = lesson_files()
-    for number in options.lessons:
-        if not any(path.name.startswith(f"{number}_") for path in files):
-            raise UserError(f"no lesson has the number {number!r}; there are {', '.join(path.name[:2] for path in files)}")
-    for path in files:
-        if not options.lessons or path.name[:2] in options.lessons:
-            lesson = Lesson(path, options.profile)
-            yield Comparison(
-                {"lesson": path.name[:2], "profile": options.profile},
-                lambda lesson=lesson: {lesson.path.stem: Side(lesson.run, peak=lambda: lesson.peak)},
-            )
+def list_comparisons(options: Options, folder: Path = ROOT / "notebooks") -> Iterator[Comparison]:
+    """List the lessons, a comparison with one side each. Raises UserError for an unknown number."""
+    files = {path.name[:2]: path for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
+    if not files:
+        raise UserError(f"no lessons in {folder}; they are in the project's repository, not in the installed package")
+    for number in options.lessons or files:
+        if number not in files:
+            raise UserError(f"no lesson has the number {number!r}; expected some of {', '.join(files)}")
+        lesson = Lesson(files[number], options.profile)
+        yield Comparison(
+            {"lesson": number, "profile": options.profile},
+            lambda lesson=lesson: {lesson.path.stem: Side(lesson.run, peak=lambda: lesson.peak)},
+        )
 
 
 def main(options: Options) -> int:
     """Run this part of the benchmark; returns the exit status."""
     if sys.platform == "win32":
-        raise UserError("Windows does not tell a process's peak of memory as this program asks for it; run it under WSL")
+        raise UserError("Windows does not report the peak memory of a process. Run this part of the benchmark under WSL.")
     if options.quick:
-        options = type(options)(**{**vars(options), "profile": "smoke"})
-    record = run("benchmark_course", comparisons(options), options, title="Lessons", warm_up=0, draw=False)
-    rows = record.of([comparison.case for comparison in comparisons(options)])
+        options = replace(options, profile="smoke")
+    comparisons = list(list_comparisons(options))
+    measurements = run_comparisons("benchmark_lessons", comparisons, options, title="Lessons", warm_up=0, draw=False)
+    rows = measurements.select([comparison.case for comparison in comparisons])
     if rows:
-        seconds, most = sum(float(row["ms"]) for row in rows) / 1e3, max(int(row["peak_bytes"]) for row in rows)
-        print(f"{len(rows)} lessons: {seconds:.0f} s one after the other, at most {most / 2**20:.0f} MiB")
+        seconds, peak = sum(float(row["ms"]) for row in rows) / 1e3, max(int(row["peak_bytes"]) for row in rows)
+        print(f"{len(rows)} lessons: {seconds:.0f} s in sequence, at most {peak / 2**20:.0f} MiB")
     return 0

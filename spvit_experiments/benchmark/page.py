@@ -1,7 +1,7 @@
-"""The page docs/speed.md and its figure, made from the records of the parts growth and bounds; no number on it is typed.
+"""The page docs/speed.md and its figure, from the records of the parts scaling and targets.
 
-    python -m spvit_experiments benchmark page            writes them
-    python -m spvit_experiments benchmark page --check    says whether the page is what the records give; exit status 1 if not
+    python -m spvit_experiments benchmark page            write them
+    python -m spvit_experiments benchmark page --check    check that the page agrees with the records; exit status 1 if not
 """
 
 from dataclasses import dataclass
@@ -13,12 +13,19 @@ import tyro
 from spvit_mini.errors import UserError
 
 from ..records import RESULTS, ROOT
-from .record import read
-from .scaling import RECOMPUTED, VALUES
-from .targets import BOUNDS
+from .attention import PLAIN
+from .measurements import read_rows
+from .scaling import EAGER, RECOMPUTE, VALUES
+from .targets import TARGETS
 
 PAGE, FIGURE = ROOT / "docs" / "speed.md", ROOT / "docs" / "results" / "growth.png"
-SIDES = {"MHSA, fused kernel": "#000000", "MHSA, written out": "#7f7f7f", "SPSA": "#0072B2", RECOMPUTED: "#009E73"}
+# Sides of the records: label and colour.
+SIDES = {
+    PLAIN: ("MHSA, fused kernel", "#000000"),
+    EAGER: ("MHSA, eager", "#7f7f7f"),
+    "SPSA": ("SPSA", "#0072B2"),
+    RECOMPUTE: ("SPSA, recompute", "#009E73"),
+}
 HEAD = """# Speed: what a learned prior costs, and how that grows
 
 This page is written by `python -m spvit_experiments benchmark page` from the records in `data/results/`; a test compares the two.
@@ -28,19 +35,20 @@ brackets, the quartiles. Memory is the most that tensors of a step take at one t
 counted from what torch allocates and frees. Ratios can be compared between machines, milliseconds cannot. Work that ran
 beside widens the quartiles.
 
-## The paths of SP-SA
+## The backends of SP-SA
 
-| path | what it does | choose it for |
+| backend | what it does | choose it for |
 |---|---|---|
-| `explicit` | scores, product with the prior, softmax, product with v; on a CPU some images at a time | the default (`auto`) |
-| `recomputed` | the same, a few scores at a time; none are stored, but made anew for the gradients | large grids |
-| `compiled` | `explicit` through `torch.compile` | an accelerator, for a model that is not compiled as a whole |
-| `flex` | FlexAttention with the prior spread out to all pairs; scores are not stored | CUDA, opt-in |
+| `eager` | scores, product with the prior, softmax, product with v; on a CPU some images at a time | the default (`auto`) |
+| `recompute` | the same, a few scores at a time; none are stored, the backward pass recomputes them | large grids |
+| `compile` | `eager` through `torch.compile` | an accelerator, for a model that is not compiled as a whole |
+| `flex_attention` | FlexAttention with the prior expanded to all pairs; scores are not stored | CUDA, opt-in |
 
-The gradients of `flex` are added up in any order, so their last digits differ from run to run; those of the others do not.
-`spvit_mini.attention_backends.take_path(model, "recomputed")` sets one, `spvit_mini.attention_backends.choose` says which is taken and why. All give
-the same, in value and gradient, as the equation (`tests/test_paths.py`; the gradients of `flex` are tested where there is
-CUDA). Without gradients the map of a layer is made once for a grid and kept until one of its numbers changes.
+The gradients of `flex_attention` are summed in any order, so their last digits differ from run to run; those of the others do
+not. `spvit_mini.attention_backends.set_backend(model, "recompute")` sets one, `choose_backend` returns the one in use and the
+reason. All give the same, in value and gradient, as the equation (`tests/core/test_attention_backends.py`; the gradients of
+`flex_attention` are tested where there is CUDA). Without gradients the map of a layer is computed once for a grid and cached
+until one of its numbers changes.
 
 Not built: a Triton kernel. It is to be built if measurements on an accelerator ask for it, and there are none yet.
 """
@@ -53,128 +61,130 @@ NOT_MEASURED = """## On an accelerator: not measured
 | ConViT-S trains at least 2.5 times as fast as timm's | not measured |
 | CIFAR-10 with a mini of under 4 M parameters: 94 % in under 3 minutes, 96 % in under 10 | not measured |
 
-The first three are `python -m spvit_experiments benchmark model`, within `python -m spvit_experiments benchmark all`, which takes 25 minutes of
-one accelerator and can be stopped and gone on with.
+The first three are `python -m spvit_experiments benchmark model`, within `python -m spvit_experiments benchmark all`, which
+takes 25 minutes of one accelerator and can be stopped and resumed.
 """
 
 
 @dataclass(frozen=True)
 class Options:
-    """Write the page, or compare it."""
+    """Write the page, or check it."""
 
     out: Path = RESULTS
-    """The folder with the records."""
+    """Folder of the records."""
     check: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Write nothing; say whether the page is what the records give."""
+    """Only check that the page agrees with the records."""
 
 
 def main(options: Options) -> int:
     """Run this part of the benchmark; returns the exit status."""
     page = make_page(options.out)
     if options.check:
-        same = PAGE.is_file() and PAGE.read_text(encoding="utf-8") == page
-        print(f"{PAGE.name} {'is what the records give' if same else 'is out of date; the same without --check writes it'}")
-        return 0 if same else 1
+        is_current = PAGE.is_file() and PAGE.read_text(encoding="utf-8") == page
+        print(f"{PAGE.name} {'agrees with the records' if is_current else 'is out of date; write it without --check'}")
+        return 0 if is_current else 1
     PAGE.write_text(page, encoding="utf-8")
-    draw(growth_rows(options.out), FIGURE)
+    draw_figure(read_scaling(options.out), FIGURE)
     print(PAGE, FIGURE)
     return 0
 
 
-def growth_rows(folder: Path) -> list[dict[str, str]]:
-    """Read the record of growth. Raises UserError where there is none, or where it is of several machines."""
+def read_scaling(folder: Path) -> list[dict[str, str]]:
+    """Read growth.csv. Raises UserError if the file is missing or has rows of several machines."""
     path = folder / "growth.csv"
     if not path.is_file():
-        raise UserError(f"there is no record {path}; python -m spvit_experiments benchmark growth makes it")
-    rows = read(path)
+        raise UserError(f"the record {path} is missing. Make it with python -m spvit_experiments benchmark scaling.")
+    rows = read_rows(path)
     if len({tuple(row[column] for column in ("device", "threads", "torch")) for row in rows}) > 1:
-        raise UserError(f"{path} has rows of several machines; leave those of one")
+        raise UserError(f"{path} has rows of several machines. Keep those of one machine.")
     return rows
 
 
 def make_page(folder: Path) -> str:
     """Compute the whole page as Markdown."""
-    return "\n".join([HEAD, growth_section(growth_rows(folder)), bounds_section(folder / "benchmark_bounds.csv"), NOT_MEASURED])
+    targets = targets_section(folder / "benchmark_bounds.csv")
+    return "\n".join([HEAD, scaling_section(read_scaling(folder)), targets, NOT_MEASURED])
 
 
-def where(row: dict[str, str]) -> str:
-    """Say what rows were measured on."""
+def describe_machine(row: dict[str, str]) -> str:
+    """Describe the machine and the rounds of a row."""
     threads = f"{row['threads']} thread{'s' if row['threads'] != '1' else ''}"
     return f"{row['device']}, {threads}, torch {row['torch'].partition('+')[0]}, medians of {row['rounds']} rounds"
 
 
-def growth_section(rows: list[dict[str, str]]) -> str:
-    """Lay out what growth costs: a table for each of the four, and what the largest size says beside the smallest."""
-    first = rows[0]
+def scaling_section(rows: list[dict[str, str]]) -> str:
+    """Make the section on scaling: a sentence on the most patches, and a table for each number that varies."""
+    first, sentence = rows[0], describe_largest(rows)
     parts = [
         "## How it grows\n",
         "One layer of attention (or blocks of them, without their MLPs), forward and backward, width "
-        f"{first['dim']}, {first['dtype']}; {where(first)}. One thing grows at a time, from 196 patches (14 × 14), 6 heads, 4 "
-        "images, one block.\n",
-        f"![Time and memory of a layer as patches, heads, images and blocks grow. {finding(rows)}](results/growth.png)\n",
-        finding(rows) + "\n",
+        f"{first['dim']}, {first['dtype']}; {describe_machine(first)}. One thing grows at a time, from 196 patches (14 × 14), "
+        "6 heads, 4 images, one block.\n",
+        f"![Time and memory of a layer as patches, heads, images and blocks grow. {sentence}](results/growth.png)\n",
+        sentence + "\n",
     ]
     for what in VALUES:
-        titles = (what, "MHSA, ms", "SP-SA, times MHSA", "recomputed, times MHSA")
-        lines = ["| " + " | ".join([*titles, "MHSA, MiB", "written out", "SP-SA", "recomputed"]) + " |"]
+        titles = (what, "MHSA, ms", "SP-SA, times MHSA", "recompute, times MHSA")
+        lines = ["| " + " | ".join([*titles, "MHSA, MiB", "eager", "SP-SA", "recompute"]) + " |"]
         lines.append("|" + "---|" * 8)
-        for sides in sizes(rows, what):
+        for sides in group_by_size(rows, what):
             ratios = [
                 f"{float(sides[s]['ratio']):.2f} ({float(sides[s]['ratio_low']):.2f}–{float(sides[s]['ratio_high']):.2f})"
-                for s in ("SPSA", RECOMPUTED)
+                for s in ("SPSA", RECOMPUTE)
             ]
             memory = [f"{mebibytes(sides[side]):.1f}" for side in SIDES]
-            plain = sides["MHSA, fused kernel"]
+            plain = sides[PLAIN]
             lines.append("| " + " | ".join([plain[what], f"{float(plain['ms']):.1f}", *ratios, *memory]) + " |")
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 
 
-def sizes(rows: list[dict[str, str]], what: str) -> list[dict[str, dict[str, str]]]:
-    """Gather the rows of what grows by size, smallest first: for each a dictionary from side to row."""
-    found: dict[int, dict[str, dict[str, str]]] = {}
+def group_by_size(rows: list[dict[str, str]], what: str) -> list[dict[str, dict[str, str]]]:
+    """Group the rows of a number that varies by its values, in order: dictionaries from side to row."""
+    groups: dict[int, dict[str, dict[str, str]]] = {}
     for row in rows:
         if row["grows"] == what:
-            found.setdefault(int(row[what]), {})[row["side"]] = row
-    return [found[value] for value in sorted(found)]
+            groups.setdefault(int(row[what]), {})[row["side"]] = row
+    return [groups[value] for value in sorted(groups)]
 
 
 def mebibytes(row: dict[str, str]) -> float:
-    """Give a row's peak of memory."""
+    """Get the peak memory of a row in MiB."""
     return int(row["peak_bytes"]) / 2**20
 
 
-def finding(rows: list[dict[str, str]]) -> str:
-    """Say in a sentence how SP-SA's memory and time stand to plain attention's at the most patches."""
-    most = sizes(rows, "patches")[-1]
-    plain, written, ours, recomputed = (most[side] for side in SIDES)
+def describe_largest(rows: list[dict[str, str]]) -> str:
+    """Compare time and memory of SP-SA and plain attention at the most patches, in a sentence."""
+    largest = group_by_size(rows, "patches")[-1]
+    plain, eager, ours, recompute = (largest[side] for side in SIDES)
     return (
         f"At {plain['patches']} patches SP-SA takes {float(ours['ratio']):.2f} times the time of plain attention and "
-        f"{mebibytes(ours) / mebibytes(plain):.1f} times its memory, plain attention written out "
-        f"{mebibytes(written) / mebibytes(plain):.1f} times; recomputed, SP-SA takes {float(recomputed['ratio']):.2f} times the "
-        f"time and {mebibytes(recomputed) / mebibytes(plain):.1f} times the memory."
+        f"{mebibytes(ours) / mebibytes(plain):.1f} times its memory, eager plain attention "
+        f"{mebibytes(eager) / mebibytes(plain):.1f} times; with recompute, SP-SA takes {float(recompute['ratio']):.2f} times the "
+        f"time and {mebibytes(recompute) / mebibytes(plain):.1f} times the memory."
     )
 
 
-def bounds_section(path: Path) -> str:
-    """Lay out what is promised of a CPU, and what was measured."""
-    rows = read(path) if path.is_file() else []
+def targets_section(path: Path) -> str:
+    """Make the section on targets: each promise, the measured ratio, and the verdict."""
+    rows = read_rows(path) if path.is_file() else []
     groups: dict[str, list[dict[str, str]]] = {}
     for row in rows:
         groups.setdefault(row["bound"], []).append(row)
     parts = ["## What is promised of a CPU\n", "| promise | measured | |", "|---|---|---|"]
-    for bound in BOUNDS:
-        if bound.what not in groups:
-            parts.append(f"| {bound.says} | not measured | |")
+    for target in TARGETS:
+        if target.name not in groups:
+            parts.append(f"| {target.text} | not measured | |")
             continue
-        found = bound.found(groups[bound.what])
-        parts.append(f"| {bound.says} | {found:.2f} | {'holds' if bound.holds(found) else '**does not hold**'} |")
-    said = f"{where(rows[0])[0].upper()}{where(rows[0])[1:]}. " if rows else ""
-    return "\n".join([*parts, "", f"{said}Measured by `python -m spvit_experiments benchmark bounds`.\n"])
+        ratio = target.measured(groups[target.name])
+        parts.append(f"| {target.text} | {ratio:.2f} | {'holds' if target.holds(ratio) else '**does not hold**'} |")
+    machine = describe_machine(rows[0]) if rows else ""
+    machine = f"{machine[0].upper()}{machine[1:]}. " if rows else ""
+    return "\n".join([*parts, "", f"{machine}Measured by `python -m spvit_experiments benchmark targets`.\n"])
 
 
-def draw(rows: list[dict[str, str]], path: Path) -> None:
-    """Draw time, as a multiple of plain attention's, with quartiles, and memory over what grows: two rows of four panels."""
+def draw_figure(rows: list[dict[str, str]], path: Path) -> None:
+    """Draw time, as a multiple of plain attention, with quartiles, and memory, over each number that varies."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -185,14 +195,14 @@ def draw(rows: list[dict[str, str]], path: Path) -> None:
     plots.style()
     figure, axes = plt.subplots(2, len(VALUES), figsize=(12, 5.6), sharex="col", sharey="row")
     for column, what in enumerate(VALUES):
-        grown = sizes(rows, what)
-        for side, colour in SIDES.items():
-            x = [int(sides[side][what]) for sides in grown]
+        groups = group_by_size(rows, what)
+        for side, (label, colour) in SIDES.items():
+            x = [int(sides[side][what]) for sides in groups]
             look = {"color": colour, "marker": "o", "markersize": 3, "linewidth": 1.4}
-            low, middle, high = ([float(s[side][c]) for s in grown] for c in ("ratio_low", "ratio", "ratio_high"))
+            low, middle, high = ([float(s[side][c]) for s in groups] for c in ("ratio_low", "ratio", "ratio_high"))
             spread = [[m - a for m, a in zip(middle, low, strict=True)], [b - m for m, b in zip(middle, high, strict=True)]]
-            axes[0, column].errorbar(x, middle, spread, elinewidth=0.8, label=side, **look)
-            axes[1, column].plot(x, [mebibytes(sides[side]) for sides in grown], **look)
+            axes[0, column].errorbar(x, middle, spread, elinewidth=0.8, label=label, **look)
+            axes[1, column].plot(x, [mebibytes(sides[side]) for sides in groups], **look)
         for ax in axes[:, column]:
             ax.set(xscale="log")
             ax.set_xticks(x, labels=x, fontsize=7)

@@ -5,25 +5,25 @@ import dataclasses
 import pytest
 import torch
 
-from spvit_experiments import read_records
+from spvit_experiments import explanations, read_records
 from spvit_experiments.explanations import (
     AS_TABLE,
-    FOLLOWED,
+    FAITHFULNESS_KINDS,
     KINDS,
     LARGER,
     LOOKING,
     SIZES,
     TUNING_STEPS,
-    as_table,
-    decoys,
-    elsewhere,
+    bake_priors,
+    build_initial_model,
+    find_decoys,
     fine_tune,
-    look,
+    measure_run,
     scenes,
-    score,
-    untrained,
-    write,
+    score_grids,
+    score_maps,
 )
+from spvit_experiments.records import six_digits, write_rows
 from spvit_mini import create_model
 from spvit_mini.data.synthetic import Compass
 
@@ -45,26 +45,26 @@ def study():
 @pytest.mark.slow
 @pytest.mark.parametrize("arm", ["spsa", "spsa-late"])
 def test_rows_of_a_run(study, arm, tmp_path):
-    found = look(study, arm, 0)
+    found = measure_run(study, arm, 0)
     layers = study.recipe(arm, 0).model.depth
     assert [(row["layer"], row["head"]) for row in found["looking_heads"]] == [(i, h) for i in range(layers) for h in range(4)]
     arms = [arm, arm + AS_TABLE] if arm == "spsa" else [arm]
     assert [(r["arm"], (r["rows"], r["cols"], r["reach"])) for r in found["resolution"]] == [(a, s) for a in arms for s in SIZES]
     (row,) = found["looking"]
     assert {f"{part}_{kind}" for part in ("hit", "lighthouse", "ship", "decoys") for kind in KINDS} <= set(row)
-    assert {f"{part}_{kind}" for part in ("deletion", "insertion") for kind in FOLLOWED} <= set(row)
+    assert {f"{part}_{kind}" for part in ("deletion", "insertion") for kind in FAITHFULNESS_KINDS} <= set(row)
     assert [(r["arm"], r["step"]) for r in found["fine_tuned"]] == [(a, step) for a in arms for step in TUNING_STEPS]
     at_first = {r["arm"]: r["val_top1"] for r in found["fine_tuned"] if r["step"] == 0}
     assert at_first == {r["arm"]: r["val_top1"] for r in found["resolution"] if (r["rows"], r["cols"], r["reach"]) == LARGER}
     for name, rows in found.items():
-        write(name, rows, tmp_path)
+        write_rows(tmp_path / f"{name}.csv", rows)
         for before, read in zip(rows, read_records(name, tmp_path), strict=True):
-            assert read == {key: value if key == "arm" else pytest.approx(value, rel=1e-5) for key, value in before.items()}
+            assert read == {key: value if key == "arm" else six_digits(value) for key, value in before.items()}
 
 
 def test_decoys_are_the_blue_patches():
     made = Compass(50, seed=3, rows=6, cols=6, reach=3, noise=0.0)
-    for image, places in zip(made.images, decoys(made.images, (6, 6)), strict=True):
+    for image, places in zip(made.images, find_decoys(made.images, (6, 6)), strict=True):
         blue = (image[2, ::4, ::4] > 1).nonzero()
         assert sorted(places.tolist()) == blue.tolist()
 
@@ -86,7 +86,7 @@ def stirred(**options):
 @pytest.mark.parametrize("positions", [True, False])
 def test_a_baked_table_answers_alike_on_its_own_grid_and_not_elsewhere(positions):
     model = stirred(positions=positions)
-    baked = as_table(model)
+    baked = bake_priors(model)
     own, larger = scenes(8, 0).images, scenes(8, 0, 9, 7).images
     with torch.no_grad():
         torch.testing.assert_close(model(own), baked(own), rtol=1e-5, atol=1e-5)
@@ -95,28 +95,28 @@ def test_a_baked_table_answers_alike_on_its_own_grid_and_not_elsewhere(positions
 
 def test_a_model_that_looks_evenly_is_at_chance(study):
     """With q = 0 each token averages all: the untrained class of a blank model, and one score for each map."""
-    model = untrained(study.recipe("spsa", 0)).eval()
+    model = build_initial_model(study.recipe("spsa", 0)).eval()
     with torch.no_grad():
         for block in model.blocks:
             block.attention.qkv.weight.zero_()
         model.head.weight.zero_()
-    row = score(model, model, seed=0, count=40, follow=4)
+    row = score_maps(model, model, seed=0, images=40, faithfulness_images=4)
     assert row["deletion_rollout"] == row["insertion_random"] == pytest.approx(1)  # the answer is the same whatever is seen
     assert row["hit_rollout"] == row["hit_untrained_rollout"] and row["decoys_contrast"] > 0.3
-    assert len({round(r["val_top1"]) for r in elsewhere(model, seed=0, count=100)}) <= 3
+    assert len({round(r["val_top1"]) for r in score_grids(model, seed=0, images=100)}) <= 3
 
 
 def test_untrained_models_are_the_recipe_s_start(study):
-    one, other = (untrained(study.recipe("psa", seed)) for seed in (0, 1))
-    assert torch.equal(one.head.weight, untrained(study.recipe("psa", 0)).head.weight)
+    one, other = (build_initial_model(study.recipe("psa", seed)) for seed in (0, 1))
+    assert torch.equal(one.head.weight, build_initial_model(study.recipe("psa", 0)).head.weight)
     assert not torch.equal(one.head.weight, other.head.weight)
 
 
-def test_fine_tuning_begins_where_the_model_is_and_leaves_it_as_it_was():
-    model = stirred()
+def test_fine_tuning_begins_where_the_model_is_and_leaves_it_as_it_was(monkeypatch):
+    monkeypatch.setattr(explanations, "TUNING_STEPS", (0, 3, 6))
+    model, val = stirred(), scenes(20, 0, *LARGER)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    fine_tune(model, seed=0, images=50, count=20)
+    rows, again = (fine_tune(model, seed=0, train_images=50, images=20) for _ in range(2))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    held, twins = scenes(20, 0, *LARGER), fine_tune(model, seed=0, images=50, count=20)
-    assert twins[0]["val_top1"] == 100 * (model(held.images).argmax(-1) == held.labels).double().mean().item()
-    assert twins == fine_tune(model, seed=0, images=50, count=20)
+    assert [row["step"] for row in rows] == [0, 3, 6] and rows == again
+    assert rows[0]["val_top1"] == 100 * (model(val.images).argmax(-1) == val.labels).double().mean().item()

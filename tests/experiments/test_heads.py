@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from spvit_experiments import read_records
-from spvit_experiments.design import Arm, Study
-from spvit_experiments.heads import watch, write
+from spvit_experiments.heads import measure_run
+from spvit_experiments.records import write_rows
+from spvit_experiments.study import Arm, Study
 from spvit_mini.explain.attribution import nonlocality
 from spvit_mini.spatial import Quadratic
 
@@ -29,10 +30,10 @@ def study():
 
 
 def test_rows_are_those_of_every_evaluation_layer_and_head(study, tmp_path):
-    rows = [row for arm, seed in study.runs() for row in watch(study, arm, seed)]
+    rows = [row for arm, seed in study.runs() for row in measure_run(study, arm, seed)]
     places = [(arm, step, layer, head) for arm in study.arms for step in (2, 3) for layer in (0, 1) for head in range(4)]
     assert [(row["arm"], row["step"], row["layer"], row["head"]) for row in rows] == places
-    write(study, rows, tmp_path)
+    write_rows(tmp_path / "small.csv", rows)
     for row, read in zip(rows, read_records("small", tmp_path), strict=True):
         assert read == {name: None if value == "" else value for name, value in row.items()}
 
@@ -41,8 +42,8 @@ def test_gates_and_distances_of_the_start(study):
     """Content hardly matters at the start, so a head looks as far as its hill and all patches, mixed."""
     hill = nonlocality(Quadratic(4)((6, 6)).softmax(-1), (6, 6))[0].item()
     everywhere = nonlocality(torch.full((1, 36, 36), 1 / 36), (6, 6)).item()
-    for row in watch(study, "convit", 0):
+    for row in measure_run(study, "convit", 0):
         assert row["gate"] == pytest.approx(0.731059, abs=1e-6)
         assert row["nonlocality"] == pytest.approx(0.731059 * hill + 0.268941 * everywhere, rel=0.03)
-    for row in watch(study, "vit", 0):
+    for row in measure_run(study, "vit", 0):
         assert row["gate"] == "" and row["nonlocality"] == pytest.approx(everywhere, rel=0.06)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from spvit_experiments import read_records
-from spvit_experiments.overview import GRID, NAMES, STUDY, look, scenes, story
+from spvit_experiments.overview import GRID, NAMES, STUDY, draw_overview, scenes, select_head
 
 
 class Seeing:
@@ -21,7 +21,7 @@ class Seeing:
 
 
 def test_the_head_that_finds_ships_is_chosen_and_its_weights_are_of_the_scene():
-    layer, head, found, weights = look(Seeing())
+    layer, head, found, weights = select_head(Seeing())
     assert (layer, head) == (1, 0)
     assert found == pytest.approx(0.7)
     assert weights.shape == GRID
@@ -38,7 +38,7 @@ def test_the_record_holds_every_variant_and_weights_that_sum_to_1():
 
 
 def test_it_is_drawn_with_a_panel_for_the_scene_and_each_variant():
-    figure = story()
+    figure = draw_overview()
     titles = [axes.get_title() + axes.get_title(loc="left") for axes in figure.axes]
     plt.close(figure)
     assert all(any(name in title for title in titles) for name in NAMES.values())

@@ -7,16 +7,16 @@ import pytest
 
 from spvit_experiments import get_study, list_studies, paired, read_records
 from spvit_experiments.records import (
-    collect,
-    first_difference,
-    outdated,
+    collect_records,
+    find_first_difference,
+    find_mismatch,
+    find_records,
     read_runs,
-    recorded,
     run_folder,
     write_record,
     write_runs,
 )
-from spvit_experiments.study import Arguments, settled
+from spvit_experiments.study_command import resolve_tuning
 from spvit_mini.errors import UserError
 
 RESULTS = Path(__file__).parents[2] / "data" / "results"
@@ -62,7 +62,7 @@ def test_collecting_merges_in_the_order_of_arms_and_seeds(tiny, made, places, pu
     write_runs("tiny", places["results"], [made(tiny, "prior", 0, [40.0])])
     for arm, seed, value in (("prior", 1, 50.0), ("plain", 1, 20.0), ("plain", 0, 10.0)):
         put(tiny, made(tiny, arm, seed, [value]))
-    records = collect(tiny, **places)
+    records = collect_records(tiny, **places)
     assert [(key, record.final) for key, record in records.items()] == [
         (("plain", 0), 10.0), (("plain", 1), 20.0), (("prior", 0), 40.0), (("prior", 1), 50.0)
     ]  # fmt: skip
@@ -72,43 +72,43 @@ def test_collecting_merges_in_the_order_of_arms_and_seeds(tiny, made, places, pu
 def test_a_run_made_anew_takes_the_place_of_its_record(tiny, made, places, put):
     write_runs("tiny", places["results"], [made(tiny, "plain", 0, [10.0])])
     put(tiny, made(tiny, "plain", 0, [11.0]))
-    assert recorded(tiny, **places)["plain", 0].final == 11.0
+    assert find_records(tiny, **places)["plain", 0].final == 11.0
 
 
 def test_a_record_of_another_recipe_counts_no_more(tiny, made, places, put):
     write_runs("tiny", places["results"], [made(tiny, "plain", 0, [10.0]), made(tiny, "prior", 0, [20.0])])
     changed = replace(tiny, arms=tiny.arms | {"prior": replace(tiny.arms["prior"], changes={"optim.lr": 5e-3})})
     put(changed, made(tiny, "prior", 1, [30.0]))
-    assert list(recorded(changed, **places)) == [("plain", 0)]
-    assert outdated(changed, made(tiny, "prior", 0, [1.0])) == "it was made with optim.lr = 0.001, not 0.005"
+    assert list(find_records(changed, **places)) == [("plain", 0)]
+    assert find_mismatch(changed, made(tiny, "prior", 0, [1.0])) == "it was made with optim.lr = 0.001, not 0.005"
     # Where the data lie is no part of what was computed.
     assert (
-        outdated(replace(tiny, changes=tiny.changes | {"data.root": "elsewhere"}), made(tiny, "plain", 0, [1.0]))
+        find_mismatch(replace(tiny, changes=tiny.changes | {"data.root": "elsewhere"}), made(tiny, "plain", 0, [1.0]))
         is None
     )
 
 
 def test_the_first_difference_of_two_records(tiny, made):
     old = made(tiny, "plain", 0, [10.0, 20.0])
-    assert first_difference(old, made(tiny, "plain", 0, [10.0, 20.0], seconds=1.0)) is None
+    assert find_first_difference(old, made(tiny, "plain", 0, [10.0, 20.0], seconds=1.0)) is None
     now = made(tiny, "plain", 0, [10.0, 20.5])
-    assert "step 20: val_top1 was 20.0, is 20.5" in first_difference(old, now)
-    assert "it was made with" not in first_difference(old, now)
-    assert "made with CPU, 1 thread, 0.1.0, 2.11.0" in first_difference(old, replace(now, device="NVIDIA H200"))
-    assert first_difference(old, made(tiny, "plain", 0, [10.0])) is not None
-    assert first_difference(made(tiny, "plain", 0, [10.0]), old) is not None
+    assert "step 20: val_top1 was 20.0, is 20.5" in find_first_difference(old, now)
+    assert "it was made with" not in find_first_difference(old, now)
+    assert "made with CPU, 1 thread, 0.1.0, 2.11.0" in find_first_difference(old, replace(now, device="NVIDIA H200"))
+    assert find_first_difference(old, made(tiny, "plain", 0, [10.0])) is not None
+    assert find_first_difference(made(tiny, "plain", 0, [10.0]), old) is not None
 
 
 def test_what_is_no_record_is_named(tiny, made, places):
-    with pytest.raises(UserError, match="there are no records .*tiny.csv; python -m spvit_experiments study tiny makes them"):
+    with pytest.raises(UserError, match="records .*tiny.csv is missing. Make it with python -m spvit_experiments study tiny"):
         read_records("tiny", places["results"])
     (places["results"].parent / "file").touch()
-    with pytest.raises(UserError, match="the folder .*file/results cannot be made .Not a directory.; name another"):
+    with pytest.raises(UserError, match="the folder .*file/results cannot be created .Not a directory.. Name another"):
         write_runs("tiny", places["results"].parent / "file" / "results", [])
     write_runs("tiny", places["results"], [made(tiny, "plain", 0, [10.0])])
     with (places["results"] / "tiny.jsonl").open("a") as file:
         file.write('{"arm": "pl')
-    with pytest.raises(UserError, match="tiny.jsonl, line 2 is no record of a study"):
+    with pytest.raises(UserError, match="tiny.jsonl, line 2 is not a record of a study"):
         read_runs("tiny", places["results"])
 
 
@@ -116,8 +116,8 @@ def test_what_is_no_record_is_named(tiny, made, places):
 def test_the_records_of_every_study_are_complete_or_not_begun(name, tmp_path):
     study, held = get_study(name), read_runs(name, RESULTS)
     if held:
-        study = settled(study, Arguments(runs=tmp_path, out=RESULTS))  # its tuning is recorded, and is what it was run with
-    assert len(held) == len(recorded(study, results=RESULTS, runs=tmp_path)), "some were made by another recipe"
+        study = resolve_tuning(study)  # its tuning is recorded, and is what it was run with
+    assert len(held) == len(find_records(study, results=RESULTS, runs=tmp_path)), "some were made by another recipe"
     assert len(held) in (0, len(study.runs()))
     if held:
         write_runs(name, tmp_path, held)

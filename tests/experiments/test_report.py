@@ -32,7 +32,7 @@ def rows_of(text: str) -> dict[str, list[str]]:
 
 
 def test_the_table_by_hand(study, records):
-    rows = rows_of(report.table(study, records))
+    rows = rows_of(report.make_table(study, records))
     assert rows["arm"][2:5] == ["reached 75 %", "steps to 75 %, median", "minus plain [95 %]"]
     assert rows["plain"] == ["40.0 50.0 60.0 40.0 70.0", "52.0 ± 13.0", "0 of 5", "∞ (never)", "–", "1,234,567", "12.5"]
     # Steps to 75 %: never, 20, never, 10, 10. In order: 10, 10, 20, ∞, ∞.
@@ -43,28 +43,28 @@ def test_the_table_by_hand(study, records):
 
 def test_a_median_between_reaching_and_never_is_never(study, records):
     four = {key: record for key, record in records.items() if key[1] in (0, 1, 2, 3)}
-    assert rows_of(report.table(study, four))["prior"][2:4] == ["2 of 4", "∞"]
+    assert rows_of(report.make_table(study, four))["prior"][2:4] == ["2 of 4", "∞"]
 
 
 def test_what_is_missing_is_said_and_pairs_are_those_that_both_arms_have(study, records):
     del records["plain", 4], records["prior", 0]
-    text = report.table(study, records)
+    text = report.make_table(study, records)
     assert "2 of 10 runs are missing: prior seed 0, plain seed 4" in text
     assert rows_of(text)["prior"][4].endswith("n = 3") and rows_of(text)["prior"][4].startswith("+26.7")
 
 
 def test_a_run_that_diverged_counts_as_nothing_learned(study, records, made):
     records["prior", 4] = made(study, "prior", 4, [80.0], diverged=True, parameters=None)
-    text = report.table(study, records)
+    text = report.make_table(study, records)
     row = rows_of(text)["prior"]
     assert row[0] == "60.0 80.0 70.0 80.0 diverged" and row[1].startswith("58.0 ±")
     assert "counts as 0 %" in text
 
 
 def test_mixed_devices_and_changed_files_are_said(study, records):
-    assert "More than one device" not in report.table(study, records)
+    assert "More than one device" not in report.make_table(study, records)
     records["prior", 4] = replace(records["prior", 4], device="NVIDIA H200", dirty=True)
-    text = report.table(study, records)
+    text = report.make_table(study, records)
     assert (
         "CPU, 1 thread, NVIDIA H200" in text and "More than one device" in text and "differ from their commit" in text
     )
@@ -74,14 +74,14 @@ def test_a_tuned_option_is_shown_and_one_at_the_end_of_its_grid_is_doubted(study
     study = replace(study, tuning={"optim.lr": (1e-3, 2e-3, 4e-3)}, tuning_seeds=(100,))
     finals = {(label, 100): 50.0 for arm in study.arms for label in study.candidates(arm)}
     finals |= {("plain@optim.lr=0.002", 100): 60.0, ("prior@optim.lr=0.004", 100): 60.0}
-    study = study.tuned(finals)
-    text = report.table(study, {(arm, 0): made(study, arm, 0, [50.0]) for arm in study.arms})
+    study = study.apply_tuning(finals)
+    text = report.make_table(study, {(arm, 0): made(study, arm, 0, [50.0]) for arm in study.arms})
     assert [row[-1] for row in rows_of(text).values()] == ["optim.lr", "0.002", "0.004"]
     assert "prior: the best optim.lr, 0.004, lies at an end" in text and "plain: the best" not in text
 
 
 def test_the_figure_draws_every_seed(study, records, tmp_path):
-    figure = report.figure(study, records)
+    figure = report.draw_figure(study, records)
     left, right = figure.axes
     drawn = [tuple(line.get_ydata()) for line in left.lines]
     assert all(tuple(curve) in drawn for curve in PLAIN + PRIOR)
@@ -95,6 +95,6 @@ def test_the_figure_draws_every_seed(study, records, tmp_path):
 
 def test_every_arm_has_a_colour_of_its_own(study):
     many = {f"arm{i}": replace(study.arms["prior"], changes={"seed": i}) for i in range(15)}
-    colours = report.colours_of(replace(study, arms=study.arms | many))
+    colours = report.assign_colours(replace(study, arms=study.arms | many))
     assert colours["plain"] == plots.COLOURS["vit"]
     assert len(set(map(str, colours.values()))) == 17

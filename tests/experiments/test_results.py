@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from spvit_experiments import get_study, result_sections, results
-from spvit_experiments.claims import AGREES, CLAIMS, CONTRADICTS, OPEN, Comparison, difference, verdict
+from spvit_experiments.claims import AGREES, CLAIMS, CONTRADICTS, OPEN, Comparison, compute_difference, verdict
 from spvit_experiments.records import RESULTS, read_runs
 from spvit_experiments.statistics import Difference
 
@@ -23,7 +23,7 @@ def test_a_page_that_was_touched_is_refused(tmp_path, monkeypatch, capsys):
 
 
 def test_every_figure_of_the_page_is_there():
-    for name in (*results.shown(), *result_sections.draw()):
+    for name in (*results.list_finished(), *result_sections.draw_figures()):
         assert (results.PAGE.with_suffix("") / f"{name}.png").is_file()
 
 
@@ -47,13 +47,13 @@ def test_differences_are_paired_by_seed_over_all_seeds():
     records = {record.key: record for record in read_runs("lesson_07", RESULTS)}
     asked = Comparison("lesson_07", "psa", "vit")
     gaps = [records["psa", seed].final - records["vit", seed].final for seed in study.seeds]
-    assert difference(asked, study, records, "final").mean == pytest.approx(sum(gaps) / 5)
+    assert compute_difference(asked, study, records, "final").mean == pytest.approx(sum(gaps) / 5)
     means = [
         sum(row["val_top1"] for row in records[arm, seed].rows) / 8 for arm in ("psa", "vit") for seed in study.seeds
     ]
-    assert difference(asked, study, records, "run").mean == pytest.approx((sum(means[:5]) - sum(means[5:])) / 5)
+    assert compute_difference(asked, study, records, "run").mean == pytest.approx((sum(means[:5]) - sum(means[5:])) / 5)
 
     diverged = records | {("psa", 2): replace(records["psa", 2], diverged=True)}
-    assert difference(asked, study, diverged, "final").mean == pytest.approx((sum(gaps) - records["psa", 2].final) / 5)
+    assert compute_difference(asked, study, diverged, "final").mean == pytest.approx((sum(gaps) - records["psa", 2].final) / 5)
     del records["vit", 4]
-    assert difference(asked, study, records, "final") is None
+    assert compute_difference(asked, study, records, "final") is None

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from spvit_experiments import read_records
-from spvit_experiments.design import Arm, Study
-from spvit_experiments.sparsity import COLUMNS, DRAWS, MASKED, binarise, make, masked, priors, top1, write
+from spvit_experiments.records import write_rows
+from spvit_experiments.sparsity import COLUMNS, DRAWS, SPARSITY, binarise, mask_priors, measure_run, priors, top1
+from spvit_experiments.study import Arm, Study
 from spvit_mini import create_model
 from spvit_mini.geometry import spread
 
@@ -69,7 +70,7 @@ def test_a_masked_model_attends_by_the_kept_offsets_alone(model, images, product
 
     for (layer, _), own in zip(priors(model), kept, strict=True):
         layer.register_forward_hook(look(layer, own))
-    with masked(model, kept, product=product), torch.no_grad():
+    with mask_priors(model, kept, product=product), torch.no_grad():
         model(images)
     assert len(seen) == 2
 
@@ -78,12 +79,12 @@ def test_a_masked_model_attends_by_the_kept_offsets_alone(model, images, product
 def test_everything_kept_is_the_model_itself_or_plain_attention_and_all_is_undone(model, images):
     whole = model(images)
     everything = [torch.ones_like(table, dtype=torch.bool) for _, table in priors(model)]
-    with masked(model, everything, product=True):
+    with mask_priors(model, everything, product=True):
         torch.testing.assert_close(model(images), whole)
-    with masked(model, everything, product=False):
+    with mask_priors(model, everything, product=False):
         plain = model(images)
     assert not torch.allclose(plain, whole)
-    with pytest.raises(ZeroDivisionError), masked(model, everything, product=False):
+    with pytest.raises(ZeroDivisionError), mask_priors(model, everything, product=False):
         raise ZeroDivisionError
     torch.testing.assert_close(model(images), whole, rtol=0, atol=0)
     for block in model.blocks:  # where f is 1 everywhere, SP-SA is plain attention
@@ -126,8 +127,8 @@ def test_each_arm_keeps_what_its_name_says(model, images, monkeypatch):
 
 def test_a_run_is_trained_scored_and_written(tmp_path):
     study = Study("small", "?", {"spsa": Arm("spvit_mini_compass6", {"optim.lr": 1e-3})}, seeds=(1,), changes=SMALL)
-    rows = make(study, "spsa", 1)
-    write(study, rows, tmp_path)
+    rows = measure_run(study, "spsa", 1)
+    write_rows(tmp_path / "small.csv", rows)
     read = read_records("small", tmp_path)
     assert read == rows and tuple(read[0]) == COLUMNS
     assert {row["seed"] for row in rows} == {1}
@@ -137,6 +138,6 @@ def test_the_record_holds_every_row():
     rows = read_records("sparse")
     arms = dict.fromkeys(row["arm"] for row in rows)
     assert [sum(row["arm"] == arm for row in rows) for arm in arms] == [30, 30, 30, 30, 150, 150]
-    assert {row["seed"] for row in rows} == set(MASKED.seeds)
+    assert {row["seed"] for row in rows} == set(SPARSITY.seeds)
     whole = [row["val_top1"] for row in rows if (row["arm"], row["density"]) == ("largest+product", 1)]
     assert whole == [row["val_top1"] for row in rows if (row["arm"], row["density"]) == ("farthest+product", 1)]

@@ -18,33 +18,12 @@ import torch
 from filelock import FileLock
 
 from spvit_experiments import Arm, Study, runner
-from spvit_experiments import study as program
-from spvit_experiments.records import read_runs
-from spvit_experiments.study import Arguments, read_records
+from spvit_experiments import study_command as program
+from spvit_experiments.records import read_records, read_runs
+from spvit_experiments.study_command import Arguments
 from spvit_mini.errors import UserError
 
-ROOT = Path(__file__).parent.parent
-SMALL = {
-    "model.dim": 16,
-    "model.depth": 1,
-    "model.heads": 2,
-    "data.train_images": 200,
-    "data.val_images": 100,
-    "batch_size": 50,
-    "duration": "6 steps",
-    "optim.warmup": "2 steps",
-    "evaluate_every": "3 steps",
-    "save_every": "2 steps",
-}
-TINY = Study(
-    "tiny",
-    "Which of two?",
-    {"plain": Arm("vit_mini_compass6"), "prior": Arm("spvit_mini_compass6", {"optim.lr": 1e-3})},
-    (0, 1),
-    SMALL,
-    baseline="plain",
-    level=20,
-)
+ROOT = Path(__file__).parents[2]
 
 
 def at(folder: Path, **others) -> Arguments:
@@ -52,10 +31,10 @@ def at(folder: Path, **others) -> Arguments:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
+def whole(tiny, tmp_path_factory) -> Path:
     """The study made in one go, one run after the other."""
     folder = tmp_path_factory.mktemp("whole")
-    assert program.run(TINY, at(folder)) == 0
+    assert program.run(tiny, at(folder)) == 0
     return folder
 
 
@@ -64,7 +43,7 @@ def rows(folder: Path) -> str:
 
 
 @pytest.mark.slow
-def test_a_study_is_made_recorded_and_not_made_again(whole, capsys):
+def test_a_study_is_made_recorded_and_not_made_again(tiny, whole, capsys):
     read = read_records("tiny", whole / "results")
     assert [(r["arm"], r["seed"], r["step"]) for r in read] == [
         (arm, seed, step) for arm in ("plain", "prior") for seed in (0, 1) for step in (3, 6)
@@ -79,28 +58,28 @@ def test_a_study_is_made_recorded_and_not_made_again(whole, capsys):
     )
     assert not list(whole.glob("runs/*/*/*.pt")) and len(list(whole.glob("runs/*/*/best.safetensors"))) == 4
     before = {path: path.stat().st_mtime_ns for path in whole.glob("runs/*/*/*")}
-    assert program.run(TINY, at(whole)) == 0
+    assert program.run(tiny, at(whole)) == 0
     assert {path: path.stat().st_mtime_ns for path in whole.glob("runs/*/*/*")} == before
     assert "| plain |" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_runs_side_by_side_give_the_same_records(whole, tmp_path):
-    assert program.run(TINY, at(tmp_path, parallel=2)) == 0
+def test_runs_side_by_side_give_the_same_records(tiny, whole, tmp_path):
+    assert program.run(tiny, at(tmp_path, parallel=2)) == 0
     assert rows(tmp_path) == rows(whole)
 
 
 @pytest.mark.slow
-def test_parts_are_merged_into_the_whole(whole, tmp_path, capsys):
-    for part in ("2/3", "1/3", "3/3"):
-        assert program.run(TINY, at(tmp_path, part=part)) == 0
+def test_parts_are_merged_into_the_whole(tiny, whole, tmp_path, capsys):
+    for shard in ("2/3", "1/3", "3/3"):
+        assert program.run(tiny, at(tmp_path, shard=shard)) == 0
     assert not (tmp_path / "results").exists(), "parts leave the shared files alone"
-    assert program.run(TINY, at(tmp_path, collect=True)) == 0
+    assert program.run(tiny, at(tmp_path, collect=True)) == 0
     assert rows(tmp_path) == rows(whole)
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_goes_on_from_its_state(whole, tmp_path, monkeypatch, capsys):
+def test_a_run_that_was_killed_goes_on_from_its_state(tiny, whole, tmp_path, monkeypatch, capsys):
     run = tmp_path / "runs" / "tiny" / "prior-0"
 
     def killed(recipe, *, on_evaluation, **others):
@@ -113,17 +92,17 @@ def test_a_run_that_was_killed_goes_on_from_its_state(whole, tmp_path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(runner, "train", killed)
         with pytest.raises(RuntimeError, match="killed"):  # at step 3, one after a save
-            runner.make_run(TINY, "prior", 0, run, program.place_of(at(tmp_path)))
+            runner.make_run(tiny, "prior", 0, run, program.make_resources(at(tmp_path)))
     assert (run / "last.pt").exists() and not (run / "record.json").exists()
-    program.run(TINY, at(tmp_path, dry_run=True))
-    assert "prior, seed 0: goes on" in capsys.readouterr().out
-    assert program.run(TINY, at(tmp_path)) == 0
+    program.run(tiny, at(tmp_path, dry_run=True))
+    assert "prior, seed 0: to be resumed" in capsys.readouterr().out
+    assert program.run(tiny, at(tmp_path)) == 0
     assert rows(tmp_path) == rows(whole)
 
 
 @pytest.mark.slow
-def test_a_signal_saves_what_runs_and_stops(tmp_path, capsys):
-    endless = replace(TINY, changes=SMALL | {"duration": "1000000 steps", "save_every": "1000000 steps"})
+def test_a_signal_saves_what_runs_and_stops(tiny, tmp_path, capsys):
+    endless = replace(tiny, changes=tiny.changes | {"duration": "1000000 steps", "save_every": "1000000 steps"})
     runs = tmp_path / "runs" / "tiny"
 
     def lines() -> list[int]:
@@ -143,9 +122,9 @@ def test_a_signal_saves_what_runs_and_stops(tmp_path, capsys):
 
     threading.Thread(target=when_both_have_begun, daemon=True).start()
     # A table of nothing is an error of its own; a part makes none.
-    assert program.run(endless, at(tmp_path, parallel=2, part="1/1")) == 128 + signal.SIGTERM
+    assert program.run(endless, at(tmp_path, parallel=2, shard="1/1")) == 128 + signal.SIGTERM
     assert {path.parent.name for path in runs.glob("*/last.pt")} >= {"plain-0", "prior-0"}
-    assert "4 of 4 runs are not finished; the same command goes on" in capsys.readouterr().out
+    assert "4 of 4 runs are not finished; the same command resumes them" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -163,13 +142,13 @@ def test_runs_whose_program_is_killed_save_and_end_by_themselves(tmp_path):
     assert 20 <= state["position"]["step"] < 240 and not (run / "record.json").exists()
 
 
-def test_no_time_left_begins_nothing(tmp_path, capsys):
-    assert program.run(TINY, at(tmp_path, max_minutes=0.0, part="1/1")) == 0
+def test_no_time_left_begins_nothing(tiny, tmp_path, capsys):
+    assert program.run(tiny, at(tmp_path, max_minutes=0.0, shard="1/1")) == 0
     assert "stopped: 4 of 4 runs are not finished" in capsys.readouterr().out and not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow
-def test_a_failed_run_stops_no_other_and_a_diverged_one_is_an_outcome(tmp_path, capsys):
+def test_a_failed_run_stops_no_other_and_a_diverged_one_is_an_outcome(tiny, tmp_path, capsys):
     study = Study(
         "tiny",
         "What goes wrong?",
@@ -179,9 +158,9 @@ def test_a_failed_run_stops_no_other_and_a_diverged_one_is_an_outcome(tmp_path, 
             "good": Arm("vit_mini_compass6"),
         },
         (0,),
-        SMALL,
+        tiny.changes,
     )
-    with pytest.raises(UserError, match="1 of 3 runs failed.* missing seed 0: there is no data set 'no_such_set'"):
+    with pytest.raises(UserError, match="1 of 3 runs failed.* missing seed 0: there is no dataset 'no_such_set'"):
         program.run(study, at(tmp_path))
     found = {record.arm: record for record in read_runs("tiny", tmp_path / "results")}
     assert list(found) == ["diverged", "good"]
@@ -190,30 +169,30 @@ def test_a_failed_run_stops_no_other_and_a_diverged_one_is_an_outcome(tmp_path, 
 
 
 @pytest.mark.slow
-def test_a_run_is_verified_or_made_again_by_name(whole, tmp_path, capsys):
+def test_a_run_is_verified_or_made_again_by_name(tiny, whole, tmp_path, capsys):
     results = tmp_path / "results"
     results.mkdir()
     for path in (whole / "results").iterdir():
         (results / path.name).write_text(path.read_text())
     one = {"arm": ("plain",), "seed": (1,)}
-    assert program.run(TINY, at(tmp_path, verify=True, **one)) == 0
-    assert "plain, seed 1: all 2 rows are as recorded" in capsys.readouterr().out
+    assert program.run(tiny, at(tmp_path, verify=True, **one)) == 0
+    assert "plain, seed 1: all 2 rows are equal to the record" in capsys.readouterr().out
 
     written = rows(tmp_path)
     wrong = [line.split(",") for line in written.splitlines()]
     wrong[4][wrong[0].index("val_top1")] = "99"
     (results / "tiny.csv").write_text("\n".join(map(",".join, wrong)) + "\n")
     with pytest.raises(UserError, match="plain, seed 1 differs from its record first at step 6: val_top1 was 99.0, is"):
-        program.run(TINY, at(tmp_path, verify=True, **one))
-    assert program.run(TINY, at(tmp_path, again=True, **one)) == 0
+        program.run(tiny, at(tmp_path, verify=True, **one))
+    assert program.run(tiny, at(tmp_path, rerun=True, **one)) == 0
     assert rows(tmp_path) == written
     assert [path.name for path in (tmp_path / "runs" / "tiny").iterdir()] == ["plain-1"]
 
 
 @pytest.mark.slow
-def test_a_study_is_tuned_first_and_then_made_with_what_was_found(tmp_path, capsys):
-    study = replace(TINY, seeds=(0,), tuning={"optim.lr": (1e-3, 4e-3)}, tuning_seeds=(100,))
-    with pytest.raises(UserError, match="lacks 4 of its 4 runs; make them first: .*study tiny-tuning"):
+def test_a_study_is_tuned_first_and_then_made_with_what_was_found(tiny, tmp_path, capsys):
+    study = replace(tiny, seeds=(0,), tuning={"optim.lr": (1e-3, 4e-3)}, tuning_seeds=(100,))
+    with pytest.raises(UserError, match="4 of the 4 tuning runs of tiny have no record.*study tiny-tuning"):
         program.run(study, at(tmp_path))
     assert program.run(study.tuning_study(), at(tmp_path)) == 0
     tried = {record.key: record for record in read_runs("tiny-tuning", tmp_path / "results")}
@@ -228,12 +207,12 @@ def test_a_study_is_tuned_first_and_then_made_with_what_was_found(tmp_path, caps
     "command, said",
     [
         (["demoo"], "no study is called 'demoo'. Did you mean demo"),
-        (["--arm", "x"], "the study comes first"),
+        (["--arm", "x"], "the name of the study comes first"),
         (["lesson_00", "--arm", "vit_min"], "study lesson_00 has no arm 'vit_min'. Did you mean vit_mini"),
         (["lesson_00", "--seed", "9"], "study lesson_00 has no seed 9; its seeds: 0, 1, 2, 3, 4"),
-        (["lesson_00", "--part", "9/8"], "part is '9/8'; it must be like 2/8"),
-        (["lesson_00", "--parallel", "0"], "numbers of at least 1"),
-        (["lesson_00", "--part", "1/2", "--rerun"], "choose runs by --arm and --seed"),
+        (["lesson_00", "--shard", "9/8"], "shard is '9/8'; expected I/N, such as 2/8"),
+        (["lesson_00", "--parallel", "0"], "parallel is 0; expected at least 1"),
+        (["lesson_00", "--shard", "1/2", "--rerun"], "Choose runs by --arm and --seed"),
         (["lesson_00", "--report", "--out", "/nowhere", "--runs", "/nowhere"], "no runs of lesson_00 are recorded in /nowhere"),
     ],
 )

@@ -9,7 +9,7 @@ from spvit_course.lessons import lesson_files, read
 from spvit_mini.geometry import spread
 from spvit_mini.block_sparse import blocks_left, sparsify, visible
 from spvit_mini.spatial import Quadratic
-from spvit_experiments.speed import GRIDS, MODELS, layers, read_speed, utilisation
+from spvit_experiments.speed import GRIDS, MODELS, build_layers, compute_utilisation, read_speed
 
 RECORDS = read_speed()
 LAYERS = {(row["name"], row["rows"]): row for row in RECORDS if row["kind"] == "layer"}
@@ -22,7 +22,7 @@ def text():
 
 
 def test_the_record_has_every_layer_on_every_grid_and_every_model():
-    assert set(LAYERS) == {(name, side) for name in layers((2, 2)) for side in SIDES}
+    assert set(LAYERS) == {(name, side) for name in build_layers((2, 2)) for side in SIDES}
     assert [row["name"] for row in RECORDS if row["kind"] == "model"] == list(MODELS)
 
 
@@ -66,7 +66,7 @@ def test_models_differ_as_is_told():
 
 
 def test_the_speeds_of_the_models_are_one_statistic():
-    found, rows = utilisation(RECORDS), {row["name"]: row for row in RECORDS if row["kind"] == "model"}
+    found, rows = compute_utilisation(RECORDS), {row["name"]: row for row in RECORDS if row["kind"] == "model"}
     first = rows["vit_mini"]
     for name, (_, percent) in found.items():
         counted = rows[name]["multiply_adds"] / first["multiply_adds"]

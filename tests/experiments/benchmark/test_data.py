@@ -28,7 +28,7 @@ from spvit_mini.errors import UserError
 
 CPU = torch.device("cpu")
 PREPROCESSING = Preprocessing((48, 48))
-SMALL = Options(batch=8, size=48, small=64)
+SMALL = Options(batch_size=8, size=48, small=64)
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +41,10 @@ def batches(paths, augment, names, *, seed=0):
     """Make the same batch on several ways, as float32 on the CPU."""
     found = {}
     for name in names:
-        way = data.MODES[name](PREPROCESSING, augment)
+        way = data.PIPELINES[name](PREPROCESSING, augment)
         for _ in range(seed):
             next(way.seeds)
-        found[name] = way.arrive(way.seeded(lambda way=way: way.batch(paths))(), CPU)
+        found[name] = way.to_device(way.seed_step(lambda way=way: way.batch(paths))(), CPU)
     return found
 
 
@@ -78,28 +78,28 @@ def test_timm_s_way_is_ours_where_nothing_is_drawn(tmp_path):
 
 
 def test_a_way_that_does_something_else_is_found(kinds, monkeypatch):
-    data.check(kinds[FULL], PREPROCESSING)
+    data.check_pipelines(kinds[FULL], PREPROCESSING)
     for name, change, said in (
         (PLAIN, {"flip": False}, f"{PLAIN} is not {TORCHVISION}"),
         (FAST, {"flip": False}, f"{FAST} is not {PLAIN}"),
     ):
-        make = data.MODES[name]
+        make = data.PIPELINES[name]
 
         def other(preprocessing, augment, make=make, change=change):
             return make(preprocessing, dataclasses.replace(augment, **change))
 
         with monkeypatch.context() as patch, pytest.raises(AssertionError, match=said):
-            patch.setitem(data.MODES, name, other)
-            data.check(kinds[FULL], PREPROCESSING)
+            patch.setitem(data.PIPELINES, name, other)
+            data.check_pipelines(kinds[FULL], PREPROCESSING)
 
 
 def test_stages_one_after_the_other_are_the_whole(kinds):
-    for way in data.ways(PREPROCESSING).values():
+    for way in data.build_pipelines(PREPROCESSING).values():
         stages = way.stages(kinds[JPEG])
         assert list(stages) == [data.READ, data.CROP, data.LOOK, data.INPUT, data.COLLATE]
         for step in list(stages.values())[:-1]:
             assert step() is None
-        assert way.arrive(stages[data.COLLATE]()[0], CPU).shape == (8, 3, 48, 48)
+        assert way.to_device(stages[data.COLLATE]()[0], CPU).shape == (8, 3, 48, 48)
 
 
 def test_made_photographs_are_as_large_as_imagenet_s(kinds):
@@ -118,10 +118,10 @@ def test_a_folder_of_one_s_own(kinds, tmp_path):
     for number, path in enumerate(kinds[JPEG]):
         (folder / f"{number}.jpeg").write_bytes(Path(path).read_bytes())
     (tmp_path / "files").mkdir()
-    made = data.make_files(dataclasses.replace(SMALL, batch=3, folder=folder.parent), tmp_path / "files")
+    made = data.make_files(dataclasses.replace(SMALL, batch_size=3, folder=folder.parent), tmp_path / "files")
     assert [len(paths) for paths in made.values()] == [3, 3, 3]
-    with pytest.raises(UserError, match="has 8 images, but a batch takes 9"):
-        data.make_files(dataclasses.replace(SMALL, batch=9, folder=folder.parent), tmp_path)
+    with pytest.raises(UserError, match="has 8 images; expected at least 9"):
+        data.make_files(dataclasses.replace(SMALL, batch_size=9, folder=folder.parent), tmp_path)
 
 
 @pytest.mark.slow

@@ -5,11 +5,12 @@ import shutil
 import pytest
 
 from spvit_experiments.benchmark import command, page
-from spvit_experiments.benchmark.scaling import RECOMPUTED, STAYS, VALUES
+from spvit_experiments.benchmark.attention import PLAIN
+from spvit_experiments.benchmark.scaling import EAGER, FIXED, RECOMPUTE, VALUES
 from spvit_experiments.records import RESULTS
 from spvit_mini.errors import UserError
 
-ROWS = page.growth_rows(RESULTS)
+ROWS = page.read_scaling(RESULTS)
 
 
 def test_page_and_records_agree(capsys):
@@ -35,45 +36,45 @@ def test_the_program_writes_page_and_figure(tmp_path, monkeypatch):
 
 def test_the_record_has_every_size_with_every_side():
     for what, values in VALUES.items():
-        found = page.sizes(ROWS, what)
+        found = page.group_by_size(ROWS, what)
         assert [int(sides["SPSA"][what]) for sides in found] == sorted(values)
         for sides in found:
             assert set(sides) == set(page.SIDES)
             row = sides["SPSA"]
-            assert all(int(row[other]) == value for other, value in STAYS.items() if other != what)
+            assert all(int(row[other]) == value for other, value in FIXED.items() if other != what)
 
 
-@pytest.mark.parametrize("side", ["SPSA", RECOMPUTED])
+@pytest.mark.parametrize("side", ["SPSA", RECOMPUTE])
 def test_sp_sa_grows_as_attention_does(side):
     """Beside plain attention written out, at every size: a constant factor. SP-SA stores scores and weights, that weights."""
     for what in VALUES:
-        grown = page.sizes(ROWS, what)
+        grown = page.group_by_size(ROWS, what)
         for sides in grown:
-            ours, plain = sides[side], sides["MHSA, written out"]
+            ours, plain = sides[side], sides[EAGER]
             assert int(ours["peak_bytes"]) < 2 * int(plain["peak_bytes"]), (what, ours[what])
             assert int(ours["multiply_adds"]) < 1.1 * int(plain["multiply_adds"])
         for sides in grown[-3:]:  # of small sizes the time is a matter of calls
-            assert float(sides[side]["ratio"]) < 1.5 * float(sides["MHSA, written out"]["ratio"]), (what, sides[side][what])
+            assert float(sides[side]["ratio"]) < 1.5 * float(sides[EAGER]["ratio"]), (what, sides[side][what])
 
 
 def test_recomputed_keeps_no_scores_of_an_image():
-    few, many = page.sizes(ROWS, "images")[-2:]
+    few, many = page.group_by_size(ROWS, "images")[-2:]
     more = {side: int(many[side]["peak_bytes"]) - int(few[side]["peak_bytes"]) for side in page.SIDES}
     images, row = int(many["SPSA"]["images"]) - int(few["SPSA"]["images"]), many["SPSA"]
     scores = 4 * images * int(row["heads"]) * int(row["patches"]) ** 2
-    assert more[RECOMPUTED] - more["MHSA, fused kernel"] < 0.3 * scores
-    assert more["SPSA"] - more["MHSA, fused kernel"] > 0.7 * scores
+    assert more[RECOMPUTE] - more[PLAIN] < 0.3 * scores
+    assert more["SPSA"] - more[PLAIN] > 0.7 * scores
 
 
 def test_a_promise_that_was_not_measured_is_said_so(tmp_path):
-    assert page.bounds_section(tmp_path / "none.csv").count("not measured") == len(page.BOUNDS)
+    assert page.targets_section(tmp_path / "none.csv").count("not measured") == len(page.TARGETS)
 
 
 def test_records_that_are_missing_or_mixed_are_refused(tmp_path):
-    with pytest.raises(UserError, match="there is no record"):
-        page.growth_rows(tmp_path)
+    with pytest.raises(UserError, match="the record .* is missing"):
+        page.read_scaling(tmp_path)
     shutil.copy(RESULTS / "growth.csv", tmp_path)
     with (tmp_path / "growth.csv").open("a") as file:
         file.write(",".join([*ROWS[0].values()][:-4] + ["another machine", "1", "2", ""]) + "\n")
     with pytest.raises(UserError, match="several machines"):
-        page.growth_rows(tmp_path)
+        page.read_scaling(tmp_path)

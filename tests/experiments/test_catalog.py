@@ -41,17 +41,17 @@ def test_the_candidate_with_the_best_mean_is_chosen_for_each_arm(tiny):
         "prior@optim.lr=0.004": (10.0, 10.2),
     }
     finals = {(label, seed): value[seed - 100] for label, value in accuracies.items() for seed in (100, 101)}
-    tuned = study.tuned(finals)
+    tuned = study.apply_tuning(finals)
     assert tuned.recipe("plain", 0).optim.lr == 1e-3
     assert tuned.recipe("prior", 0).optim.lr == 4e-3
 
 
 def test_what_makes_no_study_is_refused(tiny):
-    with pytest.raises(UserError, match="a seed is in seeds and in tuning_seeds"):
+    with pytest.raises(UserError, match="seed 1 is in seeds and in tuning_seeds"):
         replace(tiny, tuning=TUNED, tuning_seeds=(1, 2))
     with pytest.raises(UserError, match="no arm 'plian'. Did you mean plain"):
         replace(tiny, baseline="plian")
-    with pytest.raises(UserError, match="an arm is called 'a/b'"):
+    with pytest.raises(UserError, match="the label of an arm is 'a/b'"):
         Study("bad", "?", {"a/b": Arm("vit_mini_compass6")}, (0,))
     with pytest.raises(UserError, match="no study is called 'demoo'. Did you mean demo"):
         get_study("demoo")

@@ -1,0 +1,298 @@
+"""Make the runs of a study, keep their records, and report them.
+
+    python -m spvit_experiments study                                        list the studies and how much of each is recorded
+    python -m spvit_experiments study lesson_00                              make the runs that have no record; then a table
+    python -m spvit_experiments study lesson_00 --dry-run                    list these runs and how long they may take
+    python -m spvit_experiments study lesson_00 --max-minutes 9              stop in time; the same command resumes
+    python -m spvit_experiments study lesson_00 --parallel 8                 eight runs at a time on one accelerator
+    python -m spvit_experiments study lesson_00 --report --figure study.png  a table and a figure of the records
+    python -m spvit_experiments study lesson_00 --arm vit_mini --seed 3 --rerun     make a run and its record again
+    python -m spvit_experiments study lesson_00 --arm vit_mini --seed 3 --verify    make a run again and compare its record
+    python -m spvit_experiments study mine --import my_study.py              a study of your own: see docs/extending.md
+
+On a cluster with a shared folder, each task of an array makes its shard, and one command collects the records:
+
+    sbatch --array=1-10 --gpus=1 --wrap 'python -m spvit_experiments study lesson_00 --shard $SLURM_ARRAY_TASK_ID/10'
+    python -m spvit_experiments study lesson_00 --collect
+
+A study with tuning is made in two steps: first the study of the candidates, on images held out of the training split, then
+the study itself, with the best candidate of each arm:
+
+    python -m spvit_experiments study NAME-tuning && python -m spvit_experiments study NAME
+
+Records go to data/results/NAME.csv and NAME.jsonl, described in spvit_experiments/records.py.
+"""
+
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+
+from spvit_mini.cli.arguments import parse
+from spvit_mini.cli.program import run_program
+from spvit_mini.errors import UserError
+from spvit_mini.extensions import read_imports
+
+from .catalog import get_study, list_studies
+from .records import (
+    RESULTS,
+    Record,
+    collect_records,
+    find_first_difference,
+    find_records,
+    read_record,
+    read_runs,
+    run_folder,
+    write_runs,
+)
+from .runner import Key, Resources, run_all
+from .study import Study
+
+PROGRAM = "python -m spvit_experiments study"
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The options of the command: which runs of the study to make, and how. `--import FILE` registers your own parts."""
+
+    arm: tuple[str, ...] = ()
+    """Only these arms. Default: all."""
+    seed: tuple[int, ...] = ()
+    """Only these seeds. Default: all."""
+    shard: str | None = None
+    """I/N: only every Nth run, from the Ith on, as a task of an array. The records stay in the run folders for --collect."""
+    parallel: int = 1
+    """Number of runs at a time on the one device."""
+    max_minutes: float | None = None
+    """Save and stop after so many minutes; the same command resumes. None: no limit."""
+    rerun: Flag = False
+    """Make also runs that are recorded or begun; their records and run folders are removed first."""
+    verify: Flag = False
+    """Make recorded runs again in a temporary folder, and compare each with its record."""
+    dry_run: Flag = False
+    """Only list the runs that would be made."""
+    collect: Flag = False
+    """Only collect the records from the run folders."""
+    report: Flag = False
+    """Only print the table of the records, in Markdown."""
+    figure: Path | None = None
+    """Draw the records, with every seed, into this file."""
+    root: Path | None = None
+    """Folder of the datasets. None: data."""
+    device: str | None = None
+    """Device. None: as in each recipe."""
+    workers: int | None = None
+    """Data-loading processes of each run. None: as in each recipe."""
+    threads: int | None = None
+    """CPU threads of each run; results depend on them in the last digits. None: the cores divided by --parallel."""
+    out: Path = Path("data/results")
+    """Folder of the records."""
+    runs: Path = Path("runs/studies")
+    """Folder of the run folders, STUDY/ARM-SEED."""
+
+    def __post_init__(self):
+        for name in ("parallel", "threads"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise UserError(f"{name} is {value}; expected at least 1")
+        if self.rerun and self.shard:
+            raise UserError("--rerun removes records that all shards share. Choose runs by --arm and --seed instead of --shard.")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program on command-line arguments; returns its exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in ("--help", "-h"):
+        print(__doc__.strip())
+        return 0
+    imports, argv = read_imports(argv)
+    if not argv or argv[0] == "--list":
+        print(list_recorded(Arguments()))
+        return 0
+    name, *options = argv
+    if name.startswith("-"):
+        raise UserError(f"the name of the study comes first: {PROGRAM} NAME {' '.join(argv)[:60]}. {PROGRAM} --list lists them.")
+    study = replace(get_study(name), imports=imports)
+    arguments = parse(options, default=Arguments(), prog=f"{PROGRAM} {name}", description=study.question)
+    return run(study, arguments)
+
+
+def run(study: Study, arguments: Arguments) -> int:
+    """Make, verify, collect or report the runs of a study; returns the exit status."""
+    study = resolve_tuning(study, out=arguments.out, runs=arguments.runs)
+    folders = {"results": arguments.out, "runs": arguments.runs}
+    chosen = select_runs(study, arguments)
+    if arguments.verify:
+        return verify(study, arguments, chosen)
+    if arguments.dry_run:
+        print(describe_plan(study, arguments, chosen))
+        return 0
+    if arguments.report or arguments.collect:
+        return print_report(study, (collect_records if arguments.collect else find_records)(study, **folders), arguments)
+
+    if arguments.rerun:
+        for key in chosen:
+            shutil.rmtree(run_folder(study, *key, runs=arguments.runs), ignore_errors=True)
+        if old := read_runs(study.name, arguments.out):
+            write_runs(study.name, arguments.out, [record for record in old if record.key not in chosen])
+    records = find_records(study, **folders)
+    due = [key for key in chosen if key not in records]
+    start = time.monotonic()
+
+    def on_finished(key: Key) -> None:
+        nonlocal records
+        # Shards leave the shared files alone: two processes that write at once would lose a record.
+        records = find_records(study, **folders) if arguments.shard else collect_records(study, **folders)
+        minutes = (time.monotonic() - start) / 60
+        print(
+            f"{key[0]}, seed {key[1]}: {records[key].final:.1f} %, recorded; {len(records)} of {len(study.runs())} runs "
+            f"have a record, {minutes:.1f} minutes after the start",
+            flush=True,
+        )
+
+    failures, signal_number = run_all(
+        study,
+        due,
+        folder=lambda arm, seed: run_folder(study, arm, seed, runs=arguments.runs),
+        resources=make_resources(arguments),
+        parallel=arguments.parallel,
+        deadline=None if arguments.max_minutes is None else start + 60 * arguments.max_minutes,
+        on_finished=on_finished,
+    )
+    left = [key for key in due if key not in records and key not in failures]
+    if left:
+        print(f"stopped: {len(left)} of {len(chosen)} runs are not finished; the same command resumes them")
+    if arguments.shard:
+        print(f"after the last shard: {study.commands()[-1]} --collect")
+    else:
+        print_report(study, collect_records(study, **folders), arguments)
+    if failures:
+        lines = "; ".join(f"{arm} seed {seed}: {reason}" for (arm, seed), reason in failures.items())
+        raise UserError(f"{len(failures)} of {len(chosen)} runs failed; the other runs are not affected. {lines}")
+    return 128 + signal_number if signal_number else 0
+
+
+def resolve_tuning(study: Study, *, out: Path = RESULTS, runs: Path = Path("none")) -> Study:
+    """Give the arms of a study with tuning their best candidates. Raises UserError while tuning records are missing."""
+    if not study.tuning:
+        return study
+    candidates = study.tuning_study()
+    records = find_records(candidates, results=out, runs=runs)
+    missing = len(candidates.runs()) - len(records)
+    if missing:
+        raise UserError(
+            f"{missing} of the {len(candidates.runs())} tuning runs of {study.name} have no record. Make them first with "
+            f"{study.commands()[0]}."
+        )
+    return study.apply_tuning({key: record.final for key, record in records.items()})
+
+
+def select_runs(study: Study, arguments: Arguments) -> list[Key]:
+    """Select the runs that the arguments name, in order."""
+    for arm in arguments.arm:
+        study.check_arm(arm)
+    for seed in arguments.seed:
+        if seed not in study.seeds:
+            raise UserError(f"study {study.name} has no seed {seed}; its seeds: {', '.join(map(str, study.seeds))}")
+    runs = [
+        (arm, seed)
+        for arm, seed in study.runs()
+        if (not arguments.arm or arm in arguments.arm) and (not arguments.seed or seed in arguments.seed)
+    ]
+    if arguments.shard is None:
+        return runs
+    first, _, shards = arguments.shard.partition("/")
+    if not (first.isdecimal() and shards.isdecimal() and 1 <= int(first) <= int(shards)):
+        raise UserError(f"shard is {arguments.shard!r}; expected I/N, such as 2/8 for the second of eight shards")
+    # Recorded runs count too: tasks that begin at different times must agree on the shards.
+    return runs[int(first) - 1 :: int(shards)]
+
+
+def make_resources(arguments: Arguments, *, threads: int | None = None) -> Resources:
+    """Choose the resources of each run."""
+    threads = threads or arguments.threads or max(1, torch.get_num_threads() // arguments.parallel)
+    return Resources(threads, arguments.root, arguments.device, arguments.workers)
+
+
+def describe_plan(study: Study, arguments: Arguments, chosen: list[Key]) -> str:
+    """Describe for each chosen run whether it is recorded, begun or neither, and its expected time."""
+    records = find_records(study, results=arguments.out, runs=arguments.runs)
+    lines, minutes, unknown = [], 0.0, 0
+    for arm, seed in chosen:
+        if (arm, seed) in records and not arguments.rerun:
+            lines.append(f"{arm}, seed {seed}: recorded, {records[arm, seed].final:.1f} %")
+            continue
+        is_begun = not arguments.rerun and (run_folder(study, arm, seed, runs=arguments.runs) / "last.pt").exists()
+        lines.append(f"{arm}, seed {seed}: {'to be resumed' if is_begun else 'to be made'}")
+        if times := [record.seconds / 60 for record in records.values() if record.arm == arm]:
+            expected = sum(times) / len(times)
+            minutes += expected
+            lines[-1] += f", about {expected:.1f} minutes"
+        else:
+            unknown += 1
+    lines.append(f"expected: {minutes:.1f} minutes for one run after the other, from the times of recorded runs")
+    if unknown:
+        lines[-1] += f"; {unknown} runs have no recorded time"
+    return "\n".join(lines)
+
+
+def print_report(study: Study, records: dict[Key, Record], arguments: Arguments) -> int:
+    """Print the table and the command that makes the records, and draw the figure if `--figure` names a file."""
+    from . import report  # imports matplotlib, which runs don't need
+
+    command = " && ".join(study.commands())
+    if not records:
+        raise UserError(f"no runs of {study.name} are recorded in {arguments.out}. Make them with {command}.")
+    print(f"\n{report.make_table(study, records)}\n\n    {command}")
+    if arguments.figure is not None:
+        try:
+            report.draw_figure(study, records).savefig(arguments.figure)
+        except (OSError, ValueError) as error:  # a missing folder, an unknown format
+            raise UserError(f"the figure {arguments.figure} cannot be written ({error}). Name another file.") from None
+        print(f"\nfigure: {arguments.figure}")
+    return 0
+
+
+def verify(study: Study, arguments: Arguments, chosen: list[Key]) -> int:
+    """Make recorded runs again in a temporary folder, and compare all rows with the records."""
+    records = find_records(study, results=arguments.out, runs=arguments.runs)
+    if missing := [key for key in chosen if key not in records]:
+        raise UserError("{}, seed {} has no record. Choose recorded runs by --arm and --seed.".format(*missing[0]))
+    for key in chosen:
+        with tempfile.TemporaryDirectory() as folder:
+            run = Path(folder) / study.name
+            resources = make_resources(arguments, threads=records[key].threads)
+            failures, signal_number = run_all(study, [key], folder=lambda *_, run=run: run, resources=resources)
+            if signal_number:
+                return 128 + signal_number
+            if failures:
+                raise UserError(failures[key])
+            record = read_record(run)
+        if difference := find_first_difference(records[key], record):
+            raise UserError(f"{key[0]}, seed {key[1]} {difference}")
+        print(f"{key[0]}, seed {key[1]}: all {len(record.rows)} rows are equal to the record, bit for bit", flush=True)
+    return 0
+
+
+def list_recorded(arguments: Arguments) -> str:
+    """List the studies and how much of each is recorded."""
+    lines = [f"{PROGRAM} NAME    NAME --help lists the options", "", "studies:"]
+    for name, study in list_studies().items():
+        size = f"{len(study.arms)} arms × {len(study.seeds)} seeds"
+        try:
+            study = resolve_tuning(study, out=arguments.out, runs=arguments.runs)
+            state = f"{len(find_records(study, results=arguments.out, runs=arguments.runs))} recorded"
+        except UserError:
+            state = "tuning comes first"
+        lines.append(f"  {name:<28}{size}, {state}. {study.question}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_program(main)
