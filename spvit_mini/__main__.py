@@ -5,7 +5,7 @@ import sys
 from .cli import COMMANDS
 from .cli.program import run_command, run_program
 
-ABOUT = "Train, evaluate and look into vision transformers with spatial priors."
+ABOUT = "Train, evaluate and explain vision transformers with spatial priors."
 
 
 def main() -> None:

@@ -91,3 +91,15 @@ def _failure(name: str, error: Exception, endings: tuple[str, ...]) -> UserError
     place = "".join(f" in line {line} of {Path(path).name}" for path, line in where)
     reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     return UserError(f"--import {name} fails{place}: {reason}")
+
+
+def check_attention(metadata: dict[str, str], *, source: str | Path) -> None:
+    """Raise UserError if weights use an attention that isn't registered, and their metadata name the extension that does it."""
+    from .attention_registry import attention_names
+    from .renamed import current_attention
+    from .weights import read_metadata
+
+    config, imports = (read_metadata(metadata, name, source=source) for name in ("config", "imports"))
+    attention = current_attention((config or {}).get("attention", "mhsa"))
+    if imports and attention not in attention_names():
+        raise UserError(f"{source} uses the attention {attention!r}, which isn't registered; add --import {' '.join(imports)}")

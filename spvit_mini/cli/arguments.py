@@ -1,26 +1,63 @@
-"""The typed command line of the programs: a dataclass in, the same dataclass with what the user changed out.
+"""Typed command lines: a dataclass with the defaults goes in, and comes out with the values that the user has changed.
 
-tyro makes an option of each field, with its docstring as the help. It reports a mistake in a box of several lines; here
-it becomes one line, as everywhere in this package.
+tyro makes an option of each field, with the field's docstring as its help. tyro reports a mistake in a box of several lines;
+`parse` turns it into one line.
 """
 
 import contextlib
 import dataclasses
 import io
 import re
-from typing import TypeVar
+import sys
+from pathlib import Path
+from typing import Annotated, TypeVar
 
 import tyro
 
 from ..errors import UserError, near
 
 T = TypeVar("T")
+# For --help alone: `extensions.read_imports` reads the option before the others.
+IMPORT_HELP = "Python files or modules to import first, which register attentions, maps or recipes (docs/extending.md)."
+Imports = Annotated[tuple[str, ...], tyro.conf.arg(name="import", metavar="FILE_OR_MODULE…", help=IMPORT_HELP)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A program: its name for messages, its description (the docstring of its module), and what comes before its options."""
+
+    name: str
+    about: str
+    first: str = ""
+
+    def __str__(self) -> str:
+        return self.name
+
+    def split(self, argv: list[str], default: object = None) -> tuple[str, list[str]]:
+        """Split off the word that comes before the options. Without a word, and for --help, print the help and exit."""
+        if not argv or argv[0] in ("--help", "-h"):
+            self.print_help(default)
+        if argv[0].startswith("-"):
+            raise UserError(f"{self.first} comes before the options: {self} {self.first} {' '.join(argv)[:60]}")
+        return argv[0], argv[1:]
+
+    def parse(self, options: list[str], default: T, first: str = "") -> T:
+        """Parse the options, behind the word `first` where the program has one. Without options then print the help."""
+        if not first and (not options or options[0] in ("--help", "-h")):
+            self.print_help(default)
+        return parse(options, default=default, prog=f"{self} {first}".strip(), description=self.about.splitlines()[0])
+
+    def print_help(self, default: object) -> None:
+        """Print the description and the options, then exit."""
+        print(f"{self.about.strip()}\n")
+        tyro.cli(type(default), prog=f"{self} {self.first}".strip(), description="", default=default, args=["--help"])
+        sys.exit()
 
 
 def parse(arguments: list[str], *, default: T, prog: str, description: str) -> T:
-    """Read command-line arguments as changes of `default`, a dataclass. `--help` prints all and ends the program.
+    """Parse command-line arguments as changes of `default`, a dataclass. `--help` prints all options and exits.
 
-    Raises UserError for an unknown option (with the near ones) and for a value that the option cannot take.
+    Raises UserError for an unknown option, with the similar ones, and for a value that an option does not accept.
     """
     box = io.StringIO()
     try:
@@ -36,39 +73,47 @@ def parse(arguments: list[str], *, default: T, prog: str, description: str) -> T
     except SystemExit as end:
         if not end.code:
             raise
-        raise UserError(f"{_first_part(box.getvalue())}; {prog} --help lists the options") from None
+        raise UserError(f"{_extract_message(box.getvalue())}; {prog} --help lists the options") from None
     if unknown:
-        raise UserError(_about_unknown(unknown[0].split("=")[0], options_of(default), prog))
+        raise UserError(_describe_unknown(unknown[0].split("=")[0], list_options(default), prog))
     return parsed
 
 
-def options_of(default: object, prefix: str = "--") -> list[str]:
-    """List the options that a dataclass makes, as they are typed: --run-dir, --optim.weight-decay, …"""
+def check_new_file(out: Path) -> None:
+    """Raise UserError if the file to write exists already, or its folder does not exist."""
+    if out.exists():
+        raise UserError(f"{out} exists already and is never overwritten; name another file with --out")
+    if not out.parent.is_dir():
+        raise UserError(f"there is no folder {out.parent} to write {out.name} to")
+
+
+def list_options(default: object, prefix: str = "--") -> list[str]:
+    """List the options of a dataclass as they are typed: --run-dir, --optim.weight-decay, …"""
     names = []
     for field in dataclasses.fields(default):
-        value, name = getattr(default, field.name), field.name.replace("_", "-")
+        value, name = getattr(default, field.name), field.name.replace("_", "-").replace("imports", "import")
         if field.metadata.get("flat"):
-            names += options_of(value, prefix)
+            names += list_options(value, prefix)
         elif dataclasses.is_dataclass(value):
-            names += options_of(value, f"{prefix}{name}.")
+            names += list_options(value, f"{prefix}{name}.")
         else:
             names.append(prefix + name)
     return names
 
 
-def _about_unknown(token: str, options: list[str], prog: str) -> str:
+def _describe_unknown(token: str, options: list[str], prog: str) -> str:
     if not token.startswith("-"):
-        return f"unexpected {token!r}: options begin with --, and values follow their option; {prog} --help lists them"
+        return f"unexpected {token!r}; options begin with --, and values follow their option. {prog} --help lists the options"
     token = token.replace("_", "-")
-    # Someone who leaves the section out means an option of that name in any section.
+    # A name without its section may be of any section.
     leaf = token.lstrip("-").rpartition(".")[2]
     same = [option for option in options if option.lstrip("-").rpartition(".")[2] == leaf]
     hint = f" Did you mean {' or '.join(same)}?" if same else near(token, options)
-    return f"there is no option {token}.{hint} {prog} --help lists them all"
+    return f"there is no option {token}.{hint} {prog} --help lists the options"
 
 
-def _first_part(box: str) -> str:
-    """Take the message out of tyro's box, with or without sides: the lines after the title, up to the first rule."""
+def _extract_message(box: str) -> str:
+    """Extract the message from tyro's box, with or without borders: the lines after the title, up to the first rule."""
     message = []
     for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()[1:]:
         line = line.strip("│ ")
@@ -77,5 +122,5 @@ def _first_part(box: str) -> str:
         elif message:
             break
     text = " ".join(message).removeprefix("Error parsing ").rstrip(".").replace("Expected 1 values", "Expected 1 value")
-    # Where a dataclass itself refused a value, its message says all; tyro puts the dataclass's place before it.
+    # Where a dataclass itself refused a value, its message is complete; tyro puts the dataclass's name before it.
     return re.sub(r"^[a-z][a-z_.]*: ", "", text) or "the arguments could not be read"

@@ -1,72 +1,90 @@
-"""Weights of others, in our names and our layout.
+"""Convert third-party weights to the names and the layout of this package.
 
-    python -m spvit_mini convert FILE --to deit_small                  writes deit_small.safetensors
-    python -m spvit_mini convert FILE --to spvit_m --spatial-layers 10 --out m.safetensors
+    python -m spvit_mini convert FILE --model deit_small                writes deit_small.safetensors
+    python -m spvit_mini convert FILE --model spvit_m --spatial-layers 10 --out m.safetensors
 
-FILE is a safetensors or a torch file of: DeiT, ConViT or CaiT (timm's or the authors'), LV-ViT (TokenLabeling), SP-ViT.
-Which of them it is, the names of its tensors tell. Nothing is guessed beyond that: every tensor must find its place in
-the model, and every place its tensor, or the program says all that differs and writes nothing.
+FILE is a safetensors or torch file of DeiT, ConViT or CaiT (timm's or the authors'), LV-ViT (TokenLabeling) or SP-ViT. The model
+family is detected from the tensor names. Every tensor of the file must match a tensor of the model and every tensor of the model
+must be in the file; otherwise the program lists all differences and writes nothing.
 
-Most tensors change only their name. What changes in meaning:
+Most tensors change only their name. These change their layout:
 
-- Positions are a list of tokens there and an image here, (1, D, R, C), so their grid must be square. The class token's
-  own position is a second vector added to the same token: here the token holds the sum.
+- Position embeddings are a list of tokens there and an image here, (1, D, R, C), so that their grid must be square. The class
+  token's own position embedding is added to the class token here.
 - GPSA and SP-SA have q, k and v in two matrices there, in one here.
-- GPSA's positional scores read (δ_column, δ_row, ‖δ‖²) there, (‖δ‖², δ_row, δ_column) here. Their bias is left out: it
-  adds one number to a whole row of scores, which a softmax does not see.
-- SP-SA's prior MLPs are one matrix for all heads, column offset first, there; a matrix for each head, row first, here.
+- GPSA's positional scores are computed from (δ_column, δ_row, ‖δ‖²) there and from (‖δ‖², δ_row, δ_column) here. Their bias is
+  dropped, because softmax is invariant to a constant per row of scores.
+- SP-SA's prior MLPs are one matrix for all heads with the column offset first there, a matrix per head with the row first here.
 """
 
 import re
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from ..convert import Converted, convert_state, read_state
+from ..convert import Conversion, convert_state, read_state
 from ..errors import UserError, near
 from ..weights import fit_grid, list_differences, load_state, save_weights
 from ..zoo import create_model, list_models
-from .arguments import parse
-from .program import run_program
+from .arguments import Program, check_new_file
 
-PROGRAM = "python -m spvit_mini convert"
+PROGRAM = Program("python -m spvit_mini convert", __doc__, first="FILE")
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Which model the weights are for, and where they go."""
+    """The model, and the file to write."""
 
-    to: str = ""
-    """Name of the model that they become, e.g. deit_small."""
+    model: str = ""
+    """Name of the model that the weights are for, such as deit_small."""
     out: Path | None = None
-    """File to write; NAME.safetensors if not given. A file that is there already is never overwritten."""
+    """File to write; an existing file is never overwritten. None: NAME.safetensors."""
     image_size: int | None = None
-    """Side of the images in pixels; that of the file's own positions if not given. Positions are interpolated to another."""
+    """Side of the images in pixels; positions are interpolated to it. None: the image size of the file's positions."""
     num_classes: int | None = None
-    """Classes of the file's head, where they differ from the name's own."""
+    """Number of classes of the file's head. None: the model's default."""
     spatial_layers: int | None = None
-    """Blocks with a spatial prior in the file, where they differ from the name's own; 0 for an SP-ViT without any."""
+    """Number of blocks with a spatial prior in the file, 0 for an SP-ViT without priors. None: the model's default."""
     mean: tuple[float, float, float] | None = None
-    """What images are centred by, red, green and blue; ImageNet's mean if not given. Some of timm's ViTs want 0.5 0.5 0.5."""
+    """Mean by which images are normalised, red green blue. None: ImageNet's. Some of timm's ViTs need 0.5 0.5 0.5."""
     std: tuple[float, float, float] | None = None
-    """What they are divided by then; ImageNet's standard deviation if not given."""
+    """Standard deviation by which images are normalised, red green blue. None: ImageNet's."""
     crop: float | None = None
-    """Central part of an image, by side, that evaluation looks at; the published model's if not given."""
+    """Side of the central crop for evaluation, as a fraction of the image's side. None: the published model's."""
 
 
-def build(converted: Converted, arguments: Arguments, *, source: str) -> torch.nn.Module:
-    """Build the model that the converted weights are for, and load them.
+def main(argv: list[str]) -> int:
+    """Run the program on command-line arguments; returns its exit status."""
+    word, options = PROGRAM.split(argv, Arguments())
+    arguments, path = PROGRAM.parse(options, Arguments(), first=word), Path(word)
+    if not arguments.model:
+        raise UserError(f"--model is missing; expected the model that the weights are for: {PROGRAM} {path} --model NAME")
+    out = arguments.out or Path(f"{arguments.model}.safetensors")
+    check_new_file(out)
+    state, place = read_state(path)
+    converted = convert_state(state)
+    check_family(converted, arguments.model, source=str(path))
+    print(f"{path}{f' [{place}]' if place else ''}: weights of {converted.source.name}, {len(state)} tensors")
+    print(converted.key_map())
+    model = build(converted, arguments, source=str(path))
+    save_weights(model, out, converted_from=path.name, weights="ema" if "ema" in place else "last")
+    count = sum(parameter.numel() for parameter in model.parameters())
+    print(f"{out}: {arguments.model}, {count:,} parameters, {'×'.join(map(str, model.config.image_size))} px")
+    return 0
 
-    Raises UserError if they differ in any tensor, after all differences are printed.
+
+def build(converted: Conversion, arguments: Arguments, *, source: str) -> torch.nn.Module:
+    """Build the model and load the converted weights.
+
+    Raises UserError if any tensor differs, after printing all differences.
     """
-    name, said = arguments.to, converted.source.says
+    name, said = arguments.model, converted.source.name
     overrides = {}
     if said == "an SP-ViT":
         overrides = prior_overrides(converted, arguments, source=source)
     elif arguments.spatial_layers is not None:
-        raise UserError(f"--spatial-layers is for SP-ViT, {source} holds the weights of {said}")
+        raise UserError(f"--spatial-layers is {arguments.spatial_layers}, but only SP-ViT has it; {source} holds {said}")
     size = arguments.image_size
     if size is None and "positions" in converted.state:
         patch = create_on_meta(name).config.patch
@@ -75,10 +93,10 @@ def build(converted: Converted, arguments: Arguments, *, source: str) -> torch.n
 
     shapes = create_on_meta(name, **overrides)
     differ = list_differences(shapes, fit_grid(shapes, converted.state))
-    differ += [f"has {left}, which has no place in {said} here" for left in converted.left_over]
+    differ += [f"has {name}, which {said} here lacks" for name in converted.unmatched]
     if differ:
         print("\n".join(f"{source} {line}" for line in differ))
-        raise UserError(f"{source} does not fit {name} in {len(differ)} tensors, the first: it {differ[0]}; nothing is written")
+        raise UserError(f"{source} does not fit {name} in {len(differ)} tensors: it {differ[0]}, …; nothing is written")
     model = create_model(name, **overrides)
     load_state(model, converted.state, source=source)
     prepared = {field: getattr(arguments, field) for field in ("mean", "std", "crop")}
@@ -86,70 +104,35 @@ def build(converted: Converted, arguments: Arguments, *, source: str) -> torch.n
     return model
 
 
-def check_family(converted: Converted, name: str, *, source: str) -> None:
-    """Raise UserError unless a model of this name is of the family that the weights are of."""
+def check_family(converted: Conversion, name: str, *, source: str) -> None:
+    """Raise UserError unless a model of this name is of the family of the weights."""
     if name not in list_models():
-        raise UserError(f"no model is called {name!r}.{near(name, list_models())} list_models() names them all")
-    fitting = [known for known in list_models() if re.fullmatch(converted.source.fits, known)]
+        raise UserError(f"no model is called {name!r}.{near(name, list_models())} python -m spvit_mini models lists the models")
+    fitting = [known for known in list_models() if re.fullmatch(converted.source.models, known)]
     if name not in fitting:
-        said = converted.source.says
-        raise UserError(f"{source} holds the weights of {said}; convert with --to {' or '.join(fitting)}, not {name}")
+        said = converted.source.name
+        raise UserError(f"--model is {name}, but {source} holds weights of {said}; use --model {' or '.join(fitting)}")
 
 
 def create_on_meta(name: str, **overrides) -> torch.nn.Module:
-    """Build a model that has shapes, but no numbers."""
+    """Build a model on the meta device: it has shapes, but no values."""
     with torch.device("meta"):
         return create_model(name, **overrides)
 
 
-def prior_overrides(converted: Converted, arguments: Arguments, *, source: str) -> dict:
-    """Choose an SP-ViT's blocks with priors; raises UserError where the file has other ones and nobody asked for that.
+def prior_overrides(converted: Conversion, arguments: Arguments, *, source: str) -> dict:
+    """Choose an SP-ViT's blocks with priors. Raises UserError if their number is neither the model's nor `--spatial-layers`.
 
-    The class token joins after the last of them; in a file without any, where the name says (SP-ViT-L as released).
+    The class token joins after the last of them; in a file without priors, where the model has it (SP-ViT-L as released).
     """
-    found, named = converted.spatial_layers, create_on_meta(arguments.to).config.spatial_layers
-    if found == (named if arguments.spatial_layers is None else arguments.spatial_layers):
-        if found == named:
+    count, default = converted.spatial_layers, create_on_meta(arguments.model).config.spatial_layers
+    if count == (default if arguments.spatial_layers is None else arguments.spatial_layers):
+        if count == default:
             return {}
-        return {"spatial_layers": found, "class_token_block": found} if found else {"attention": "mhsa", "attention_options": {}}
-    if not found:
+        return {"spatial_layers": count, "class_token_block": count} if count else {"attention": "mhsa", "attention_options": {}}
+    if not count:
         raise UserError(
-            f"{source} holds no prior: these are the weights of an LV-ViT with PEG and a late class token, no SP-SA; "
-            "convert with --spatial-layers 0 if that is what you want"
+            f"{source} holds no prior: it is an LV-ViT with PEG and a late class token, without SP-SA; "
+            "use --spatial-layers 0 to convert it"
         )
-    raise UserError(
-        f"{source} has {found} blocks with priors, {arguments.to} has {named}; convert with --spatial-layers {found}"
-    )
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the program on command-line arguments; returns its exit status."""
-    argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0].startswith("-"):
-        if argv and argv[0] not in ("--help", "-h"):
-            raise UserError(f"the file comes first: {PROGRAM} FILE --to NAME")
-        print(__doc__.strip())
-        return 0
-    path = Path(argv[0])
-    arguments = parse(argv[1:], default=Arguments(), prog=f"{PROGRAM} {path}", description=f"Convert {path}.")
-    if not arguments.to:
-        raise UserError(f"say which model the weights are for: {PROGRAM} {path} --to NAME")
-    out = arguments.out or Path(f"{arguments.to}.safetensors")
-    if out.exists():
-        raise UserError(f"{out} exists already and is not overwritten; name another file with --out")
-    if not out.parent.is_dir():
-        raise UserError(f"there is no folder {out.parent} to write {out.name} to")
-    state, place = read_state(path)
-    converted = convert_state(state)
-    check_family(converted, arguments.to, source=str(path))
-    print(f"{path}{f' [{place}]' if place else ''}: weights of {converted.source.says}, {len(state)} tensors")
-    print(converted.key_map())
-    model = build(converted, arguments, source=str(path))
-    save_weights(model, out, converted_from=path.name, weights="ema" if "ema" in place else "last")
-    count = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{out}: {arguments.to}, {count:,} parameters, {'×'.join(map(str, model.config.image_size))} px")
-    return 0
-
-
-if __name__ == "__main__":
-    run_program(main)
+    raise UserError(f"{source} has {count} blocks with priors; {arguments.model} has {default}. Use --spatial-layers {count}")

@@ -1,217 +1,216 @@
-"""Draw the curves of several runs side by side: validation accuracy, validation loss and training loss.
+"""Plot the learning curves of several runs side by side: validation accuracy, validation loss and training loss.
 
     python -m spvit_mini curves runs/a runs/b runs/c --out runs/curves.png
     python -m spvit_mini curves runs/*_seed* --x seconds --out curves.pdf
 
-Runs that differ in their seed alone are of one kind: they share a colour, a thin line for each and a thick one for their
-mean. Dashed lines are those of the averaged weights. A table of the numbers at the end is printed.
+Runs that differ only in their seed form a group: one colour, a thin line per run and a thick line for the mean. Dashed lines are
+those of the EMA weights. A table of the final values is printed.
 """
 
 import json
 import math
 import statistics
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import matplotlib.pyplot as plt
-import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from tyro.conf import Positional
 
 from .. import plots
 from ..errors import UserError
-from ..recipes.recipe import PLACES, Recipe
+from ..extensions import read_imports
+from ..recipes.recipe import NOT_COMPARED, Recipe
 from ..training.checkpoint import read_recipe
-from ..training.summary import accuracy, clock, read_history, read_metrics, told
-from .arguments import parse
-from .program import run_program
+from ..training.metrics import best_top1
+from ..training.summary import format_time, format_value, read_history, read_metrics
+from .arguments import Imports, Program
 
-PROGRAM = "python -m spvit_mini curves"
-ENDINGS = (".png", ".pdf", ".svg")
-# What runs of one kind may differ in, beside the place of the work: what is left to chance, and how often one looks.
-FREE = (*PLACES, "seed", "evaluate_every", "save_every")
-# Whose colour a model has, by the first word of its name, where it isn't that word.
+PROGRAM = Program("python -m spvit_mini curves", __doc__)
+SUFFIXES = (".png", ".pdf", ".svg")
+# Options in which the runs of a group may differ, beside the place of the work: the seed, and the intervals.
+FREE = (*NOT_COMPARED, "seed", "evaluate_every", "save_every")
+# The colour of a model by the first word of its name, where it isn't that word.
 METHODS = {"deit": "vit", "lvvit": "added", "convit": "gpsa", "spvit": "spsa", "cait": "cnn"}
-SPARE = ("gpsa", "anchored", "added", "psa", "rpb", "spsa", "vit", "cnn", "window")  # for the rest: the clearest first
+SPARE = ("gpsa", "anchored", "added", "psa", "rpb", "spsa", "vit", "cnn", "window")  # for other groups, the clearest first
 X = {"epochs": "epoch", "steps": "step", "images": "images", "seconds": "seconds"}
 PANELS = (
-    ("Validation accuracy", "images right (%)", "val_top1", "ema_top1"),
+    ("Validation accuracy", "top-1 accuracy (%)", "val_top1", "ema_top1"),
     ("Validation loss", "cross-entropy (nats)", "val_loss", "ema_loss"),
-    ("Training loss, as trained", "loss (nats)", "train_loss", None),
+    ("Training loss, with augmentation", "loss (nats)", "train_loss", None),
 )
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Which runs, and where to draw them."""
+    """Which runs to plot, and how."""
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """The folders of the runs."""
+    runs: Positional[tuple[Path, ...]] = ()
+    """Run folders."""
     out: Path = Path("runs/curves.png")
-    """The picture to write; its ending decides: .png, .pdf or .svg."""
+    """Figure to write: .png, .pdf or .svg."""
     x: Literal["epochs", "steps", "images", "seconds"] = "epochs"
-    """What the curves are drawn over."""
+    """Unit of the horizontal axis."""
+    imports: Imports = ()
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is drawn of a run."""
+    """A run folder, its recipe and its rows of metrics."""
 
     folder: Path
     recipe: Recipe
     rows: list[dict[str, float]]
-    classes: int | None  # where its history says so
+    classes: int | None  # None without a history
 
     @property
-    def averaged(self) -> bool:
-        """Whether its averaged weights were scored too."""
+    def has_ema(self) -> bool:
+        """Whether the EMA weights were evaluated too."""
         return not math.isnan(self.rows[-1]["ema_top1"])
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """Run the program on command-line arguments; returns its exit status."""
-    argv = sys.argv[1:] if argv is None else argv
-    if not argv:
-        print(__doc__.strip())
-        return 0
-    arguments = parse(argv, default=Arguments(), prog=PROGRAM, description=__doc__.split("\n\n")[0])
-    if arguments.out.suffix.lower() not in ENDINGS:
-        raise UserError(f"--out is {arguments.out}; a picture ends with {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}")
-    kinds = by_kind(read_runs(arguments.runs))
+    _, argv = read_imports(argv)
+    arguments = PROGRAM.parse(argv, Arguments())
+    if arguments.out.suffix.lower() not in SUFFIXES:
+        raise UserError(f"--out is {arguments.out}; expected a file that ends with {', '.join(SUFFIXES)}")
+    groups = group_runs(read_runs(arguments.runs))
     with plt.rc_context():
         plots.style()
-        picture = draw(kinds, x=arguments.x)
+        figure = draw(groups, x=arguments.x)
         try:
             arguments.out.parent.mkdir(parents=True, exist_ok=True)
-            picture.savefig(arguments.out)
+            figure.savefig(arguments.out)
         except OSError as error:
-            raise UserError(f"cannot write {arguments.out} ({error.strerror}); name another picture with --out") from None
-    print(f"{table(kinds)}\n\nThe curves: {arguments.out}")
+            raise UserError(f"cannot write {arguments.out} ({error.strerror}); use another file with --out") from None
+    print(f"{table(groups)}\n\nThe curves: {arguments.out}")
     return 0
 
 
 def read_runs(folders: tuple[Path, ...]) -> list[Run]:
-    """Read run folders. Raises UserError for none at all, for one given twice, and for what is no run with a row yet."""
+    """Read run folders. Raises UserError for no folder, for a folder given twice, and for a folder without a row of metrics."""
     if not folders:
-        raise UserError(f"no runs to draw; name their folders: {PROGRAM} runs/a runs/b")
+        raise UserError(f"no run is named; expected run folders: {PROGRAM} runs/a runs/b")
     runs = []
     for folder in folders:
-        rows, recipe, parts = read_metrics(folder), read_recipe(folder), read_history(folder)
+        rows, recipe, sessions = read_metrics(folder), read_recipe(folder), read_history(folder)
         if recipe is None or not rows:
             what = "recipe.json" if recipe is None else "row in its metrics.csv yet"
-            raise UserError(f"{folder} holds no {what}; leave it out, or draw it after its first evaluation")
+            raise UserError(f"{folder} holds no {what}; leave it out, or plot it after its first evaluation")
         if folder.resolve() in (run.folder.resolve() for run in runs):
-            raise UserError(f"{folder} is given twice; each run counts once")
-        runs.append(Run(folder, recipe, rows, parts[-1].classes if parts else None))
+            raise UserError(f"{folder} is given twice; name each run once")
+        runs.append(Run(folder, recipe, rows, sessions[-1].classes if sessions else None))
     return runs
 
 
-def by_kind(runs: list[Run]) -> dict[str, list[Run]]:
-    """Put runs together that differ in FREE options alone, under the recipe's name and what else tells them apart."""
-    kinds: dict[str, list[Run]] = {}
+def group_runs(runs: list[Run]) -> dict[str, list[Run]]:
+    """Group the runs that differ only in FREE options, by the recipe's name and the options in which groups differ."""
+    by_options: dict[str, list[Run]] = {}
     for run in runs:
-        decides = {name: value for name, value in run.recipe.flat().items() if name not in FREE}
-        kinds.setdefault(json.dumps(decides, default=str), []).append(run)
-    if len(kinds) > len(plots.COLOURS):
-        raise UserError(f"these are runs of {len(kinds)} kinds, and {len(plots.COLOURS)} colours can be told apart; draw fewer")
-    named: dict[str, list[Run]] = {}
-    for kind in kinds.values():
-        first = kind[0].recipe
-        others = [other[0].recipe for other in kinds.values() if other[0].recipe.name == first.name]
-        mine, theirs = first.flat(), [other.flat() for other in others]
-        differing = [name for name in mine if name not in FREE and any(other[name] != mine[name] for other in theirs)]
-        named[", ".join([first.name, *(f"{name} {told(mine[name])}" for name in differing)])] = kind
-    return named
+        options = {name: value for name, value in run.recipe.flat().items() if name not in FREE}
+        by_options.setdefault(json.dumps(options, default=str), []).append(run)
+    if len(by_options) > len(plots.COLOURS):
+        raise UserError(f"the runs form {len(by_options)} groups; expected at most {len(plots.COLOURS)}, one per colour")
+    groups: dict[str, list[Run]] = {}
+    for group in by_options.values():
+        first = group[0].recipe
+        others = [other[0].recipe.flat() for other in by_options.values() if other[0].recipe.name == first.name]
+        own = first.flat()
+        different = [name for name in own if name not in FREE and any(other[name] != own[name] for other in others)]
+        groups[", ".join([first.name, *(f"{name} {format_value(own[name])}" for name in different)])] = group
+    return groups
 
 
-def colours_of(kinds: dict[str, list[Run]]) -> dict[str, str]:
-    """Choose a colour for each kind: its method's, if it is the first kind of it, else one that no method here has."""
+def choose_colours(groups: dict[str, list[Run]]) -> dict[str, str]:
+    """Choose a colour for each group: its method's, if it is the first group of the method, else one that no method here has."""
     first: dict[str, str] = {}
-    for label, kind in kinds.items():
-        model = kind[0].recipe.model.name.split("_")[0]
+    for label, group in groups.items():
+        model = group[0].recipe.model.name.split("_")[0]
         first.setdefault(METHODS.get(model, model), label)
     methods = {label: method for method, label in first.items()}
     others = (method for method in SPARE if method not in first)
-    return {label: plots.COLOURS[methods.get(label) or next(others)] for label in kinds}
+    return {label: plots.COLOURS[methods.get(label) or next(others)] for label in groups}
 
 
-def mean_of(kind: list[Run], column: str, x: str) -> tuple[list[float], list[float]]:
-    """Average a column, and what it is drawn over, at the steps that all runs of a kind have scored."""
-    by_step = [{row["step"]: row for row in run.rows} for run in kind]
-    steps = sorted(set.intersection(*map(set, by_step)))
+def common_steps(group: list[Run]) -> list[float]:
+    """List the steps that all runs of a group have evaluated."""
+    return sorted(set.intersection(*({row["step"] for row in run.rows} for run in group)))
+
+
+def mean_curve(group: list[Run], column: str, x: str) -> tuple[list[float], list[float]]:
+    """Average a column and its x values over the runs of a group, at their common steps."""
+    by_step = [{row["step"]: row for row in run.rows} for run in group]
+    steps = common_steps(group)
     return tuple([statistics.fmean(rows[step][name] for rows in by_step) for step in steps] for name in (x, column))
 
 
-def draw(kinds: dict[str, list[Run]], *, x: str) -> Figure:
-    """Draw the three panels, with one legend below them that tells the numbers at the end."""
-    colours = colours_of(kinds)
-    figure = Figure(figsize=(12.5, 4.2 + 0.22 * len(kinds)))
-    for axes, (title, unit, raw, averaged) in zip(figure.subplots(1, 3), PANELS, strict=True):
-        for label, kind in kinds.items():
-            draw_kind(axes, kind, raw, x=X[x], colour=colours[label])
-            if averaged and all(run.averaged for run in kind):
-                draw_kind(axes, kind, averaged, x=X[x], colour=colours[label], dashed=True)
+def draw(groups: dict[str, list[Run]], *, x: str) -> Figure:
+    """Draw the three panels, with one legend below them that gives the final accuracies."""
+    colours = choose_colours(groups)
+    figure = Figure(figsize=(12.5, 4.2 + 0.22 * len(groups)))
+    for axes, (title, unit, last, ema) in zip(figure.subplots(1, 3), PANELS, strict=True):
+        for label, group in groups.items():
+            draw_group(axes, group, last, x=X[x], colour=colours[label])
+            if ema and all(run.has_ema for run in group):
+                draw_group(axes, group, ema, x=X[x], colour=colours[label], style="--")
         axes.set(title=title, ylabel=unit, xlabel=f"{x} of training" if x != "seconds" else "seconds since the start")
-    accuracy = figure.axes[0]
-    accuracy.set_ylim(bottom=0)
-    classes = {run.classes for kind in kinds.values() for run in kind}
+    top1_axes = figure.axes[0]
+    top1_axes.set_ylim(bottom=0)
+    classes = {run.classes for group in groups.values() for run in group}
     if len(classes) == 1 and None not in classes:
-        plots.level(accuracy, 100 / classes.pop(), "guessing")
-    entries = [(Line2D([], [], color=colours[label]), f"{label}: {ending(kind)}") for label, kind in kinds.items()]
-    if any(run.averaged for kind in kinds.values() for run in kind):
-        entries.append((Line2D([], [], color="#595959", linestyle="--"), "the average of the weights"))
-    if any(len(kind) > 1 for kind in kinds.values()):
-        entries.append((Line2D([], [], color="#595959", linewidth=0.8, alpha=0.5), "a single seed (thick: their mean)"))
+        plots.level(top1_axes, 100 / classes.pop(), "chance")
+    entries = [(Line2D([], [], color=colours[label]), f"{label}: {final_accuracy(group)}") for label, group in groups.items()]
+    if any(run.has_ema for group in groups.values() for run in group):
+        entries.append((Line2D([], [], color="#595959", linestyle="--"), "EMA weights"))
+    if any(len(group) > 1 for group in groups.values()):
+        entries.append((Line2D([], [], color="#595959", linewidth=0.8, alpha=0.5), "one seed (thick: mean of the seeds)"))
     figure.legend(*zip(*entries, strict=True), loc="outside lower left", ncols=1)
     return figure
 
 
-def draw_kind(axes: Axes, kind: list[Run], column: str, *, x: str, colour: str, dashed: bool = False) -> None:
-    """Draw a thin line for each run of a kind, if there are several, and a thick one for their mean."""
-    look = {"color": colour, "linestyle": "--" if dashed else "-"}
-    if len(kind) > 1:
-        for run in kind:
-            axes.plot([row[x] for row in run.rows], [row[column] for row in run.rows], linewidth=0.8, alpha=0.5, **look)
-    mean = mean_of(kind, column, x)
-    axes.plot(*mean, marker="." if len(mean[0]) == 1 else None, **look)
+def draw_group(axes: Axes, group: list[Run], column: str, *, x: str, colour: str, style: str = "-") -> None:
+    """Draw a thin line for each run of a group, if there are several, and a thick line for their mean."""
+    if len(group) > 1:
+        for run in group:
+            x_values, values = [row[x] for row in run.rows], [row[column] for row in run.rows]
+            axes.plot(x_values, values, linewidth=0.8, alpha=0.5, color=colour, linestyle=style)
+    mean = mean_curve(group, column, x)
+    axes.plot(*mean, marker="." if len(mean[0]) == 1 else None, color=colour, linestyle=style)
 
 
-def ending(kind: list[Run]) -> str:
-    """Say the accuracies of a kind at the last step that all its runs have scored: mean ± standard deviation (n)."""
-    shared = set.intersection(*({row["step"] for row in run.rows} for run in kind))
-    if not shared:
-        return f"{len(kind)} runs without a common step"
-    rows = [next(row for row in run.rows if row["step"] == max(shared)) for run in kind]
-    text = spread([row["val_top1"] for row in rows])
-    if all(run.averaged for run in kind):
-        text += f", averaged {spread([row['ema_top1'] for row in rows])}"
-    return f"{text} at step {max(shared):,.0f}" + (f" (n = {len(kind)})" if len(kind) > 1 else "")
+def final_accuracy(group: list[Run]) -> str:
+    """Format the accuracies of a group at the last common step: mean ± standard deviation (n)."""
+    steps = common_steps(group)
+    if not steps:
+        return f"{len(group)} runs without a common step"
+    rows = [next(row for row in run.rows if row["step"] == steps[-1]) for run in group]
+    text = format_mean([row["val_top1"] for row in rows])
+    if all(run.has_ema for run in group):
+        text += f", EMA {format_mean([row['ema_top1'] for row in rows])}"
+    return f"{text} at step {steps[-1]:,.0f}" + (f" (n = {len(group)})" if len(group) > 1 else "")
 
 
-def spread(values: list[float]) -> str:
-    """Write a percentage, or the mean of several ± their standard deviation."""
+def format_mean(values: list[float]) -> str:
+    """Format a percentage, or the mean of several ± their standard deviation."""
     if len(values) == 1:
         return f"{values[0]:.2f} %"
     return f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f} %"
 
 
-def table(kinds: dict[str, list[Run]]) -> str:
-    """Lay out each run's end and best, kind by kind."""
-    lines = [f"{'':<30}{'seed':>6}{'step':>10}{'epoch':>9}{'last %':>9}{'averaged %':>12}{'best %':>9}{'time':>11}"]
-    for label, kind in kinds.items():
-        lines.append(f"{label}: {ending(kind)}")
-        for run in kind:
-            last, best = run.rows[-1], max(map(accuracy, run.rows))
-            averaged = f"{last['ema_top1']:.2f}" if run.averaged else "-"
+def table(groups: dict[str, list[Run]]) -> str:
+    """Format the last and the best accuracy of each run, group by group."""
+    lines = [f"{'':<30}{'seed':>6}{'step':>10}{'epoch':>9}{'last %':>9}{'EMA %':>9}{'best %':>9}{'time':>11}"]
+    for label, group in groups.items():
+        lines.append(f"{label}: {final_accuracy(group)}")
+        for run in group:
+            last, best = run.rows[-1], max(map(best_top1, run.rows))
+            ema = f"{last['ema_top1']:.2f}" if run.has_ema else "-"
             lines.append(
                 f"  {str(run.folder)[-28:]:<28}{run.recipe.seed:>6}{last['step']:>10,.0f}{last['epoch']:>9.2f}"
-                f"{last['val_top1']:>9.2f}{averaged:>12}{best:>9.2f}{clock(last['seconds']):>11}"
+                f"{last['val_top1']:>9.2f}{ema:>9}{best:>9.2f}{format_time(last['seconds']):>11}"
             )
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    run_program(main)

@@ -1,18 +1,18 @@
-"""Score trained weights on the whole validation part.
+"""Measure the accuracy of trained weights on the validation set.
 
     python -m spvit_mini evaluate runs/spvit_mini_compass                      the best weights of a run
-    python -m spvit_mini evaluate best.safetensors --data.root /where/it/is    a weights file, wherever it lies
-    python -m spvit_mini evaluate runs/deit --weights ema                      the newest weights, averaged or raw
+    python -m spvit_mini evaluate best.safetensors --data.root FOLDER          a weights file
+    python -m spvit_mini evaluate runs/deit --weights ema                      the last EMA weights
     python -m spvit_mini evaluate runs/deit --data.image-size 384              at another resolution
-    python -m spvit_mini evaluate runs/deit --worst-classes 10 --per-class deit.csv    class by class
-    torchrun --nproc-per-node 8 -m spvit_mini evaluate runs/deit             on several devices, to the same numbers
+    python -m spvit_mini evaluate runs/deit --worst-classes 10 --per-class deit.csv
+    torchrun --nproc-per-node 8 -m spvit_mini evaluate runs/deit               on several devices, with the same result
 
-Model, preprocessing and data come from the file's own metadata; options change the data.
+Model, preprocessing and dataset are read from the metadata of the weights; options change the dataset.
 """
 
 import csv
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -23,108 +23,104 @@ from tqdm import tqdm
 
 from ..data import Data, DataOptions, load_data
 from ..errors import UserError
+from ..extensions import read_imports
+from ..files import atomic_write
 from ..recipes.recipe import Recipe
-from ..training.checkpoint import replacing
-from ..training.distributed import Share, joined
-from ..training.loop import choose_device
-from ..training.metrics import Counts, evaluate
-from ..training.trained_model import Which, open_trained
+from ..training.checkpoint import WeightsChoice, load_trained
+from ..training.devices import choose_device
+from ..training.distributed import ValidationShard, open_process_group
+from ..training.metrics import ClassificationMetrics, evaluate
 from ..vit import ViT
 from ..weights import find_weights, load_weights, read_metadata
-from .arguments import parse
-from .program import run_program
+from .arguments import Imports, Program
 
-PROGRAM = "python -m spvit_mini evaluate"
+PROGRAM = Program("python -m spvit_mini evaluate", __doc__, first="RUN_OR_WEIGHTS")
 COLUMNS = ("class", "images", "right", "top1", "confused_with", "confused")
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Which weights and which data, and how to go through them."""
+    """Which weights and which dataset, and how to evaluate."""
 
-    data: DataOptions
-    weights: Which = "best"
-    """Of a run folder: the best weights, the last ones, or the last EMA weights."""
-    worst: int = 0
-    """Print a table of so many classes, those that are recognised worst."""
+    data: DataOptions = field(default_factory=DataOptions)
+    weights: WeightsChoice = "best"
+    """Of a run folder: the best weights, the last weights, or the last EMA weights."""
+    worst_classes: int = 0
+    """Number of classes to print, those with the lowest accuracy."""
     per_class: Path | None = None
-    """Write a table of all classes to this .csv file, the worst first; a file that is there is replaced."""
-    batch: int = 100
-    """Images that one process scores at once."""
+    """CSV file to write with the accuracy of all classes, the lowest first; an existing file is replaced. None: no file."""
+    batch_size: int = 100
+    """Images per batch of each process."""
     device: str = "auto"
-    """Where to compute: auto (CUDA if there, else MPS, else CPU), cpu, cuda, cuda:1, mps."""
+    """Device: auto (CUDA if there is one, else MPS, else CPU), cpu, cuda, cuda:1, mps."""
+    imports: Imports = ()
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """Run the program on command-line arguments; returns its exit status."""
-    argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] in ("--help", "-h"):
-        print(__doc__.strip())
-        return 0
-    if argv[0].startswith("-"):
-        raise UserError(f"the run folder or weights file comes first: {PROGRAM} RUN_OR_WEIGHTS {' '.join(argv)[:60]}")
-    path = Path(argv[0])
+    _, argv = read_imports(argv)
+    word, options = PROGRAM.split(argv, Arguments())
+    path = Path(word)
     metadata = load_weights(find_weights(path))[1]
     trained = Recipe.from_json(metadata["recipe"], source=str(path)) if "recipe" in metadata else Recipe()
-    default = Arguments(data=trained.data, device=trained.device)
-    arguments = parse(argv[1:], default=default, prog=f"{PROGRAM} {path}", description=f"Score {path}.")
-    if "recipe" not in metadata and "--data.name" not in " ".join(argv):
-        raise UserError(f"{path} does not say which data it was trained on; name them: --data.name NAME")
-    if arguments.batch_size < 1 or arguments.worst < 0:
-        wrong = f"--batch-size {arguments.batch_size}" if arguments.batch_size < 1 else f"--worst-classes {arguments.worst}"
-        raise UserError(f"{wrong} is too few: at least 1 image is scored at once, and at least 0 classes are listed")
+    arguments = PROGRAM.parse(options, Arguments(data=trained.data, device=trained.device), first=word)
+    if "recipe" not in metadata and "--data.name" not in " ".join(options):
+        raise UserError(f"{path} does not name the dataset that it was trained on; add --data.name NAME")
+    for name, least in (("batch_size", 1), ("worst_classes", 0)):
+        if (value := getattr(arguments, name)) < least:
+            raise UserError(f"--{name.replace('_', '-')} is {value}; expected at least {least}")
     table = arguments.per_class
     if table is not None and (table.suffix != ".csv" or not table.parent.is_dir()):
-        raise UserError(f"--per-class is {table}; it must be the name of a .csv file in a folder that is there")
+        raise UserError(f"--per-class is {table}; expected the name of a .csv file in an existing folder")
 
-    model, metadata = open_trained(path, weights=arguments.weights)
+    model, metadata = load_trained(path, weights=arguments.weights)
     data = load_data(arguments.data, seed=trained.seed, train=False, preprocessing=model.preprocessing)
     check_classes(model, data, read_metadata(metadata, "classes", source=path), source=path)
-    replace(model.config, image_size=data.preprocessing.image_size)  # raises UserError if it does not take that size
+    replace(model.config, image_size=data.preprocessing.image_size)  # raises UserError for an image size that it does not accept
     device, precision = choose_device(replace(trained, device=arguments.device))
     model.to(device)
-    confusion = Confusion(len(data.classes), device) if table or arguments.worst else None
-    with joined(device) as team:
-        if team.main:
+    confusion = Confusion(len(data.classes), device) if table or arguments.worst_classes else None
+    with open_process_group(device) as group:
+        if group.is_main:
             print(introduce(model, metadata, data, source=path), flush=True)
-        loader = DataLoader(Share(data.val, team), batch_size=arguments.batch_size, num_workers=arguments.data.workers)
-        bar = tqdm(loader, unit="batch", leave=False, disable=not (team.main and sys.stderr.isatty()))
-        scores = evaluate(model, bar, device=device, precision=precision, watch=confusion and confusion.add)
-        scores = team.total(scores)
-        if confusion is not None and team.world > 1:
+        loader = DataLoader(ValidationShard(data.val, group), batch_size=arguments.batch_size, num_workers=arguments.data.workers)
+        bar = tqdm(loader, unit="batch", leave=False, disable=not (group.is_main and sys.stderr.isatty()))
+        metrics = evaluate(model, bar, device=device, precision=precision, on_batch=confusion and confusion.add)
+        metrics = group.sum(metrics)
+        if confusion is not None and group.world_size > 1:
             torch.distributed.all_reduce(confusion.matrix)
-        if team.main:
-            print(report(scores, len(data.classes)))
+        if group.is_main:
+            print(report(metrics, len(data.classes)))
             if confusion is not None:
                 rows = class_rows(confusion.matrix.cpu(), data.classes)
-                print_worst(rows[: arguments.worst])
+                print_worst(rows[: arguments.worst_classes])
                 if table is not None:
                     write_table(table, rows)
                     print(f"all classes: {table}")
-            if data.skipped:
-                print(f"{len(data.skipped)} bad image files were left out, {data.skipped[0]} first")
+            if data.skipped_files:
+                print(f"{len(data.skipped_files)} corrupt image files were skipped, {data.skipped_files[0]} first")
     return 0
 
 
 def check_classes(model: ViT, data: Data, classes: list[str] | None, *, source: Path) -> None:
-    """Raise UserError unless the model tells the classes of these data apart. Weights without names are taken to."""
+    """Raise UserError unless the model has the classes of the dataset: their number, and their names if the file has names."""
     count = model.config.num_classes
     if (classes or data.classes) != data.classes or count != len(data.classes):
         named = f" ({', '.join(classes[:3])}, …)" if classes else ""
         raise UserError(
-            f"{source} tells {count} classes apart{named}, but {data.name} has {len(data.classes)} "
-            f"({', '.join(data.classes[:3])}, …); name the data it was trained for with --data.name"
+            f"{source} has {count} classes{named}, but {data.name} has {len(data.classes)} "
+            f"({', '.join(data.classes[:3])}, …); name the dataset of the weights with --data.name"
         )
 
 
 def introduce(model: ViT, metadata: dict[str, str], data: Data, *, source: Path) -> str:
-    """Say in two lines whose weights are scored, and on what."""
+    """Describe in two lines the weights and the dataset."""
 
     def pixels(size: tuple[int, int]) -> str:
         return "×".join(map(str, size))
 
     size, trained = data.preprocessing.image_size, model.preprocessing.image_size
-    there = "" if size == trained else f" (made for {pixels(trained)})"
+    there = "" if size == trained else f" (trained at {pixels(trained)})"
     crop = "" if data.preprocessing.crop == 1 else f", the central {data.preprocessing.crop:g} of the frame"
     return (
         f"{source}: {model.name}, {metadata.get('weights', 'last')} weights of step {metadata.get('step', '?')}\n"
@@ -132,32 +128,32 @@ def introduce(model: ViT, metadata: dict[str, str], data: Data, *, source: Path)
     )
 
 
-def report(scores: Counts, classes: int) -> str:
-    """Say the scores, with the counts behind them."""
-    lines = [f"top-1  {scores.top1:.2f} %  ({int(scores.right):,} of {int(scores.images):,})"]
+def report(metrics: ClassificationMetrics, classes: int) -> str:
+    """Report accuracy and loss, with the counts."""
+    lines = [f"top-1  {metrics.top1:.2f} %  ({int(metrics.correct):,} of {int(metrics.images):,})"]
     if classes > 5:
-        lines.append(f"top-5  {scores.top5:.2f} %  ({int(scores.right5):,} of {int(scores.images):,})")
-    return "\n".join([*lines, f"loss   {scores.loss:.4f}"])
+        lines.append(f"top-5  {metrics.top5:.2f} %  ({int(metrics.correct5):,} of {int(metrics.images):,})")
+    return "\n".join([*lines, f"loss   {metrics.loss:.4f}"])
 
 
 class Confusion:
-    """Counts which class is taken for which: `matrix` (classes, classes), true class by best answer."""
+    """Confusion matrix: `matrix` (classes, classes) counts images by true class (row) and predicted class (column)."""
 
     def __init__(self, classes: int, device: torch.device) -> None:
         self.matrix = torch.zeros(classes, classes, dtype=torch.int64, device=device)
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
-        """Count a batch: logits (B, classes), labels (B,). A label of −1 is no image's."""
-        best = logits.topk(min(5, logits.shape[-1])).indices[:, 0]  # as `Counts` does, also where two are equal
+        """Count a batch: logits (B, classes), labels (B,). A label of −1 marks padding."""
+        best = logits.topk(min(5, logits.shape[-1])).indices[:, 0]  # as `ClassificationMetrics` does, also for ties
         images = labels >= 0
         ones = torch.ones_like(labels[images])
         self.matrix.index_put_((labels[images], best[images]), ones, accumulate=True)
 
 
 def class_rows(matrix: Tensor, classes: list[str]) -> list[dict[str, str | int | float | None]]:
-    """Say of each class how well it is recognised, and which it is taken for most: the worst first, then as they come.
+    """List each class with its accuracy and the class it is confused with most often, the lowest accuracy first.
 
-    A class without images has neither, and stands last.
+    Ties keep the order of the classes. A class without images has neither value and comes last.
     """
     images, right = matrix.sum(1), matrix.diagonal()
     confused, other = matrix.clone().fill_diagonal_(0).max(1)
@@ -179,18 +175,14 @@ def print_worst(rows: list[dict]) -> None:
     """Print rows of `class_rows` as a table."""
     width = max((len(row["class"]) for row in rows), default=0)
     for row in rows:
-        taken = f"  {row['confused']:,} taken for {row['confused_with']}" if row["confused"] else ""
+        confused = f"  {row['confused']:,} confused with {row['confused_with']}" if row["confused"] else ""
         right = f"{row['top1']:6.2f} %  ({row['right']:,} of {row['images']:,})" if row["images"] else "no images"
-        print(f"  {row['class']:<{width}}  {right}{taken}")
+        print(f"  {row['class']:<{width}}  {right}{confused}")
 
 
 def write_table(path: Path, rows: list[dict]) -> None:
     """Write rows of `class_rows` to a CSV file."""
-    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, COLUMNS)
         table.writeheader()
         table.writerows({n: f"{v:.6g}" if isinstance(v, float) else v for n, v in row.items()} for row in rows)
-
-
-if __name__ == "__main__":
-    run_program(main)

@@ -1,4 +1,4 @@
-"""Running a program: one clear line and exit status 2 for a user's error, and a table of commands for `COMMAND --help`."""
+"""Running a program: one clear line and exit status 2 for a user's error, and a table of commands for `--help`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 
-from ..errors import UserError, near
+from ..errors import UserError, missing_package, near
 
 
 def run_command(program: str, about: str, commands: Mapping[str, tuple[str, str]], argv: list[str]) -> int | None:
@@ -34,31 +34,33 @@ def run_command(program: str, about: str, commands: Mapping[str, tuple[str, str]
     return importlib.import_module(commands[name][0]).main(rest)
 
 
-def take_no_arguments(about: str, argv: list[str] | None = None) -> None:
-    """Refuse arguments, for a program that takes none; for --help print what it is about, and end."""
+def refuse_arguments(about: str, argv: list[str] | None = None) -> None:
+    """Refuse arguments, for a program without any; for --help print its description and exit."""
     argv = sys.argv[1:] if argv is None else argv
     if {"--help", "-h"} & set(argv):
         print(about.strip())
         sys.exit(0)
     if argv:
-        raise UserError(f"this program takes no arguments, so not {' '.join(argv)}; --help says what it does")
+        raise UserError(f"the arguments are {' '.join(argv)}; expected none. --help describes this program.")
 
 
 def run_program(main: Callable[[], int | None]) -> None:
     """Run `main()` as a program: a `UserError` becomes a line on stderr and exit status 2, an interrupt 130 in silence.
 
-    A status other than 0 or None that `main` returns becomes the exit status. Of several processes that torchrun has
-    started, one prints the line.
+    A package that is not installed is reported in one line too. A status other than 0 or None that `main` returns becomes the
+    exit status. Of several processes that torchrun has started, one prints the line.
     """
     try:
         status = main()
-    except UserError as error:
+    except (UserError, ModuleNotFoundError) as error:
+        line = str(error) if isinstance(error, UserError) else missing_package(error)
+        if line is None:
+            raise
         sys.stdout.flush()
-        line = str(error)
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
             from ..training import rendezvous  # not above: to fail, torch is not needed
 
-            line = rendezvous.line(line)
+            line = rendezvous.claim_error_line(line)
         if line is not None:
             print(f"error: {line}", file=sys.stderr, flush=True)
         sys.exit(2)

@@ -1,16 +1,15 @@
-"""Make a small copy of an image tree: large photographs are decoded once, and not in each epoch anew.
+"""Write a downsized copy of a dataset in an ImageFolder directory, so that large images are decoded once and not in each epoch.
 
     python -m spvit_mini resize data/flowers17-256 data/flowers17-80 --size 80
-    python -m spvit_mini resize /photos/tree data/tree --size 256 --on-bad-image skip
+    python -m spvit_mini resize /photos/tree data/tree --size 256 --on-corrupt-image skip
     python -m spvit_mini resize /photos/tree data/tree --size 256 --format ppm
 
-The shorter side becomes --size, the shape stays; what is no larger is copied as it is. Folders and names stay too, and so
-do classes and parts. JPEG files stay JPEG files, all others become PNG files; with --format ppm all become uncompressed
-files, which need no decoding (with --data.backend tensor), lose nothing more, and take some six times the space of JPEG
-files. Pixels are read as training reads them: always RGB, rotation marks (EXIF) not applied. Take a size a little over the
-one trained at, so that crops can vary.
+The shorter side becomes --size pixels and the aspect ratio stays; a smaller image is copied unchanged. Folders, names, classes
+and splits stay. JPEG files stay JPEG files, all others become PNG files. With --format ppm all become uncompressed files, which
+need no decoding (with --data.backend tensor), lose nothing and are about six times as large as JPEG files. Pixels are read as in
+training: always RGB, EXIF rotation not applied. Choose a size slightly larger than the training resolution, for random crops.
 
-Stopped, the same command goes on: it leaves the copies that are there of images that have not changed since.
+If the program is interrupted, the same command resumes: it skips the copies of images that have not changed since.
 """
 
 import itertools
@@ -24,84 +23,78 @@ from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import tyro
 from PIL import Image
 from tqdm import tqdm
+from tyro.conf import Positional
 
-from ..data.image_folders import ANNOTATIONS
-from ..data.images import ENDINGS, BadImage, images_below, read_image
+from ..data.image_folders import ANNOTATIONS, EXTENSIONS, list_images
+from ..data.images import CorruptImageError, read_image
 from ..errors import UserError
-from ..training.checkpoint import replacing
-from ..training.progress import cores
-from .arguments import parse
-from .program import run_program
+from ..files import atomic_write
+from ..training.progress import count_cores
+from .arguments import Program
 
-PROGRAM = "python -m spvit_mini resize"
-RECORD = "resized.json"  # in the copy's folder: what it is a copy of
+PROGRAM = Program("python -m spvit_mini resize", __doc__)
+RECORD = "resized.json"  # in the folder of the copy: its source and options
 JPEG = (".jpg", ".jpeg")
-KEPT = (*JPEG, ".png")  # files of these endings keep their names
-CLOCK = 2.0  # seconds to which every file system knows when a file was changed
+SAME_SUFFIX = (*JPEG, ".png")  # files with these suffixes keep their names
+CLOCK = 2.0  # seconds: the coarsest resolution of modification times on a file system
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """What to copy, where to, and how large."""
+    """Source, copy, and the size of the copy."""
 
-    folders: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """The image tree, and the folder for its copy."""
+    folders: Positional[tuple[Path, ...]] = ()
+    """The ImageFolder directory, and the folder for its copy."""
     size: int = 256
-    """The shorter side of the copies, in pixels."""
+    """Shorter side of the copies, in pixels."""
     quality: int = 95
     """JPEG quality, 1 to 100."""
     format: Literal["keep", "ppm"] = "keep"
-    """keep: JPEG files stay such, others become PNG; ppm: uncompressed, for the fastest reading (--data.backend tensor)."""
+    """keep: JPEG files stay JPEG, others become PNG; ppm: uncompressed, the fastest to read (--data.backend tensor)."""
     on_corrupt_image: Literal["error", "skip"] = "error"
-    """What a file does that is broken or no image: error stops with its name; skip names it, and leaves it out."""
+    """What to do with a corrupt image file: error stops and names it; skip names it and leaves it out."""
     workers: int = 0
-    """Images that are worked on at a time; 0: one for each processor core."""
+    """Number of threads; 0: one per processor core."""
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """Run the program on command-line arguments; returns its exit status."""
-    argv = sys.argv[1:] if argv is None else argv
-    if not argv:
-        print(__doc__.strip())
-        return 0
-    arguments = parse(argv, default=Arguments(), prog=PROGRAM, description="Make a small copy of an image tree.")
+    arguments = PROGRAM.parse(argv, Arguments())
     if len(arguments.folders) != 2:
-        raise UserError(f"two folders are needed, not {len(arguments.folders)}: {PROGRAM} TREE COPY --size 256")
+        raise UserError(f"the number of folders is {len(arguments.folders)}; expected two: {PROGRAM} FOLDER COPY --size 256")
     if arguments.size < 1 or not 1 <= arguments.quality <= 100 or arguments.workers < 0:
-        raise UserError("--size is at least 1 pixel, --quality lies between 1 and 100, and --workers is at least 0")
+        raise UserError("expected --size of at least 1 pixel, --quality from 1 to 100, and --workers of at least 0")
     source, copy = arguments.folders
     check_folders(source, copy)
-    jobs = jobs_of(source, copy, suffix=".ppm" if arguments.format == "ppm" else None)
-    begin(source, copy, arguments)
+    jobs = list_jobs(source, copy, suffix=".ppm" if arguments.format == "ppm" else None)
+    write_record(source, copy, arguments)
 
-    done, bad = Counter(), []
+    counts, corrupt = Counter(), []
     with (
         closing(tqdm(total=len(jobs), desc=str(copy), unit=" images", disable=None)) as bar,
-        closing(in_parallel(jobs, arguments, workers=arguments.workers or cores())) as results,
+        closing(run_jobs(jobs, arguments)) as results,
     ):
         for job, result in results:
-            if isinstance(result, BadImage):
+            if isinstance(result, CorruptImageError):
                 if arguments.on_corrupt_image == "error":
-                    cure = "replace it or remove it, or leave out such files with --on-bad-image skip"
-                    raise UserError(f"{job.source} {result}; {cure}")
+                    raise UserError(f"{job.source} {result}; replace or remove it, or use --on-corrupt-image skip")
                 bar.write(f"skipped: {job.source} {result}", file=sys.stderr)
-                bad.append(str(job.source))
+                corrupt.append(str(job.source))
             else:
-                done[result] += 1
+                counts[result] += 1
             bar.update()
     copy_annotations(source, copy)
-    size = sum(size for _, size in images_below(copy))
+    size = sum(size for _, size in list_images(copy))
     print(
-        f"{copy}: {done.total():,} images of {size / 1e6:,.1f} MB, {done['resized']:,} resized now, "
-        f"{done['copied']:,} copied as they are, {done['left']:,} there already"
+        f"{copy}: {counts.total():,} images of {size / 1e6:,.1f} MB, {counts['resized']:,} resized now, "
+        f"{counts['copied']:,} copied unchanged, {counts['there']:,} there already"
     )
-    if bad:
-        print(f"{len(bad)} bad image files were left out, {sorted(bad)[0]} first")
+    if corrupt:
+        print(f"{len(corrupt)} corrupt image files were skipped, {sorted(corrupt)[0]} first")
     return 0
 
 
@@ -114,107 +107,107 @@ class Job:
 
 
 def check_folders(source: Path, copy: Path) -> None:
-    """Raise UserError unless there is a tree to copy, and its copy lies elsewhere."""
+    """Raise UserError unless the source is a folder and the copy is outside it."""
     if not source.is_dir():
-        raise UserError(f"{source} is not a folder; name an image tree, such as data/NAME")
+        raise UserError(f"{source} is not a folder; expected an ImageFolder directory, such as data/NAME")
     there, here = source.resolve(), copy.resolve()
     if here == there or there in here.parents:
-        raise UserError(f"{copy} lies inside {source}, and would become a part of it; name a folder elsewhere")
+        raise UserError(f"{copy} is inside {source}; use a folder outside it for the copy")
     if here in there.parents:
-        raise UserError(f"{copy} holds {source}; name a folder of its own for the copy")
+        raise UserError(f"{copy} holds {source}; use another folder for the copy")
     if copy.exists() and not copy.is_dir():
-        raise UserError(f"{copy} is a file; name a folder for the copy")
+        raise UserError(f"{copy} is a file; expected a folder for the copy")
 
 
-def jobs_of(source: Path, copy: Path, *, suffix: str | None) -> list[Job]:
-    """List all images of a tree with the names of their copies, which end with `suffix` if there is one.
+def list_jobs(source: Path, copy: Path, *, suffix: str | None) -> list[Job]:
+    """List all images of a directory with the names of their copies, with another suffix if one is given.
 
-    Raises UserError if there is none, and if two would become one file.
+    Raises UserError if there are no images, or if two images would get the same name.
     """
     try:
-        found = [Path(path) for path, _ in images_below(source)]
+        images = [Path(path) for path, _ in list_images(source)]
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
-    if not found:
-        raise UserError(f"{source} holds no images ({', '.join(ENDINGS[:4])}, …); expected {source}/{{train,val}}/CLASS/*.jpg")
-    taken: dict[Path, Path] = {}
-    for path in found:
+    if not images:
+        raise UserError(f"{source} holds no images ({', '.join(EXTENSIONS[:4])}, …); expected {source}/{{train,val}}/CLASS/*.jpg")
+    sources: dict[Path, Path] = {}
+    for path in images:
         name = copy / path.relative_to(source)
-        if suffix or name.suffix.lower() not in KEPT:
+        if suffix or name.suffix.lower() not in SAME_SUFFIX:
             name = name.with_suffix(suffix or ".png")
-        if name in taken:
-            raise UserError(f"{taken[name]} and {path} would both become {name}; rename one of them")
-        taken[name] = path
-    return [Job(path, name) for name, path in taken.items()]
+        if name in sources:
+            raise UserError(f"{sources[name]} and {path} would both become {name}; rename one of them")
+        sources[name] = path
+    return [Job(path, name) for name, path in sources.items()]
 
 
-def begin(source: Path, copy: Path, arguments: Arguments) -> None:
-    """Make the folder of a copy, or see that what is there is the same copy, begun before. Raises UserError if not."""
+def write_record(source: Path, copy: Path, arguments: Arguments) -> None:
+    """Create the folder of a copy with its record, or check that it holds the same copy. Raises UserError if not."""
     wanted = {"source": str(source.resolve()), "size": arguments.size, "quality": arguments.quality}
     wanted["format"] = arguments.format
     record = copy / RECORD
     try:
         if not copy.is_dir() or not any(copy.iterdir()):
             copy.mkdir(parents=True, exist_ok=True)
-            with replacing(record) as temporary:
+            with atomic_write(record) as temporary:
                 temporary.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-        made = {"format": "keep"} | json.loads(record.read_text(encoding="utf-8"))  # once there was no other
+        earlier = {"format": "keep"} | json.loads(record.read_text(encoding="utf-8"))  # early records have no format
     except FileNotFoundError:
-        raise UserError(f"{copy} holds files of others (no {RECORD} says what it is a copy of); name a new folder") from None
+        raise UserError(f"{copy} holds files, but no {RECORD} of a copy; use a new folder") from None
     except json.JSONDecodeError:
-        raise UserError(f"{record} cannot be read; remove {copy}, or name another folder") from None
+        raise UserError(f"{record} cannot be read; remove {copy}, or use another folder") from None
     except OSError as error:
-        raise UserError(f"cannot write into {copy}: {error.strerror}; name another folder") from None
-    differ = [f"{name} {made.get(name)}, not {value}" for name, value in wanted.items() if made.get(name) != value]
+        raise UserError(f"cannot write into {copy}: {error.strerror}; use another folder") from None
+    differ = [f"{name} {earlier.get(name)}, not {value}" for name, value in wanted.items() if earlier.get(name) != value]
     if differ:
-        raise UserError(f"{copy} was made with {', '.join(differ)}; name another folder for this copy, or remove that one")
+        raise UserError(f"{copy} was written with {', '.join(differ)}; use another folder for this copy, or remove that one")
 
 
-def in_parallel(jobs: list[Job], arguments: Arguments, *, workers: int) -> Iterator[tuple[Job, str | BadImage]]:
-    """Do all jobs, several at a time, in any order; closed early, it begins no more. Pillow works outside Python's lock."""
+def run_jobs(jobs: list[Job], arguments: Arguments) -> Iterator[tuple[Job, str | CorruptImageError]]:
+    """Run all jobs in threads, in any order (Pillow releases Python's lock). Closing the iterator starts no further jobs."""
 
-    def work(job: Job) -> tuple[Job, str | BadImage]:
+    def work(job: Job) -> tuple[Job, str | CorruptImageError]:
         try:
             return job, resize(job.source, job.copy, size=arguments.size, quality=arguments.quality)
-        except BadImage as reason:
+        except CorruptImageError as reason:
             return job, reason
 
-    remaining = iter(jobs)
-    pool = ThreadPool(workers)
+    workers = arguments.workers or count_cores()
+    remaining, pool = iter(jobs), ThreadPool(workers)
     try:
-        while some := list(itertools.islice(remaining, 1000 * workers)):  # a million waiting at once would fill the memory
-            yield from pool.imap_unordered(work, some)
+        while chunk := list(itertools.islice(remaining, 1000 * workers)):  # a million waiting jobs would fill the memory
+            yield from pool.imap_unordered(work, chunk)
     finally:
         pool.terminate()
-        pool.join()  # who is in the middle of a file finishes it, or clears it away
+        pool.join()  # a thread finishes its current file, or removes it
 
 
 def resize(source: Path, copy: Path, *, size: int, quality: int) -> str:
-    """Write the copy of one image, with the time of the source's last change; says what was done.
+    """Write the copy of one image, with the modification time of the source.
 
-    Returns "left" for a copy that is there already, "copied" for the file as it is, "resized". Raises BadImage as
-    `read_image` does, UserError if a file cannot be read or written.
+    Returns "there" if the copy exists already, "copied" if the file is copied unchanged, else "resized". Raises
+    CorruptImageError as `read_image` does, and UserError if a file cannot be read or written.
     """
     try:
         status = os.stat(source)
         if copy.exists() and abs(copy.stat().st_mtime - status.st_mtime) < CLOCK:
-            return "left"
+            return "there"
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
     image = read_image(source)
     same = min(image.size) <= size and source.suffix == copy.suffix
     if min(image.size) > size:
-        image = image.resize(shrunk(image.size, size), Image.Resampling.BICUBIC)
-    image.info.clear()  # a colour profile was made for the pixels as they stood in the file
+        image = image.resize(scale_sides(image.size, size), Image.Resampling.BICUBIC)
+    image.info.clear()  # a colour profile is of the pixels in the file
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the folder {copy.parent}: {error.strerror}") from None
-    with replacing(copy) as temporary:
+        raise UserError(f"cannot create the folder {copy.parent}: {error.strerror}") from None
+    with atomic_write(copy) as temporary:
         if same:
             shutil.copyfile(source, temporary)
         elif copy.suffix.lower() in JPEG:
-            # No subsampling: it would halve the resolution of colours, and there are few pixels left.
+            # No chroma subsampling, because it would halve the resolution of colours in a small image.
             image.save(temporary, "JPEG", quality=quality, subsampling=0, optimize=True)
         else:
             image.save(temporary, "PPM" if copy.suffix == ".ppm" else "PNG")
@@ -222,19 +215,15 @@ def resize(source: Path, copy: Path, *, size: int, quality: int) -> str:
     return "copied" if same else "resized"
 
 
-def shrunk(sides: tuple[int, int], size: int) -> tuple[int, int]:
-    """Compute width and height of an image whose shorter side becomes `size`; the longer one is rounded."""
+def scale_sides(sides: tuple[int, int], size: int) -> tuple[int, int]:
+    """Compute width and height of an image whose shorter side becomes `size`; the longer side is rounded."""
     short = min(sides)
     return tuple(size if side == short else round(side * size / short) for side in sides)
 
 
 def copy_annotations(source: Path, copy: Path) -> None:
-    """Take along what says of Tiny ImageNet's validation images what they show."""
-    for part in ("val", "test"):
-        if (source / part / ANNOTATIONS).is_file() and (copy / part).is_dir():
-            with replacing(copy / part / ANNOTATIONS) as temporary:
-                shutil.copyfile(source / part / ANNOTATIONS, temporary)
-
-
-if __name__ == "__main__":
-    run_program(main)
+    """Copy the files with the classes of Tiny ImageNet's validation images."""
+    for split in ("val", "test"):
+        if (source / split / ANNOTATIONS).is_file() and (copy / split).is_dir():
+            with atomic_write(copy / split / ANNOTATIONS) as temporary:
+                shutil.copyfile(source / split / ANNOTATIONS, temporary)

@@ -36,11 +36,12 @@ from torch.optim.swa_utils import AveragedModel
 
 from ..data import Data
 from ..errors import UserError
+from ..extensions import check_attention
 from ..files import atomic_write
 from ..recipes.recipe import Recipe
 from ..renamed import RENAMED_SUMS
 from ..vit import ViT
-from ..weights import find_weights, load_state, load_weights, read_metadata, save_weights
+from ..weights import find_weights, load_state, load_weights, save_weights
 from ..zoo import model_from_weights
 from .distributed import ProcessGroup, full_state_dicts, gather_full, load_full_state_dicts
 from .metrics import ClassificationMetrics, best_top1, best_weights, write_rows
@@ -312,12 +313,8 @@ def load_trained(
     """
     file = find_weights(path)
     metadata = load_weights(file)[1]
-    try:
-        model = model_from_weights(file, image_size=image_size).eval()
-    except UserError as error:
-        if not (imports := read_metadata(metadata, "imports", source=file)):
-            raise
-        raise UserError(f"{error} {file} was trained with --import {' '.join(imports)}. Use the same --import.") from None
+    check_attention(metadata, source=file)
+    model = model_from_weights(file, image_size=image_size).eval()
     if weights == "best":
         return model, metadata
     if file == path:

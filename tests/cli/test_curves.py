@@ -7,14 +7,14 @@ import matplotlib.pyplot as plt
 import pytest
 
 from spvit_mini import list_models, plots
-from spvit_mini.cli.curves import SPARE, by_kind, colours_of, draw, ending, main, mean_of, read_runs
+from spvit_mini.cli.curves import SPARE, choose_colours, draw, final_accuracy, group_runs, main, mean_curve, read_runs
 from spvit_mini.cli.program import run_program
 from spvit_mini.errors import UserError
 from spvit_mini.recipes import get_recipe
 from spvit_mini.training.metrics import COLUMNS, write_rows
-from spvit_mini.training.summary import Part, write_history
+from spvit_mini.training.summary import Session, write_history
 
-PART = Part(**dict.fromkeys((field.name for field in dataclasses.fields(Part)), 0) | {"classes": 8})
+SESSION = Session(**dict.fromkeys((field.name for field in dataclasses.fields(Session)), 0) | {"classes": 8})
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def run(tmp_path):
         ]
         write_rows(folder / "metrics.csv", rows)
         if history:
-            write_history(folder, [PART])
+            write_history(folder, [SESSION])
         return folder
 
     return make
@@ -50,45 +50,45 @@ def test_runs_that_differ_in_seed_and_place_alone_are_of_one_kind(run):
         run("d", [1.0], optim__lr=0.5, seed=1),
         run("e", [1.0], recipe="spvit_mini_compass"),
     )
-    kinds = by_kind(read_runs(folders))
-    assert {label: [one.folder.name for one in kind] for label, kind in kinds.items()} == {
+    groups = group_runs(read_runs(folders))
+    assert {label: [one.folder.name for one in kind] for label, kind in groups.items()} == {
         "vit_mini_compass, optim.lr 0.002": ["a", "b"],
         "vit_mini_compass, optim.lr 0.5": ["c", "d"],
         "spvit_mini_compass": ["e"],
     }
-    colours = colours_of(kinds)
+    colours = choose_colours(groups)
     assert colours["vit_mini_compass, optim.lr 0.002"] == plots.COLOURS["vit"]
     assert colours["spvit_mini_compass"] == plots.COLOURS["spsa"] and len(set(colours.values())) == 3
 
 
 @pytest.mark.parametrize("name", list_models())
 def test_every_model_has_the_colour_of_a_method(run, name):
-    kinds = by_kind(read_runs((run("a", [1.0], model__name=name), run("b", [1.0], model__name=name, batch=7))))
-    first, second = colours_of(kinds).values()
+    groups = group_runs(read_runs((run("a", [1.0], model__name=name), run("b", [1.0], model__name=name, batch_size=7))))
+    first, second = choose_colours(groups).values()
     assert first != second and {first, second} <= set(plots.COLOURS.values())
     assert sorted(SPARE) == sorted(plots.COLOURS)
 
 
 def test_a_mean_is_that_of_the_steps_that_all_have(run):
     runs = read_runs((run("a", {10: 50.0, 20: 60.0, 30: 70.0}), run("b", {10: 54.0, 25: 1.0, 30: 80.0, 40: 90.0}, seed=1)))
-    assert mean_of(runs, "val_top1", "step") == ([10, 30], [52, 75])
-    assert mean_of(runs, "val_top1", "seconds") == ([15, 45], [52, 75])
-    assert ending(runs) == "75.00 ± 7.07 % at step 30 (n = 2)"  # √((5² + 5²) / 1)
+    assert mean_curve(runs, "val_top1", "step") == ([10, 30], [52, 75])
+    assert mean_curve(runs, "val_top1", "seconds") == ([15, 45], [52, 75])
+    assert final_accuracy(runs) == "75.00 ± 7.07 % at step 30 (n = 2)"  # √((5² + 5²) / 1)
 
 
 def test_the_end_of_a_kind_by_hand(run):
     runs = read_runs(tuple(run(f"{seed}", [0.0, 90.0 + 2 * seed], averaged=[1.0, 95.0], seed=seed) for seed in range(3)))
-    assert ending(runs) == "92.00 ± 2.00 %, averaged 95.00 ± 0.00 % at step 20 (n = 3)"
-    assert ending(runs[:1]) == "90.00 %, averaged 95.00 % at step 20"
+    assert final_accuracy(runs) == "92.00 ± 2.00 %, EMA 95.00 ± 0.00 % at step 20 (n = 3)"
+    assert final_accuracy(runs[:1]) == "90.00 %, EMA 95.00 % at step 20"
     apart = read_runs((run("x", {10: 1.0}), run("y", {20: 1.0}, seed=1)))
-    assert ending(apart) == "2 runs without a common step"
+    assert final_accuracy(apart) == "2 runs without a common step"
 
 
 @pytest.fixture
 def drawn():
     with plt.rc_context():
         plots.style()
-        yield lambda *folders, x="steps": draw(by_kind(read_runs(folders)), x=x)
+        yield lambda *folders, x="steps": draw(group_runs(read_runs(folders)), x=x)
 
 
 def test_what_is_drawn(run, drawn):
@@ -110,13 +110,13 @@ def test_what_is_drawn(run, drawn):
     assert [line.get_linewidth() for line in accuracy.lines[:3]] == [0.8, 0.8, 1.8]
     assert list(accuracy.lines[0].get_xdata()) == [10, 20]
     assert list(loss.lines[-1].get_ydata()) == pytest.approx([1.9, 1.88]) and len(training.lines) == 4
-    assert [axes.get_ylabel() for axes in figure.axes] == ["images right (%)", "cross-entropy (nats)", "loss (nats)"]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["top-1 accuracy (%)", "cross-entropy (nats)", "loss (nats)"]
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
-        "vit_mini_compass: 50.00 ± 14.14 %, averaged 50.00 ± 0.00 % at step 20 (n = 2)",
+        "vit_mini_compass: 50.00 ± 14.14 %, EMA 50.00 ± 0.00 % at step 20 (n = 2)",
         "spvit_mini_compass: 12.00 % at step 20",
-        "the average of the weights",
-        "a single seed (thick: their mean)",
+        "EMA weights",
+        "one seed (thick: mean of the seeds)",
     ]
 
 
@@ -142,14 +142,16 @@ def test_the_program_writes_a_picture_and_a_table(run, tmp_path, capsys, ending,
     assert lines[3].split()[1:] == ["1", "20", "1.00", "98.50", "-", "98.50", "0:00:40"]
 
 
-def test_without_arguments_it_says_how_to_use_it(capsys):
-    assert main([]) == 0
-    assert "python -m spvit_mini curves runs/a runs/b" in capsys.readouterr().out
+def test_without_arguments_it_prints_the_help(capsys):
+    with pytest.raises(SystemExit) as end:
+        main([])
+    out = capsys.readouterr().out
+    assert not end.value.code and "python -m spvit_mini curves runs/a runs/b" in out and "--x {epochs,steps," in out
 
 
-def test_more_kinds_than_colours(run):
-    with pytest.raises(UserError, match="runs of 10 kinds, and 9 colours"):
-        by_kind(read_runs(tuple(run(f"{i}", [1.0], batch=10 + i) for i in range(10))))
+def test_more_groups_than_colours(run):
+    with pytest.raises(UserError, match="the runs form 10 groups; expected at most 9"):
+        group_runs(read_runs(tuple(run(f"{i}", [1.0], batch_size=10 + i) for i in range(10))))
 
 
 def fails(arguments, capsys) -> str:
@@ -166,15 +168,15 @@ def test_mistakes_are_one_line(run, tmp_path, capsys):
     (unread / "metrics.csv").write_text("step,val_top1\n10,many\n")
     write_rows(empty / "metrics.csv", [])
     (alone / "recipe.json").unlink()
-    assert "no runs to draw; name their folders" in fails(out, capsys)
-    assert "nowhere holds no metrics.csv" in fails([whole, tmp_path / "nowhere", *out], capsys)
-    assert "is no metrics.csv that this version" in fails([whole, unread, *out], capsys)
+    assert "no run is named; expected run folders" in fails(out, capsys)
+    assert "nowhere has no metrics.csv" in fails([whole, tmp_path / "nowhere", *out], capsys)
+    assert "is not a metrics.csv of this version" in fails([whole, unread, *out], capsys)
     assert "holds no row in its metrics.csv yet" in fails([empty, *out], capsys)
     assert "holds no recipe.json" in fails([alone, *out], capsys)
     assert "is given twice" in fails([whole, whole / ".." / "whole", *out], capsys)
-    assert "a picture ends with .png, .pdf or .svg" in fails([whole, "--out", tmp_path / "c.gif"], capsys)
+    assert "expected a file that ends with .png, .pdf, .svg" in fails([whole, "--out", tmp_path / "c.gif"], capsys)
     assert "cannot write" in fails([whole, "--out", whole / "recipe.json" / "c.png"], capsys)
     assert "no option --xx" in fails([whole, "--xx", "steps"], capsys)
     (whole / "history.json").write_text(json.dumps({"begun_at": 1}))
-    assert "is no history of a run" in fails([whole, *out], capsys)
+    assert "is not the history of a run" in fails([whole, *out], capsys)
     assert not (tmp_path / "c.png").exists()

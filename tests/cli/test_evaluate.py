@@ -19,7 +19,7 @@ from spvit_mini.cli.program import run_program
 from spvit_mini.data import DataOptions, load_data
 from spvit_mini.recipes import get_recipe
 from spvit_mini.training import train
-from spvit_mini.training.metrics import Counts
+from spvit_mini.training.metrics import ClassificationMetrics
 from spvit_mini.zoo import model_from_weights
 
 
@@ -31,7 +31,7 @@ def run(tmp_path_factory):
         {"model.depth": 1, "data.train_images": 200, "data.val_images": 101, "batch_size": 20, "duration": "4 epochs",
          "evaluate_every": "1 epoch", "device": "cpu", "ema": 0.9}
     )  # fmt: skip
-    return folder, train(recipe, run=folder, progress=False)
+    return folder, train(recipe, run_dir=folder, progress=False)
 
 
 def best(result) -> tuple[float, float, str]:
@@ -113,8 +113,8 @@ def test_the_rows_of_classes_by_hand(capsys):
     assert tuple(rows[0]) == COLUMNS
     print_worst(rows)
     assert capsys.readouterr().out.splitlines() == [
-        "  ash   25.00 %  (1 of 4)  2 taken for fir",
-        "  oak   80.00 %  (8 of 10)  2 taken for elm",
+        "  ash   25.00 %  (1 of 4)  2 confused with fir",
+        "  oak   80.00 %  (8 of 10)  2 confused with elm",
         "  fir  100.00 %  (9 of 9)",
         "  elm  no images",
     ]
@@ -166,7 +166,7 @@ def test_other_data_with_the_same_classes_by_hand(run, capsys):
     data = load_data(DataOptions(name="compass", val_images=50), seed=0)
     with torch.no_grad():
         answers = [model(data.val[i][0][None]).argmax().item() == data.val[i][1] for i in range(50)]
-    assert f"({sum(answers)} of 50)" in out and "32×32 px (made for 24×24), 8 classes" in out
+    assert f"({sum(answers)} of 50)" in out and "32×32 px (trained at 24×24), 8 classes" in out
 
 
 @pytest.mark.parametrize("image_size", [None, 24])
@@ -192,7 +192,7 @@ def test_a_photograph_is_prepared_as_the_weights_say(tmp_path, capsys, image_siz
     assert images.shape[-2:] == (image_size or 16, image_size or 16)
     loss = torch.nn.functional.cross_entropy(model.eval()(images), torch.tensor([0] * 5 + [1] * 5)).item()
     assert f"loss   {loss:.4f}" in out
-    size = "24×24 px (made for 16×16)" if image_size else "16×16 px"
+    size = "24×24 px (trained at 16×16)" if image_size else "16×16 px"
     assert f"tree: 10 validation images of {size}, the central 0.5 of the frame, 2 classes" in out
 
 
@@ -205,13 +205,13 @@ def test_an_image_size_that_the_model_does_not_take(tmp_path, capsys):
         save_weights(create_model(name, num_classes=2, image_size=16, depth=1, dim=16), tmp_path / f"{name}.safetensors")
     options = ["--data.name", "tree", "--data.root", str(tmp_path), "--data.image-size", "22", "--device", "cpu"]
     assert main([str(tmp_path / "cnn_mini.safetensors"), *options]) == 0
-    assert "2 validation images of 22×22 px (made for 16×16)" in capsys.readouterr().out
+    assert "2 validation images of 22×22 px (trained at 16×16)" in capsys.readouterr().out
     said = fails([tmp_path / "vit_mini.safetensors", *options], capsys)
     assert "an image of 22×22 pixels cannot be cut into patches of 4×4" in said
 
 
 def test_the_report_by_hand():
-    counts = Counts(2000, torch.tensor(1000.0), torch.tensor(1500), torch.tensor(1999))
+    counts = ClassificationMetrics(2000, torch.tensor(1000.0), torch.tensor(1500), torch.tensor(1999))
     assert report(counts, 8).splitlines() == [
         "top-1  75.00 %  (1,500 of 2,000)", "top-5  99.95 %  (1,999 of 2,000)", "loss   0.5000",
     ]  # fmt: skip
@@ -219,29 +219,30 @@ def test_the_report_by_hand():
 
 
 def test_mistakes(run, tmp_path, capsys):
-    folder, _ = run
+    folder, result = run
     weights = folder / "best.safetensors"
-    assert "comes first" in fails(["--data.root", "x"], capsys)
-    assert "no run folder or weights file" in fails([tmp_path / "nowhere"], capsys)
-    assert "holds no best.safetensors" in fails([tmp_path], capsys)
+    assert "RUN_OR_WEIGHTS comes before the options" in fails(["--data.root", "x"], capsys)
+    assert "expected a run folder or a weights file" in fails([tmp_path / "nowhere"], capsys)
+    assert "contains no best.safetensors" in fails([tmp_path], capsys)
     assert "no option --data.nam. Did you mean --data.name" in fails([folder, "--data.nam", "rings"], capsys)
-    assert "8 classes apart (N, NE, E, …), but rings has 4" in fails([folder, "--data.name", "rings"], capsys)
-    assert "no data set 'compas'" in fails([folder, "--data.name", "compas"], capsys)
-    assert "not on this machine" in fails([folder, "--device", "abacus"], capsys)
+    assert "has 8 classes (N, NE, E, …), but rings has 4" in fails([folder, "--data.name", "rings"], capsys)
+    assert "no dataset 'compas'" in fails([folder, "--data.name", "compas"], capsys)
+    assert "expected a device of this machine" in fails([folder, "--device", "abacus"], capsys)
     assert "safetensors" in fails([folder / "last.pt"], capsys)
-    assert "don't divide 26" in fails([folder, "--data.image-size", "26"], capsys)
-    assert "--worst-classes -1 is too few" in fails([folder, "--worst-classes", "-1"], capsys)
-    assert "--batch-size 0 is too few" in fails([folder, "--batch-size", "0"], capsys)
-    assert "must be the name of a .csv file" in fails([folder, "--per-class", weights], capsys)
-    assert "a folder that is there" in fails([folder, "--per-class", tmp_path / "no" / "t.csv"], capsys)
+    assert "data.image_size is 26; expected a multiple of 4" in fails([folder, "--data.image-size", "26"], capsys)
+    assert "--worst-classes is -1; expected at least 0" in fails([folder, "--worst-classes", "-1"], capsys)
+    assert "--batch-size is 0; expected at least 1" in fails([folder, "--batch-size", "0"], capsys)
+    assert "expected the name of a .csv file" in fails([folder, "--per-class", weights], capsys)
+    assert "in an existing folder" in fails([folder, "--per-class", tmp_path / "no" / "t.csv"], capsys)
 
     # Other weights than the best.
-    assert "--weights last is for a run folder" in fails([weights, "--weights", "last"], capsys)
+    refusal = f"has {best(result)[2]} weights only. Use a run folder for --weights last"
+    assert refusal in fails([weights, "--weights", "last"], capsys)
     shutil.copy(weights, tmp_path / "best.safetensors")
-    assert "holds no state" in fails([tmp_path, "--weights", "last"], capsys)
+    assert "has no training state" in fails([tmp_path, "--weights", "last"], capsys)
     state = torch.load(folder / "last.pt", weights_only=True)
     torch.save(state | {"ema": None}, tmp_path / "last.pt")
-    assert "trained without ema; use --weights last" in fails([tmp_path, "--weights", "ema"], capsys)
+    assert "has no EMA weights, since its recipe has no ema. Use --weights last" in fails([tmp_path, "--weights", "ema"], capsys)
     del state["model"]["norm.weight"]
     torch.save(state, tmp_path / "last.pt")
     assert "does not fit spvit_mini: it lacks norm.weight" in fails([tmp_path, "--weights", "last"], capsys)
@@ -252,8 +253,8 @@ def test_mistakes(run, tmp_path, capsys):
 
     bare = tmp_path / "bare.safetensors"
     save_file(load_file(weights), bare)
-    assert "name them: --data.name" in fails([bare], capsys)
-    assert "does not say which model" in fails([bare, "--data.name", "compass6"], capsys)
+    assert "add --data.name NAME" in fails([bare], capsys)
+    assert "does not name its model" in fails([bare, "--data.name", "compass6"], capsys)
 
 
 class Dangerous:
@@ -269,5 +270,7 @@ def test_a_pickle_with_code_is_not_run(tmp_path, monkeypatch, capsys):
 
 
 def test_help(capsys):
-    assert main(["--help"]) == 0
-    assert "runs/spvit_mini_compass" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    out = capsys.readouterr().out
+    assert not end.value.code and "runs/spvit_mini_compass" in out and "--worst-classes INT" in out

@@ -12,12 +12,12 @@ from PIL import Image
 from torchvision.transforms.v2 import functional
 
 from spvit_mini import create_model, save_weights
-from spvit_mini.cli.label import best, main
+from spvit_mini.cli.label import best_classes, main
 from spvit_mini.cli.program import run_program
+from spvit_mini.cli.teachers import load_teacher
 from spvit_mini.data import token_labels
-from spvit_mini.data.images import scan
-from spvit_mini.data.token_labels import LabelWriter, TokenLabels
-from spvit_mini.training.teachers import load_teacher
+from spvit_mini.data.image_folders import scan_class_folders
+from spvit_mini.data.token_labels import TokenLabels, TokenLabelWriter
 
 CLASSES = ["iris", "lily", "rose"]
 
@@ -79,7 +79,7 @@ def refused(tree, capsys, *arguments, **options):
 
 
 def maps(tree, out="labels", part="train", classes=None):
-    listing = scan(tree / "flowers" / part, on_corrupt_image="error")
+    listing = scan_class_folders(tree / "flowers" / part, on_corrupt_image="error")
     return listing, TokenLabels(tree / out, listing)
 
 
@@ -95,9 +95,9 @@ def squeezed(listing, index, size, preprocessing):
 def test_patches_that_are_averaged_say_what_they_add_to_the_answer(tree, weights, capsys):
     path, model = weights()
     status, out, err = run(tree, capsys, "--model", path)
-    assert (status, err) == (0, "") and "4×6 cells, 3 of 3 classes" in out and "made    7 maps" in out
+    assert (status, err) == (0, "") and "4×6 cells, 3 of 3 classes" in out and "new     7 maps" in out
     listing, read = maps(tree)
-    assert (read.about.grid, read.about.top, read.about.classes) == ((4, 6), 3, CLASSES)
+    assert (read.info.grid, read.info.top, read.info.classes) == ((4, 6), 3, CLASSES)
     right = 0
     for index in range(7):
         scores, classes = read[index]
@@ -112,13 +112,13 @@ def test_patches_that_are_averaged_say_what_they_add_to_the_answer(tree, weights
 
 def test_a_dense_head_is_asked_itself(tree, weights, capsys):
     path, model = weights("lvvit_s", patch=8, image_size=16)
-    assert run(tree, capsys, "--model", path, "--image-size", 32, "--part", "val", "--top", 2)[0] == 0
+    assert run(tree, capsys, "--model", path, "--image-size", 32, "--split", "val", "--top", 2)[0] == 0
     listing, read = maps(tree, part="val")
     with torch.no_grad():
         dense = model(squeezed(listing, 1, (32, 32), model.preprocessing)[None], dense=True)[1].view(4, 4, 3)
     scores, classes = read[1]
     assert torch.equal(classes.long(), dense.topk(2).indices)
-    # Of three classes one is left out; so the score of another is its logit above that one's.
+    # Of three classes one is skipped; so the score of another is its logit above that one's.
     expected = dense.topk(3).values
     torch.testing.assert_close(scores.float(), expected[..., :2] - expected[..., 2:], atol=2e-3, rtol=1e-3)
 
@@ -161,7 +161,7 @@ def test_cells_of_torchvision_s_cnns_add_up_to_their_answer(tree, tmp_path, name
 @pytest.mark.parametrize("top", [1, 3, 9])
 def test_scores_keep_the_probabilities_whatever_constant_a_teacher_adds(top):
     logits = 3 * torch.randn(4, 5, 9) - 20
-    scores, classes = best(logits, top)
+    scores, classes = best_classes(logits, top)
     dense = torch.zeros_like(logits).scatter_(-1, classes, scores)
     listed = torch.zeros_like(logits, dtype=torch.bool).scatter_(-1, classes, True)
     said, meant = dense.softmax(-1), logits.softmax(-1)
@@ -208,7 +208,7 @@ def killed(work, monkeypatch, *, call, place):
 
 @pytest.mark.parametrize(
     "place",
-    [(LabelWriter, "write"), (LabelWriter, "commit"), (token_labels.os, "fsync"), (token_labels.os, "replace")],
+    [(TokenLabelWriter, "write"), (TokenLabelWriter, "commit"), (token_labels.os, "fsync"), (token_labels.os, "replace")],
     ids=["write", "commit", "fsync", "replace"],
 )
 def test_killed_anywhere_it_ends_the_same(tree, weights, capsys, monkeypatch, place):
@@ -220,7 +220,7 @@ def test_killed_anywhere_it_ends_the_same(tree, weights, capsys, monkeypatch, pl
     kills = [killed(lambda: main(arguments), monkeypatch, call=call, place=place) for call in (1, 1, 2, 1, 2, 2, 2)]
     assert kills[0]
     status, out, err = run(tree, capsys, "--model", path)
-    assert status == 0 and f"left out: {tree / 'flowers' / 'train' / 'lily' / '1.png'} is no image\n" == err
+    assert status == 0 and f"skipped: {tree / 'flowers' / 'train' / 'lily' / '1.png'} is no image\n" == err
     for file in ("labels.json", "images.npy", "status.npy", "maps.npy"):
         assert (tree / "labels" / file).read_bytes() == (tree / "whole" / file).read_bytes()
     assert sorted(p.name for p in (tree / "labels").iterdir()) == sorted(p.name for p in (tree / "whole").iterdir())
@@ -231,7 +231,7 @@ def test_what_is_done_is_not_done_again(tree, weights, capsys):
     run(tree, capsys, "--model", path)
     times = {file.name: file.stat().st_mtime_ns for file in (tree / "labels").iterdir()}
     status, out, _ = run(tree, capsys, "--model", path)
-    assert status == 0 and "7 of them labelled before" in out and "made" not in out
+    assert status == 0 and "7 of them labelled before" in out and "new " not in out
     assert times == {file.name: file.stat().st_mtime_ns for file in (tree / "labels").iterdir()}
 
 
@@ -240,16 +240,16 @@ def test_bad_images_are_named_left_out_and_tried_again(tree, weights, capsys):
     bad = [tree / "flowers" / "train" / name for name in ("iris/2.png", "rose/1.png")]
     good = [file.read_bytes() for file in bad]
     bad[0].write_bytes(good[0][:100])
-    bad[1].write_bytes(b"")  # left out of the list from the start, as in training
+    bad[1].write_bytes(b"")  # skipped of the list from the start, as in training
     status, out, err = run(tree, capsys, "--model", path, "--data.workers", 2)
-    assert status == 0 and err.count("left out") == 1 and f"left out: {bad[0]} is cut off or damaged" in err
-    assert "made    5 maps" in out and "lacks   1 images, named above" in out
-    listing = scan(tree / "flowers" / "train", on_corrupt_image="skip")
-    assert TokenLabels(tree / "labels", listing).bad.tolist() == [1]
+    assert status == 0 and err.count("skipped") == 1 and f"skipped: {bad[0]} is truncated or damaged" in err
+    assert "new     5 maps" in out and "lacks   1 images, named above" in out
+    listing = scan_class_folders(tree / "flowers" / "train", on_corrupt_image="skip")
+    assert TokenLabels(tree / "labels", listing).unreadable.tolist() == [1]
     bad[0].write_bytes(good[0])
     status, out, err = run(tree, capsys, "--model", path)
-    assert status == 0 and "made    1 maps" in out and "lacks" not in out and err == ""
-    assert len(TokenLabels(tree / "labels", listing).bad) == 0
+    assert status == 0 and "new     1 maps" in out and "lacks" not in out and err == ""
+    assert len(TokenLabels(tree / "labels", listing).unreadable) == 0
 
 
 # --- the original authors' archives
@@ -271,7 +271,7 @@ def archive(tree, count, *, top=5, grid=(3, 3), seed=0):
 
 def test_an_archive_is_taken_over_as_it_is(tree, capsys):
     content = archive(tree, 3, top=2)
-    status, out, err = run(tree, capsys, "--import", tree / "archive")
+    status, out, err = run(tree, capsys, "--archive", tree / "archive")
     assert (status, err) == (0, "") and "by the archive archive: 3×3 cells, 2 of 3 classes" in out
     listing, read = maps(tree)
     for index in range(7):
@@ -281,10 +281,10 @@ def test_an_archive_is_taken_over_as_it_is(tree, capsys):
 
 def test_of_an_archive_of_more_classes_the_data_s_are_kept(tree, capsys):
     content = archive(tree, 6, top=4)
-    assert "speaks of class 5, but the data have 3; name the archive's" in refused(tree, capsys, "--import", tree / "archive")
+    assert "has class 5, but the data have 3 classes; name the archive's" in refused(tree, capsys, "--archive", tree / "archive")
     names = ["rose", "oak", "elm", "iris", "fir", "lily"]
     (tree / "names.txt").write_text("\n".join(names) + "\n")
-    assert run(tree, capsys, "--import", tree / "archive", "--class-names", tree / "names.txt", out="other")[0] == 0
+    assert run(tree, capsys, "--archive", tree / "archive", "--class-names", tree / "names.txt", out="other")[0] == 0
     listing, read = maps(tree, out="other")
     for index in range(7):
         scores, classes = (part.float() for part in read[index])
@@ -300,13 +300,13 @@ def test_maps_that_are_missing_or_damaged_are_named(tree, capsys):
     (folder / "lily" / "1.pt").write_bytes((folder / "lily" / "1.pt").read_bytes()[:300])
     torch.save({"a": 1}, folder / "lily" / "2.pt")
     torch.save(os.system, folder / "rose" / "1.pt")  # code
-    status, out, err = run(tree, capsys, "--import", folder)
-    assert status == 0 and err.count("left out") == err.count("\n") == 4 and "made    3 maps" in out
+    status, out, err = run(tree, capsys, "--archive", folder)
+    assert status == 0 and err.count("skipped") == err.count("\n") == 4 and "new     3 maps" in out
     for name, words in (("iris/2", "has no map"), ("lily/1", "damaged"), ("lily/2", "does not hold"), ("rose/1", "damaged")):
         assert any(f"{name}.png" in line and words in line for line in err.splitlines()), (name, err)
     torch.save(torch.zeros(2, 2, 4, 3), folder / "iris" / "2.pt")
-    line = refused(tree, capsys, "--import", folder)
-    assert "2.pt has (rows, columns, top) = (4, 3, 2), but others have (3, 3, 2)" in line
+    line = refused(tree, capsys, "--archive", folder)
+    assert "2.pt has (rows, columns, top) = (4, 3, 2); expected (3, 3, 2)" in line
 
 
 # --- what is refused
@@ -322,33 +322,33 @@ def test_mistakes(tree, weights, capsys):
     def said(*arguments, **options):
         return refused(tree, capsys, *arguments, **options)
 
-    assert "either --model names a teacher, or --import" in said()
-    assert "either --model names a teacher, or --import" in said("--model", path, "--import", tree)
-    assert "--out FOLDER is missing" in said("--model", path, out="")
-    assert "--top is 0; it must be at least 1" in said("--model", path, "--top", 0)
-    assert "--image-size is 0; it must be at least 1" in said("--model", path, "--image-size", 0)
-    assert "--data.workers is -1; it is a number of processes" in said("--model", path, "--data.workers", -1)
-    assert "no data set 'flower'" in said("--model", path, name="flower") and not (tree / "labels").exists()
-    assert "there is no run folder or weights file" in said("--model", tree / "nowhere")
+    assert "expected either --model with a teacher or --archive" in said()
+    assert "expected either --model with a teacher or --archive" in said("--model", path, "--archive", tree)
+    assert "--out is missing; expected a folder" in said("--model", path, out="")
+    assert "--top is 0; expected at least 1" in said("--model", path, "--top", 0)
+    assert "--image-size is 0; expected at least 1" in said("--model", path, "--image-size", 0)
+    assert "--data.workers is -1; expected at least 0" in said("--model", path, "--data.workers", -1)
+    assert "no dataset 'flower'" in said("--model", path, name="flower") and not (tree / "labels").exists()
+    assert "expected a run folder or a weights file" in said("--model", tree / "nowhere")
     assert "there is no file" in said("--model", "torchvision:resnet18", "--weights", tree / "nowhere.pth")
-    assert "torchvision:resnet18 needs its weights: --weights FILE" in said("--model", "torchvision:resnet18")
+    assert "torchvision:resnet18 needs --weights FILE" in said("--model", "torchvision:resnet18")
     assert "no classifier 'resnet19'. Did you mean resnet18" in said("--model", "torchvision:resnet19", "--weights", path)
     assert "short.pth does not fit torchvision:resnet18: it lacks conv1" in said(
         "--model", "torchvision:resnet18", "--weights", tree / "short.pth"
     )
-    assert "so it has nothing to say of a cell; take a ResNet" in said(
+    assert "so that it gives no logits of a cell; use a ResNet" in said(
         "--model", "torchvision:mobilenet_v2", "--weights", tree / "short.pth"
     )
     model = torchvision.models.get_model("swin_t", num_classes=3)
     torch.save(model.state_dict(), tree / "swin.pth")
-    assert "cannot look at 2×2 px (" in said("--model", "torchvision:swin_t", "--weights", tree / "swin.pth", "--image-size", 2)
-    assert "--weights go with torchvision:NAME" in said("--model", path, "--weights", path)
-    assert "tells 3 classes apart, but 2 are named" in said("--model", path, "--class-names", names)
+    assert "fails at 2×2 px (" in said("--model", "torchvision:swin_t", "--weights", tree / "swin.pth", "--image-size", 2)
+    assert "--weights is for torchvision:NAME" in said("--model", path, "--weights", path)
+    assert "has 3 classes, but --class-names has 2 names" in said("--model", path, "--class-names", names)
     assert "cannot read the class names" in said("--model", path, "--class-names", tree)
     other = weights(classes=["iris", "lilly", "rose"])[0]
-    assert "does not know the class 'lily' of the data. Did you mean lilly?" in said("--model", other)
-    assert "no folder" in said("--import", tree / "nowhere")
-    assert "has no map of any image; expected" in said("--import", tree / "flowers")
+    assert "lacks the class 'lily' of the dataset. Did you mean lilly?" in said("--model", other)
+    assert "no folder" in said("--archive", tree / "nowhere")
+    assert "has no map of any image; expected" in said("--archive", tree / "flowers")
     assert "Did you mean --image-size" in said("--model", path, "--image-sice", 3)
 
 
@@ -367,7 +367,7 @@ def test_labels_of_two_teachers_are_not_mixed(tree, weights, capsys):
 
 def test_a_full_disk_is_one_line_and_what_was_done_stays(tree, weights, capsys, monkeypatch):
     path, _ = weights()
-    original, calls = LabelWriter.commit, []
+    original, calls = TokenLabelWriter.commit, []
 
     def full(self, **options):
         calls.append(None)
@@ -375,11 +375,11 @@ def test_a_full_disk_is_one_line_and_what_was_done_stays(tree, weights, capsys, 
             monkeypatch.setattr(token_labels.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
         return original(self, **options)
 
-    monkeypatch.setattr(LabelWriter, "commit", full)
-    assert "cannot write the labels in" in (line := refused(tree, capsys, "--model", path)) and "No space left" in line
+    monkeypatch.setattr(TokenLabelWriter, "commit", full)
+    assert "cannot write labels to" in (line := refused(tree, capsys, "--model", path)) and "No space left" in line
     monkeypatch.undo()
     status, out, _ = run(tree, capsys, "--model", path)
-    assert status == 0 and "3 of them labelled before" in out and "made    4 maps" in out
+    assert status == 0 and "3 of them labelled before" in out and "new     4 maps" in out
 
 
 def test_help_says_what_there_is(capsys):
@@ -387,6 +387,5 @@ def test_help_says_what_there_is(capsys):
         main(["--help"])
     said = capsys.readouterr().out
     assert end.value.code == 0
-    for words in ("--import", "--class-names", "--data.workers", "torchvision:NAME", "goes on where it was"):
+    for words in ("--archive", "--class-names", "--data.workers", "torchvision:NAME", "--token-labels.folder OUT"):
         assert words in said
-    assert main([]) == 0 and "--token-labels.folder OUT" in capsys.readouterr().out

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from spvit_mini import create_model, save_weights, transforms_for
-from spvit_mini.cli.predict import free_name, main, telling_priors
+from spvit_mini.cli.predict import choose_priors, free_name, main
 from spvit_mini.cli.program import run_program
 from spvit_mini.recipes import get_recipe
 from spvit_mini.training import train
@@ -107,7 +107,7 @@ def test_bad_images_cost_a_line_each_and_nothing_else(folder, capsys):
     assert status == 2
     assert [line.split()[0] for line in out[1:]] == [str(folder / "rgb.png"), str(folder / "grey.jpg")]
     assert len(err) == 5
-    said = ["is cut off or damaged", "is empty", "is no image", "No such file", "directory"]
+    said = ["is truncated or damaged", "is empty", "is no image", "No such file", "directory"]
     for line, path, words in zip(err, bad, said, strict=True):
         assert line.startswith("error: ") and str(path) in line and words in line
 
@@ -130,9 +130,9 @@ def test_explanations_are_whole_pictures_that_replace_nothing(folder, tmp_path, 
 
 
 def test_free_names(tmp_path):
-    taken = [tmp_path / "x_explained.png", tmp_path / "sub" / ".." / "x_explained_2.png"]
+    used = [tmp_path / "x_explained.png", tmp_path / "sub" / ".." / "x_explained_2.png"]
     (tmp_path / "sub").mkdir()
-    assert free_name(tmp_path, tmp_path / "x.jpg", taken=taken) == tmp_path / "x_explained_3.png"
+    assert free_name(tmp_path, tmp_path / "x.jpg", used=used) == tmp_path / "x_explained_3.png"
 
 
 @pytest.mark.parametrize("name", ["vit_mini", "spvit_mini", "anchored_mini", "window_mini", "rpb_mini"])
@@ -145,22 +145,22 @@ def test_every_kind_of_prior_is_drawn_or_left_out(name, folder, tmp_path, capsys
     assert (height < width / 2) == (name in ("vit_mini", "window_mini"))  # without a row of priors
 
 
-def test_the_most_telling_priors_in_the_order_of_the_layers():
+def test_the_most_choose_priors_in_the_order_of_the_layers():
     model = create_model("spvit_mini", depth=3, dim=16, heads=2, image_size=16)
     with torch.no_grad():
         for layer, head, size in ((0, 1, 0.3), (2, 0, 0.5), (1, 1, 0.4)):
             model.blocks[layer].attention.spatial.w2[head] = size
-    assert [prior.title for prior in telling_priors(model, 3)] == ["layer 0, head 1", "layer 1, head 1", "layer 2, head 0"]
-    assert all(prior.multiplies for prior in telling_priors(model))
+    assert [prior.title for prior in choose_priors(model, 3)] == ["layer 0, head 1", "layer 1, head 1", "layer 2, head 0"]
+    assert all(prior.multiplies for prior in choose_priors(model))
 
 
 def test_what_position_alone_would_attend_to_with_its_gate(model):
-    first, second = telling_priors(model)
+    first, second = choose_priors(model)
     assert (first.title, second.title) == ("layer 0, head 0, gate 0.73", "layer 0, head 1, gate 0.73")
     table = model.blocks[0].attention.spatial.table((4, 6)).detach()[0]
     torch.testing.assert_close(first.table, (table.exp() / table.exp().sum()))
     shared = create_model("rpb_mini", image_size=16, depth=1, sharing="block")
-    assert [prior.title for prior in telling_priors(shared)] == ["layer 0, all heads"]
+    assert [prior.title for prior in choose_priors(shared)] == ["layer 0, all heads"]
 
 
 @pytest.mark.slow
@@ -169,7 +169,7 @@ def test_a_run_folder_has_the_names_of_its_classes(tmp_path, folder, capsys):
         {"model.depth": 1, "model.dim": 16, "data.train_images": 100, "data.val_images": 20, "batch_size": 50,
          "duration": "2 steps", "device": "cpu"}
     )  # fmt: skip
-    train(recipe, run=tmp_path / "run", progress=False)
+    train(recipe, run_dir=tmp_path / "run", progress=False)
     status, out, _ = run([tmp_path / "run", folder / "rgb.png", "--top", 8], capsys)
     assert status == 0 and {line.split()[2] for line in out[1:]} == {"N", "NE", "E", "SE", "S", "SW", "W", "NW"}
 
@@ -180,32 +180,31 @@ def test_mistakes(folder, tmp_path, capsys):
     save_file(load_file(weights), tmp_path / "bare.safetensors")
     save_weights(create_model("vit_mini", depth=1), tmp_path / "short.safetensors", classes='["a", "b"]')
     for arguments, words in (
-        ([image, image], "the run folder or weights file comes first"),
-        (["--top", "3"], "the run folder or weights file comes first"),
+        ([image, image], "is an image; expected RUN_OR_WEIGHTS before the images"),
+        (["--top", "3"], "RUN_OR_WEIGHTS comes before the options"),
         ([weights], "no image is named"),
         ([weights, "--explain"], "no image is named"),
         ([weights, image, "--top", "0"], "--top is 0"),
         ([weights, image, "--top", "many"], "--top"),
         ([weights, image, "--tops", "1"], "no option --tops. Did you mean --top"),
-        ([weights, image, "--device", "abacus"], "not on this machine"),
-        ([tmp_path / "nowhere", image], "no run folder or weights file"),
-        ([tmp_path, image], "holds no best.safetensors"),
-        ([tmp_path / "bare.safetensors", image], "does not say which model"),
-        ([tmp_path / "short.safetensors", image], "names 2 classes, but its model tells 10 apart"),
-        ([weights, image, "--explain", "--out", tmp_path / "file"], "cannot write pictures into"),
+        ([weights, image, "--device", "abacus"], "expected a device of this machine"),
+        ([tmp_path / "nowhere", image], "expected a run folder or a weights file"),
+        ([tmp_path, image], "contains no best.safetensors"),
+        ([tmp_path / "bare.safetensors", image], "does not name its model"),
+        ([tmp_path / "short.safetensors", image], "names 2 classes, but its model has 10"),
+        ([weights, image, "--explain", "--out", tmp_path / "file"], "cannot write figures into"),
     ):
         status, out, err = run(arguments, capsys)
         assert status == 2 and out == [] and len(err) == 1 and err[0].startswith("error: ") and words in err[0], arguments
 
 
 def test_help(capsys):
-    assert main(["--help"]) == 0
-    assert "a.jpg --explain" in capsys.readouterr().out
-    with pytest.raises(SystemExit) as end:
-        main(["run", "--help"])
-    out = capsys.readouterr().out
-    assert not end.value.code
-    assert all(option in out for option in ("--explain", "--out", "--top", "--device", "--seed"))
+    for arguments in (["--help"], ["run", "--help"]):
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        out = capsys.readouterr().out
+        assert not end.value.code and ("a.jpg --explain" in out) == (len(arguments) == 1)
+        assert all(option in out for option in ("--explain", "--out", "--top", "--device", "--import", "--seed"))
 
 
 def test_a_cnn_predicts_and_says_that_it_has_nothing_to_explain_with(folder, tmp_path, capsys):

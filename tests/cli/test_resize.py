@@ -12,7 +12,7 @@ from PIL import Image
 
 from spvit_mini.cli import resize
 from spvit_mini.cli.program import run_program
-from spvit_mini.cli.resize import main, shrunk
+from spvit_mini.cli.resize import main, scale_sides
 from spvit_mini.data import DataOptions, load_data
 from spvit_mini.data.images import read_image
 
@@ -74,7 +74,7 @@ def test_folders_names_and_shapes(tree, tmp_path, capsys):
             assert (image.size, image.mode) == (size, "RGB"), name
             assert image.format == ("PNG" if name.endswith("png") else "JPEG")
     total = sum(len(content) for name, content in files(tmp_path / "copy").items() if name != "resized.json")
-    expected = f"8 images of {total / 1e6:.1f} MB, 7 resized now, 1 copied as they are, 0 there already"
+    expected = f"8 images of {total / 1e6:.1f} MB, 7 resized now, 1 copied unchanged, 0 there already"
     assert out == f"{tmp_path / 'copy'}: {expected}\n"
     assert (tmp_path / "copy/val/rose/small.jpg").read_bytes() == (tree / "val/rose/small.jpg").read_bytes()
 
@@ -134,7 +134,7 @@ def test_the_same_command_goes_on_and_makes_anew_what_has_changed(tree, tmp_path
     photograph(64, 64).rotate(90).save(tree / "train/lily/clear.png")
     os.utime(tree / "train/lily/clear.png", (2e9, 2e9))
     out, _ = run(capsys, tree, copy, "--size", 32)
-    assert "2 resized now, 0 copied as they are, 6 there already" in out
+    assert "2 resized now, 0 copied unchanged, 6 there already" in out
     again = files(copy)
     assert again["train/rose/wide.jpg"] == whole["train/rose/wide.jpg"] and again["train/lily/grey.jpg"] == b"seen to be left"
     assert again["train/lily/clear.png"] != whole["train/lily/clear.png"]
@@ -161,12 +161,12 @@ def test_a_write_that_fails_leaves_no_half_a_file(tree, tmp_path, capsys, monkey
 def test_a_bad_file_stops_or_is_named_and_left_out(tree, tmp_path, capsys, content):
     bad = tree / "train/rose/bad.jpg"
     bad.write_bytes((tree / "train/rose/wide.jpg").read_bytes()[:700] if content is None else content)
-    reason = {b"": "is empty", b"no image": "is no image", None: "is cut off or damaged"}[content]
+    reason = {b"": "is empty", b"no image": "is no image", None: "is truncated or damaged"}[content]
     line = fails(capsys, tree, tmp_path / "copy", "--size", 32)
-    assert line.startswith(f"error: {bad} {reason}") and line.endswith("leave out such files with --on-bad-image skip")
-    out, err = run(capsys, tree, tmp_path / "copy", "--size", 32, "--on-bad-image", "skip")
+    assert line.startswith(f"error: {bad} {reason}") and line.endswith("replace or remove it, or use --on-corrupt-image skip")
+    out, err = run(capsys, tree, tmp_path / "copy", "--size", 32, "--on-corrupt-image", "skip")
     assert err.count("skipped: ") == 1 and f"skipped: {bad} {reason}" in err
-    assert out.splitlines()[1] == f"1 bad image files were left out, {bad} first" and ": 8 images of" in out
+    assert out.splitlines()[1] == f"1 corrupt image files were skipped, {bad} first" and ": 8 images of" in out
     assert not (tmp_path / "copy/train/rose/bad.jpg").exists()
 
 
@@ -183,28 +183,28 @@ def test_tiny_imagenet_s_annotations_come_along(tmp_path, capsys):
 
 def test_what_is_refused(tree, tmp_path, capsys):
     copy = tmp_path / "copy"
-    assert "two folders are needed, not 1" in fails(capsys, tree)
+    assert "the number of folders is 1; expected two" in fails(capsys, tree)
     assert "is not a folder" in fails(capsys, tmp_path / "nowhere", copy)
-    assert "lies inside" in fails(capsys, tree, tree / "small") and not (tree / "small").exists()
-    assert "lies inside" in fails(capsys, tree, tree)
+    assert "is inside" in fails(capsys, tree, tree / "small") and not (tree / "small").exists()
+    assert "is inside" in fails(capsys, tree, tree)
     (tmp_path / "link").symlink_to(tree)
-    assert "lies inside" in fails(capsys, tree, tmp_path / "link" / "small")
+    assert "is inside" in fails(capsys, tree, tmp_path / "link" / "small")
     assert "holds" in fails(capsys, tree, tmp_path)
     (tmp_path / "file").touch()
     assert "is a file" in fails(capsys, tree, tmp_path / "file")
     for options in (("--size", 0), ("--quality", 101), ("--quality", 0), ("--workers", -1)):
-        assert "--size is at least 1 pixel" in fails(capsys, tree, copy, *options)
+        assert "--size of at least 1 pixel" in fails(capsys, tree, copy, *options)
     (tmp_path / "empty").mkdir()
     assert "holds no images" in fails(capsys, tmp_path / "empty", copy)
     (tmp_path / "others").mkdir()
     (tmp_path / "others" / "thesis.txt").write_text("mine")
-    assert "holds files of others" in fails(capsys, tree, tmp_path / "others")
+    assert "holds files, but no resized.json of a copy" in fails(capsys, tree, tmp_path / "others")
     assert not copy.exists() and files(tmp_path / "others") == {"thesis.txt": b"mine"}
     run(capsys, tree, copy, "--size", 32)
     before = files(copy)
-    assert "was made with size 32, not 40;" in fails(capsys, tree, copy, "--size", 40)
+    assert "was written with size 32, not 40;" in fails(capsys, tree, copy, "--size", 40)
     shutil.copytree(tree, tmp_path / "other")
-    assert f"was made with source {tree.resolve()}, not" in fails(capsys, tmp_path / "other", copy, "--size", 32)
+    assert f"was written with source {tree.resolve()}, not" in fails(capsys, tmp_path / "other", copy, "--size", 32)
     (copy / "resized.json").write_text("{")
     assert "cannot be read; remove" in fails(capsys, tree, copy, "--size", 32)
     assert files(copy) == {**before, "resized.json": b"{"}
@@ -220,12 +220,14 @@ def test_two_images_that_would_become_one_are_refused(tree, tmp_path, capsys):
     [((90, 60), 32, (48, 32)), ((41, 123), 32, (32, 96)), ((7, 7), 3, (3, 3)), ((3, 299), 2, (2, 199))],
 )
 def test_sides_by_hand(sides, size, expected):
-    assert shrunk(sides, size) == expected
+    assert scale_sides(sides, size) == expected
 
 
 def test_help_without_arguments(capsys):
-    assert main([]) == 0
-    assert capsys.readouterr().out.strip() == resize.__doc__.strip()
+    with pytest.raises(SystemExit) as end:
+        main([])
+    out = capsys.readouterr().out
+    assert not end.value.code and out.startswith(resize.__doc__.strip()) and "--on-corrupt-image {error,skip}" in out
 
 
 def test_uncompressed_copies_hold_the_pixels_before_any_jpeg(tree, tmp_path, capsys):
@@ -239,7 +241,7 @@ def test_uncompressed_copies_hold_the_pixels_before_any_jpeg(tree, tmp_path, cap
         assert (tmp_path / "copy" / name).stat().st_size - 3 * image.width * image.height < 20  # a header, and no more
         assert np.array_equal(np.array(read_image(tmp_path / "copy" / name)), np.array(image))
     assert "8 there already" in run(capsys, tree, tmp_path / "copy", "--size", 32, "--format", "ppm")[0]
-    assert "was made with format ppm, not keep" in fails(capsys, tree, tmp_path / "copy", "--size", 32)
+    assert "was written with format ppm, not keep" in fails(capsys, tree, tmp_path / "copy", "--size", 32)
 
 
 def test_a_copy_that_was_begun_before_there_were_formats_goes_on(tree, tmp_path, capsys):

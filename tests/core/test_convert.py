@@ -157,7 +157,7 @@ def test_a_converted_model_means_the_same(name, priors, seed):
     overrides = {"spatial_layers": priors, "class_token_block": priors, "attention_options": {"hidden": 8}} if priors else {}
     model = create_model(name, image_size=64, num_classes=5, stem=8, **SMALL, **overrides).double().eval()
     converted = convert.convert_state(state)
-    assert not converted.left_over
+    assert not converted.unmatched
     load_state(model, converted.state, source="made")
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     expected = official_forward(state, images, heads=3, depth=3, scale=2, priors=priors)
@@ -183,10 +183,10 @@ def test_the_released_layouts_convert_tensor_by_tensor(name, shape, priors, para
     state = official(dim, depth, stem, heads=heads, priors=priors, device="meta")
     assert parameters is None or parameters_in(state) == parameters
     converted = convert.convert_state(state)
-    assert not converted.left_over and not converted.left_out
+    assert not converted.unmatched and not converted.dropped
     found, named = converted.spatial_layers, depth - 2
     assert found == (priors or 0)
-    arguments = program.Arguments(to=name, spatial_layers=None if priors in (None, named) else priors)
+    arguments = program.Arguments(model=name, spatial_layers=None if priors in (None, named) else priors)
     overrides = program.prior_overrides(converted, arguments, source="made") if priors is not None else {}
     model = program.create_on_meta(name, **overrides)
     assert not list_differences(model, converted.state)
@@ -218,7 +218,7 @@ def spvit_file(tmp_path_factory):
 def test_the_program_converts_prints_the_map_and_writes_once(spvit_file, tmp_path, capsys):
     path, state = spvit_file
     out = tmp_path / "out.safetensors"
-    assert program.main([str(path), "--to", "spvit_s", "--out", str(out)]) == 0
+    assert program.main([str(path), "--model", "spvit_s", "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert "[state_dict_ema]: weights of an SP-ViT" in said
     assert "blocks.0.attn.qk.weight + blocks.0.attn.v.weight → blocks.0.attention.qkv.weight (1152, 384)" in said
@@ -227,8 +227,8 @@ def test_the_program_converts_prints_the_map_and_writes_once(spvit_file, tmp_pat
     model = model_from_weights(out)
     assert torch.equal(model.state_dict()["blocks.3.attention.spatial.b2"], state["blocks.3.attn.b2"])
     assert model.preprocessing.crop == 0.9 and load_weights(out)[1]["weights"] == "ema"
-    with pytest.raises(UserError, match="exists already and is not overwritten"):
-        program.main([str(path), "--to", "spvit_s", "--out", str(out)])
+    with pytest.raises(UserError, match="exists already and is never overwritten"):
+        program.main([str(path), "--model", "spvit_s", "--out", str(out)])
 
 
 def run(tmp_path, state, *arguments):
@@ -247,16 +247,16 @@ def test_a_small_vit_converts_at_the_size_and_classes_of_the_file(tmp_path):
     state["cls_token"] = state.pop("class_token")
     patches = state.pop("positions").flatten(2).mT
     state["pos_embed"] = torch.cat([torch.full((1, 1, 192), 0.5), patches], dim=1)
-    with pytest.raises(UserError, match=r"in 2 tensors, the first: it has head.weight of shape \(7, 192\) for \(1000, 192\)"):
-        run(tmp_path, state, "--to", "deit_tiny")
+    with pytest.raises(UserError, match=r"in 2 tensors: it has head.weight of shape \(7, 192\) for \(1000, 192\)"):
+        run(tmp_path, state, "--model", "deit_tiny")
     assert not (tmp_path / "ours.safetensors").exists()
-    assert run(tmp_path, state, "--to", "deit_tiny", "--num-classes", "7", "--mean", "0.5", "0.5", "0.5") == 0
+    assert run(tmp_path, state, "--model", "deit_tiny", "--num-classes", "7", "--mean", "0.5", "0.5", "0.5") == 0
     ours = model_from_weights(tmp_path / "ours.safetensors")
     assert ours.config.image_size == (32, 32) and ours.preprocessing.mean == (0.5, 0.5, 0.5)
     torch.testing.assert_close(ours.class_token, model.class_token + 0.5)
     torch.testing.assert_close(ours.positions, model.positions)
     (tmp_path / "ours.safetensors").unlink()
-    assert run(tmp_path, state, "--to", "deit_tiny", "--num-classes", "7", "--image-size", "48") == 0
+    assert run(tmp_path, state, "--model", "deit_tiny", "--num-classes", "7", "--image-size", "48") == 0
     ours = model_from_weights(tmp_path / "ours.safetensors")
     expected = F.interpolate(model.positions, (3, 3), mode="bicubic", align_corners=False)
     torch.testing.assert_close(ours.positions, expected)
@@ -269,15 +269,15 @@ def tiny(**changes):
 @pytest.mark.parametrize(
     ("state", "arguments", "message"),
     [
-        ({"weight": torch.zeros(2)}, ["--to", "deit_tiny"], "of no family that can be converted .*begins with weight"),
-        (tiny(), ["--to", "spvit_s"], "weights of an LV-ViT; convert with --to lvvit_l or lvvit_m or lvvit_s, not spvit_s"),
-        (tiny(), ["--to", "lvit_s"], "no model is called 'lvit_s'. Did you mean lvvit_s"),
-        (tiny(), [], "say which model the weights are for"),
-        (tiny(priors=0), ["--to", "spvit_l"], "holds no prior: these are the weights of an LV-ViT with PEG and a late class"),
-        (tiny(priors=1), ["--to", "spvit_s"], "has 1 blocks with priors, spvit_s has 14; convert with --spatial-layers 1"),
-        (tiny(), ["--to", "lvvit_s", "--spatial-layers", "3"], "--spatial-layers is for SP-ViT"),
-        (tiny() | {"pos_embed": torch.zeros(1, 13, 24)}, ["--to", "lvvit_s"], "12 patches, which fill no square"),
-        (tiny() | {"odd": torch.zeros(1)}, ["--to", "lvvit_s"], "does not fit lvvit_s in .* tensors, the first"),
+        ({"weight": torch.zeros(2)}, ["--model", "deit_tiny"], "of no family that can be converted .*begins with weight"),
+        (tiny(), ["--model", "spvit_s"], "--model is spvit_s, but .* weights of an LV-ViT; use --model lvvit_l or lvvit_m or lvvit_s"),
+        (tiny(), ["--model", "lvit_s"], "no model is called 'lvit_s'. Did you mean lvvit_s"),
+        (tiny(), [], "--model is missing; expected the model that the weights are for"),
+        (tiny(priors=0), ["--model", "spvit_l"], "holds no prior: it is an LV-ViT with PEG and a late class"),
+        (tiny(priors=1), ["--model", "spvit_s"], "has 1 blocks with priors; spvit_s has 14. Use --spatial-layers 1"),
+        (tiny(), ["--model", "lvvit_s", "--spatial-layers", "3"], "--spatial-layers is 3, but only SP-ViT has it"),
+        (tiny() | {"pos_embed": torch.zeros(1, 13, 24)}, ["--model", "lvvit_s"], "12 patches, which fill no square"),
+        (tiny() | {"odd": torch.zeros(1)}, ["--model", "lvvit_s"], "does not fit lvvit_s in .* tensors: it"),
     ],
 )
 def test_what_does_not_fit_is_one_clear_line(tmp_path, state, arguments, message):
@@ -291,10 +291,10 @@ def test_all_differences_are_printed(tmp_path, capsys):
     state = {name: torch.zeros(tensor.shape) for name, tensor in state.items() if not name.startswith("blocks.15.")}
     state |= {"surplus": torch.zeros(1), "norm.bias": torch.zeros(385)}
     with pytest.raises(UserError, match="in 13 tensors"):
-        run(tmp_path, state, "--to", "lvvit_s")
+        run(tmp_path, state, "--model", "lvvit_s")
     said = capsys.readouterr().out
     assert "lacks blocks.15.attention.qkv.weight" in said
-    assert "has surplus, which has no place in an LV-ViT here" in said
+    assert "has surplus, which an LV-ViT here lacks" in said
     assert "has norm.bias of shape (385,) for (384,)" in said
 
 
@@ -306,11 +306,11 @@ class Harmful:
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (lambda path: torch.save({"state_dict": {}, "hook": Harmful()}, path), r"without running code that it holds \(.*print"),
-        (lambda path: path.write_bytes(b"no weights at all"), "no torch file|no whole"),
-        (lambda path: path.write_bytes(b""), "no whole safetensors or torch file"),
-        (lambda path: torch.save({"a": 1}, path), "holds no tensors by name"),
-        (lambda path: torch.save(torch.zeros(3), path), "holds no tensors by name"),
+        (lambda path: torch.save({"state_dict": {}, "hook": Harmful()}, path), r"without running code that it contains \(.*print"),
+        (lambda path: path.write_bytes(b"no weights at all"), "no torch file|no complete"),
+        (lambda path: path.write_bytes(b""), "no complete safetensors or torch file"),
+        (lambda path: torch.save({"a": 1}, path), "contains no tensors by name"),
+        (lambda path: torch.save(torch.zeros(3), path), "contains no tensors by name"),
         (lambda path: None, "there is no file"),
     ],
 )
@@ -318,11 +318,14 @@ def test_files_that_are_no_weights(tmp_path, capfd, write, message):
     path = tmp_path / "theirs.pth"
     write(path)
     with pytest.raises(UserError, match=message):
-        program.main([str(path), "--to", "deit_tiny", "--out", str(tmp_path / "x.safetensors")])
+        program.main([str(path), "--model", "deit_tiny", "--out", str(tmp_path / "x.safetensors")])
     assert "code from the file ran" not in capfd.readouterr().out
 
 
 def test_help_and_order_of_arguments(capsys):
-    assert program.main([]) == 0 and "weights of others" in capsys.readouterr().out.lower()
-    with pytest.raises(UserError, match="the file comes first"):
-        program.main(["--to", "deit_tiny", "file"])
+    with pytest.raises(SystemExit):
+        program.main([])
+    said = capsys.readouterr().out
+    assert said.startswith("Convert third-party weights") and "--spatial-layers" in said
+    with pytest.raises(UserError, match="FILE comes before the options"):
+        program.main(["--model", "deit_tiny", "file"])
