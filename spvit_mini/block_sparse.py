@@ -1,14 +1,14 @@
-"""Binarised priors: which offsets a head keeps, the mask that makes of them, and what a mask saves.
+"""Block-sparse attention by binarised priors: selected offsets, their mask, and the work that it saves.
 
-SP-ViT's authors name it as future work: a learned prior, binarised, could make a cheaper transformer. Two things to know.
-A kept or lost offset must *mask* the scores, {0, −∞}: multiplied by 0 a score still has the weight exp(0) = 1. And a mask
-alone saves nothing, since all N² scores are computed and most then thrown away. Work is saved where a kernel leaves out
-whole blocks of b×b pairs in which nothing is kept: `blocks_left` counts them, `attend_blocks` runs such a kernel.
+SP-ViT's authors name it as future work: a learned prior, binarised, could make a cheaper transformer. Two facts matter. The
+selection must *mask* the scores, {0, −∞}: multiplied by 0 a score still has the weight exp(0) = 1. And a mask alone saves
+nothing, since all N² scores are computed and most then discarded. Work is saved if a kernel skips whole blocks of b×b pairs
+without a selected offset: `blocks_left` counts them, `attend_blocks` runs such a kernel.
 
-    prior (H, 2R−1, 2C−1) → sparsify → kept, the same shape → visible → mask (H, P+N, P+N) → attend_sparse
-                                                                                           → block_mask → attend_blocks
+    prior (H, 2R−1, 2C−1) → sparsify → selection, same shape → visible → mask (H, P+N, P+N) → attend_sparse
+                                                                                            → block_mask → attend_blocks
 
-Letters: B batch, N tokens, P prefix tokens, H heads, C width of a head, R rows and C columns of the grid where one is near.
+Letters: B batch, N tokens, P prefix tokens, H heads, C head width, R rows and C columns of the grid where one is near.
 """
 
 import math
@@ -24,70 +24,70 @@ from .geometry import Grid, pad_prefix, spread
 
 
 def sparsify(prior: Tensor, density: float) -> Tensor:
-    """Keep the offsets of each head where its prior is largest: floats (H, 2R−1, 2C−1) in, booleans of that shape out.
+    """Select the offsets of each head with the largest prior: floats (H, 2R−1, 2C−1) in, booleans of that shape out.
 
-    Each head keeps ⌈density · (2R−1)(2C−1)⌉ offsets: the offset (0, 0) always, so that no query is left without a key,
-    and the others by the rank of their value, largest first, of equals the first in reading order. Raises UserError if
-    the density is not in (0, 1], or the table has no offset (0, 0) in its middle.
+    Each head has ⌈density · (2R−1)(2C−1)⌉ offsets: always the offset (0, 0), so that no query is without a key, and the
+    others by their value, largest first, among equals the first in reading order. Raises UserError if the density is not
+    in (0, 1], or the table has no offset (0, 0) in its middle.
     """
     if not 0 < density <= 1:
-        raise UserError(f"a density of {density}: it must be above 0 and at most 1, the share of the offsets that are kept")
+        raise UserError(f"density is {density}; expected the share of selected offsets, above 0 and at most 1")
     if prior.ndim != 3 or not all(side % 2 for side in prior.shape[1:]):
         raise UserError(
-            f"a table of the offsets has the shape (heads, 2·rows−1, 2·columns−1), this one {tuple(prior.shape)}; "
-            "take a map's table(grid), before it is spread to the pairs"
+            f"the shape of the table is {tuple(prior.shape)}; expected (heads, 2·rows−1, 2·columns−1). "
+            "Use a map's table(grid), before it is expanded to the pairs."
         )
     ranked = prior.detach().flatten(1).clone()
     offsets = ranked.shape[1]
     ranked[:, offsets // 2] = math.inf
-    # The products of floats may lie a hair above a whole number: 0.07 · 100 is 7.000000000000001.
+    # A product of floats may exceed an integer by rounding: 0.07 · 100 is 7.000000000000001.
     count = math.ceil(density * offsets - 1e-9)
     first = ranked.argsort(dim=1, descending=True, stable=True)[:, : max(count, 1)]
     return torch.zeros_like(ranked, dtype=torch.bool).scatter_(1, first, True).view(prior.shape)
 
 
-def visible(kept: Tensor, grid: Grid, prefix: int = 0) -> Tensor:
-    """Make the attention mask of the kept offsets (H, 2R−1, 2C−1): booleans (H, P+N, P+N), True where a query may look.
+def visible(selection: Tensor, grid: Grid, prefix: int = 0) -> Tensor:
+    """Compute the mask of selected offsets (H, 2R−1, 2C−1): booleans (H, P+N, P+N), True where a query attends to a key.
 
-    The `prefix` tokens, which come first, see all and are seen by all.
+    The `prefix` tokens, which come first, attend to all tokens, and all attend to them.
     """
-    return pad_prefix(spread(kept, grid), prefix, True)
+    return pad_prefix(spread(selection, grid), prefix, True)
 
 
 def blocks_left(mask: Tensor, size: int) -> Tensor:
-    """Tell which blocks of `size` queries and `size` keys have a pair to look at: (H, N, N) → (H, ⌈N/size⌉, ⌈N/size⌉).
+    """Find the blocks of `size` queries and `size` keys with a pair in the mask: (H, N, N) → (H, ⌈N/size⌉, ⌈N/size⌉).
 
-    Only the others are work saved. The mean of the result is the share of the blocks that remains.
+    Only the other blocks save work. The mean of the result is the share of blocks that remain.
     """
     if size < 1:
-        raise UserError(f"blocks of {size} tokens: a block must have at least 1")
+        raise UserError(f"the block size is {size}; expected at least 1 token")
     if mask.numel() == 0:
-        raise UserError(f"a mask of the shape {tuple(mask.shape)} has no pairs; give booleans (heads, tokens, tokens)")
+        raise UserError(f"the shape of the mask is {tuple(mask.shape)}, without pairs; expected booleans (heads, tokens, tokens)")
     return F.max_pool2d(mask.float(), size, ceil_mode=True) > 0
 
 
 def attend_sparse(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, factor: Tensor | None = None) -> Tensor:
-    """Attend where the mask lets in: softmax(f ⊙ S + {0, −∞}) @ v, (B, H, N, C). Costs N², as every mask does.
+    """Attend inside a mask: softmax(f ⊙ S + {0, −∞}) @ v, (B, H, N, C). Costs N², as every mask does.
 
     Args:
         q, k, v: queries, keys and values (B, H, N, C).
-        mask: booleans (H or 1, N, N), True where a query may look, at least once in each row.
-        factor: f, (H or 1, N, N), for heads that keep SP-SA's prior beside the mask. Without it a fused kernel is used.
+        mask: booleans (H or 1, N, N), True where a query attends to a key, at least once in each row.
+        factor: f, (H or 1, N, N), for heads with SP-SA's prior beside the mask. Without it a fused kernel is used.
     """
     if factor is None:
         return attend_masked(q, k, v, mask)
 
-    def written_out(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         scores = factor * (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5)
         return scores.masked_fill(~mask, -math.inf).softmax(-1).to(v.dtype) @ v
 
-    return in_cache(written_out, q, k, v)
+    return in_cache(attend, q, k, v)
 
 
 def block_mask(mask: Tensor, size: int = 128):
-    """Make PyTorch's FlexAttention block mask of a mask (H or 1, N, N): it lists the blocks that must be computed.
+    """Build the block mask of PyTorch's FlexAttention from a mask (H or 1, N, N): it lists the blocks to compute.
 
-    Returns a `torch.nn.attention.flex_attention.BlockMask`; raises UserError where PyTorch has none (before 2.5).
+    Returns a `torch.nn.attention.flex_attention.BlockMask`; raises UserError if PyTorch has none (before 2.5).
     """
     flex = import_flex_attention()
     heads, queries, keys = mask.shape
@@ -99,17 +99,17 @@ def block_mask(mask: Tensor, size: int = 128):
 def attend_blocks(
     q: Tensor, k: Tensor, v: Tensor, blocks, factor: Tensor | None = None, *, compiled: bool = True
 ) -> Tensor:
-    """Attend block by block, leaving out the empty ones: `attend_sparse` in value, (B, H, N, C).
+    """Attend block by block, without the empty ones: the values of `attend_sparse`, (B, H, N, C).
 
     Args:
         q, k, v: queries, keys and values (B, H, N, C).
         blocks: of `block_mask`.
-        factor: f as in `attend_sparse`, all heads written out: (H, N, N).
-        compiled: False computes all blocks and skips none, for a look at the values. True compiles a kernel, which on a
-            CPU takes a C++ compiler and up to a minute, the first time for each shape.
+        factor: f as in `attend_sparse`, for all heads: (H, N, N).
+        compiled: False computes all blocks and skips none, only to check values. True compiles a kernel, which on a CPU
+            needs a C++ compiler and up to a minute, the first time for each shape.
 
-    For inference: on a CPU there is no gradient through it, and beside a factor the gradient may be NaN where N is no
-    multiple of 128 (pytorch#153799). Train with `attend_sparse`.
+    For inference: on a CPU it has no gradient, and with a factor the gradient may be NaN if N is no multiple of 128
+    (pytorch#153799). Train with `attend_sparse`.
     """
     flex = import_flex_attention()
     function = torch.compile(flex.flex_attention, dynamic=False) if compiled else flex.flex_attention

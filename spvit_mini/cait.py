@@ -1,13 +1,13 @@
 """CaiT: a vision transformer in two stages (Touvron et al. 2021, "Going deeper with image transformers").
 
     patches:  depth × [x + γ ⊙ attention(norm(x));  x + γ' ⊙ MLP(norm(x))]             the patches among themselves
-    class:    2 × [c + γ ⊙ class attention(norm([c, x]));  c + γ' ⊙ MLP(norm(c))]      one token asks, the patches stay
+    class:    2 × [c + γ ⊙ class attention(norm([c, x]));  c + γ' ⊙ MLP(norm(c))]      one query, the patches stay
 
-The other late class token, beside SP-ViT's: it joins when the patches are done, and nothing changes them any more. It is
-the model that SP-ViT measures itself by. Two more parts keep deep trunks trainable: LayerScale, γ, a learned factor for
-each channel of each branch that starts near 0, and talking heads (Shazeer et al. 2020), which mix the heads linearly
-before and after the softmax. CaiT has no spatial map; after the second mixing the weights of a head no longer sum to 1,
-so it fits no cell of the matrix and has this room of its own.
+Late class-token insertion of another kind than SP-ViT's: the class token joins after the last block of the patches, which
+stay as they are. SP-ViT compares itself with this model. Two more parts keep deep models trainable: LayerScale, γ, a learned
+factor for each channel of each branch, initially near 0, and talking heads (Shazeer et al. 2020), which mix the heads
+linearly before and after the softmax. CaiT has no spatial map; after the second mixing the weights of a head no longer sum
+to 1, so it fits no cell of the matrix.
 
 Letters as in attention.py: B batch, N tokens, D width, H heads, (R, C) grid.
 """
@@ -24,9 +24,9 @@ from .vit import Box, StochasticDepth, ViT, resize_grid, swap_box
 
 
 class TalkingHeads(MHSA):
-    """Attention whose heads talk (Shazeer et al. 2020): A = softmax(L S + l), then (W A + w) V; L and W mix the heads.
+    """Talking-heads attention (Shazeer et al. 2020): A = softmax(L S + l), then (W A + w) V; L and W mix the heads.
 
-    `weights` is A, whose rows sum to 1; the mixture W A + w is what meets the values. No fused kernel does this.
+    `weights` is A, whose rows sum to 1; the mixture W A + w multiplies the values. No fused kernel does this.
     """
 
     def __init__(self, dim: int, heads: int, *, qkv_bias: bool = True):
@@ -49,10 +49,10 @@ class TalkingHeads(MHSA):
 
 
 class ClassAttention(MHSA):
-    """The class token asks, all tokens answer (CaiT, §2.2): x (B, 1 + N, D) in, the token's mixture (B, 1, D) out."""
+    """Class attention (CaiT, §2.2), in which the class token is the only query: x (B, 1 + N, D) in, (B, 1, D) out."""
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Turn the first token into a query, and all into keys and values: (B, H, 1, C), twice (B, H, 1 + N, C)."""
+        """Project the first token to a query, and all to keys and values: (B, H, 1, C), twice (B, H, 1 + N, C)."""
         dim, weight, bias = x.shape[-1], self.qkv.weight, self.qkv.bias
         q = F.linear(x[:, :1], weight[:dim], None if bias is None else bias[:dim])
         k, v = F.linear(x, weight[dim:], None if bias is None else bias[dim:]).chunk(2, dim=-1)
@@ -60,7 +60,7 @@ class ClassAttention(MHSA):
 
 
 class ScaledBlock(nn.Module):
-    """A pre-norm block with LayerScale: each branch is multiplied, channel by channel, by a learned factor near 0."""
+    """A pre-norm block with LayerScale: a learned factor, initially near 0, multiplies each channel of each branch."""
 
     def __init__(self, attention: MHSA, config: CaiTConfig, drop_path: float):
         super().__init__()
@@ -74,17 +74,17 @@ class ScaledBlock(nn.Module):
         self.drop_path = StochasticDepth(drop_path)
 
     def forward(self, x: Tensor, grid: Grid, patches: Tensor | None = None) -> Tensor:
-        """Pass tokens x, (B, N, D), through; with `patches`, x is the class token, which also sees those."""
-        seen = x if patches is None else torch.cat([x, patches], dim=1)
-        x = x + self.drop_path(self.scale1 * self.attention(self.norm1(seen), grid))
+        """Transform tokens x, (B, N, D); with `patches`, x is the class token, which attends to them too."""
+        tokens = x if patches is None else torch.cat([x, patches], dim=1)
+        x = x + self.drop_path(self.scale1 * self.attention(self.norm1(tokens), grid))
         return x + self.drop_path(self.scale2 * self.mlp(self.norm2(x)))
 
 
 class CaiT(ViT):
-    """A CaiT: used as any `ViT` is, and built of other blocks.
+    """A CaiT: the interface of `ViT`, with other blocks.
 
-    `attention_maps` holds (B, heads, N, N) for each block of the patches, before the heads are mixed after the softmax,
-    then (B, heads, 1, 1 + N) for each block of the class token. `spatial_maps` holds None for all of them.
+    `attention_maps` returns (B, heads, N, N) for each block of the patches, before the heads are mixed after the softmax,
+    then (B, heads, 1, 1 + N) for each block of the class token. `spatial_maps` returns None for all of them.
     """
 
     def __init__(self, config: CaiTConfig):
@@ -128,5 +128,5 @@ class CaiT(ViT):
 
 
 def talk(heads: nn.Linear, x: Tensor) -> Tensor:
-    """Mix the heads of x, (B, H, N, N), linearly, the same at each place."""
+    """Mix the heads of x, (B, H, N, N), linearly, the same way for each pair."""
     return (heads.weight @ x.flatten(2)).view_as(x) + heads.bias[:, None, None]

@@ -2,10 +2,10 @@
 
 image → stem of 3×3 convolutions → stages of [ReLU(x + BN(conv(ReLU(BN(conv(x))))))] → mean → linear
 
-What a ViT has to learn is built in here: a 3×3 convolution has the same weights for the neighbour above at every place,
-and sees nothing beyond. From stage to stage the resolution halves and the width doubles. Nothing cuts the image into
-patches; but a place of the last stage stands for `patch` pixels a side, as a patch of a ViT does, so that two models can
-be set side by side on one grid. Zeros around the image tell, here too, how far the border is.
+What a ViT must learn is built in here: a 3×3 convolution has the same weights for the neighbour above at every position,
+and none for positions beyond. From stage to stage the resolution halves and the width doubles. The image is not cut into
+patches; but a position of the last stage stands for `patch` pixels per side, as a patch of a ViT does, so that two models
+can be compared on one grid. Zero padding around the image leaks the distance to the border, here too.
 
 Letters: B batch, D width, (R, C) grid of the last stage, N = R·C.
 """
@@ -26,7 +26,7 @@ from .vit import Box, StochasticDepth
 class ResidualBlock(nn.Module):
     """Two 3×3 convolutions beside a skip (He et al. 2016, fig. 2 and eq. 1): (B, w, r, c) → (B, width, ⌈r/s⌉, ⌈c/s⌉).
 
-    Where the shape changes, the skip is a 1×1 convolution of the same stride s (their option B).
+    If the shape changes, the skip is a 1×1 convolution of the same stride s (their option B).
     """
 
     def __init__(self, inputs: int, width: int, *, stride: int, drop_path: float):
@@ -46,16 +46,16 @@ class ResidualBlock(nn.Module):
 
 
 class CNN(nn.Module):
-    """A residual net that is used as any `ViT` of this package is, and has no attention to show.
+    """A residual net with the interface of `ViT`, and without attention.
 
-    Images are (B, channels, height, width) of any size. `attention_maps` and `spatial_maps` are empty lists.
+    Images are (B, channels, height, width) of any size. `attention_maps` and `spatial_maps` return empty lists.
     """
 
     def __init__(self, config: CNNConfig):
         super().__init__()
         self.config = config
         widths = config.widths
-        # The stem keeps the resolution, unless more halvings are asked for than there are stages to make them.
+        # The stem keeps the resolution, unless there are more halvings than steps between stages.
         layers, inputs = [], config.channels
         for stride in [2] * (config.halvings - config.stages + 1) or [1]:
             layers += [convolution(inputs, widths[0], stride=stride), nn.BatchNorm2d(widths[0]), nn.ReLU()]
@@ -72,14 +72,14 @@ class CNN(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self):
-        """Draw the start: convolutions before a ReLU keep the size of gradients (He et al. 2015)."""
+        """Initialise the convolutions such that gradients keep their size through a ReLU (He et al. 2015)."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     @property
     def grid(self) -> Grid:
-        """Rows and columns of the last stage at the image size that the model was made for."""
+        """Rows and columns of the last stage at the model's own image size."""
         return self.config.grid
 
     def attentions(self) -> list:
@@ -89,14 +89,14 @@ class CNN(nn.Module):
     def forward(self, images: Tensor, *, dense: bool = False, mix: Box | None = None) -> Tensor:
         """Classify images (B, channels, height, width): logits (B, num_classes).
 
-        Raises UserError where `dense` logits or a `mix` of patches are asked for.
+        Raises UserError for `dense` logits or a `mix` of patches.
         """
         if dense or mix is not None:
             raise UserError("a CNN has no dense head and no patches to mix; token labels need a model such as lvvit_s")
         return self.head(self.forward_features(images).mean(1))
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """Compute what the head reads the mean of: the places of the last stage, row by row, (B, R·C, D)."""
+        """Compute the features of the last stage, row by row, (B, R·C, D); the head reads their mean."""
         x = self.embed(images)
         for block in self.blocks:
             x = checkpointed(block, x) if self.activation_checkpointing and self.training else block(x)
@@ -107,33 +107,33 @@ class CNN(nn.Module):
         return []
 
     def spatial_maps(self, grid: Grid | None = None) -> list[Tensor | None]:
-        """Make the spatial map of each block: none, []."""
+        """Compute the spatial map of each block: none, []."""
         return []
 
     def no_decay(self) -> set[str]:
-        """Name the parameters that weight decay should leave alone: biases and norms."""
+        """List the parameters without weight decay: biases and norms."""
         return {name for name, parameter in self.named_parameters() if parameter.ndim < 2}
 
 
 def convolution(inputs: int, outputs: int, kernel: int = 3, *, stride: int = 1) -> nn.Conv2d:
-    """Make a convolution that keeps the resolution but for its stride. The norm after it has the bias."""
+    """Build a convolution that keeps the resolution except for its stride. The norm after it has the bias."""
     return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
 
 
 @torch.compiler.disable  # it cannot trace a checkpoint that has contexts; so checkpointed blocks are not compiled
 def checkpointed(block: nn.Module, x: Tensor) -> Tensor:
-    """Apply a block that keeps nothing, and is computed again in the backward pass."""
-    contexts = lambda: (nullcontext(), seen_before(block))  # noqa: E731
+    """Apply a block without storing its activations; the backward pass recomputes them."""
+    contexts = lambda: (nullcontext(), unchanged_buffers(block))  # noqa: E731
     return torch.utils.checkpoint.checkpoint(block, x, use_reentrant=False, context_fn=contexts)
 
 
 @contextmanager
-def seen_before(block: nn.Module) -> Iterator[None]:
-    """Keep what batch norms remember as it is: a block that is computed again sees no new images."""
-    remembered = [memory.clone() for memory in block.buffers()]
+def unchanged_buffers(block: nn.Module) -> Iterator[None]:
+    """Restore the running statistics of batch norms afterwards: a recomputed block has no new images."""
+    before = [buffer.clone() for buffer in block.buffers()]
     try:
         yield
     finally:
         with torch.no_grad():
-            for memory, before in zip(block.buffers(), remembered, strict=True):
-                memory.copy_(before)
+            for buffer, value in zip(block.buffers(), before, strict=True):
+                buffer.copy_(value)

@@ -1,20 +1,7 @@
-"""Weights of others, in our names and our layout.
+"""Conversion of third-party weights to the names and the layout of this package: `python -m spvit_mini convert --help`.
 
-    python -m spvit_mini convert FILE --to deit_small                  writes deit_small.safetensors
-    python -m spvit_mini convert FILE --to spvit_m --spatial-layers 10 --out m.safetensors
-
-FILE is a safetensors or a torch file of: DeiT, ConViT or CaiT (timm's or the authors'), LV-ViT (TokenLabeling), SP-ViT.
-Which of them it is, the names of its tensors tell. Nothing is guessed beyond that: every tensor must find its place in
-the model, and every place its tensor, or the program says all that differs and writes nothing.
-
-Most tensors change only their name. What changes in meaning:
-
-- Positions are a list of tokens there and an image here, (1, D, R, C), so their grid must be square. The class token's
-  own position is a second vector added to the same token: here the token holds the sum.
-- GPSA and SP-SA have q, k and v in two matrices there, in one here.
-- GPSA's positional scores read (δ_column, δ_row, ‖δ‖²) there, (‖δ‖², δ_row, δ_column) here. Their bias is left out: it
-  adds one number to a whole row of scores, which a softmax does not see.
-- SP-SA's prior MLPs are one matrix for all heads, column offset first, there; a matrix for each head, row first, here.
+The families are DeiT, ConViT and CaiT (timm's or the authors'), LV-ViT (TokenLabeling) and SP-ViT; the names of the tensors
+identify them. Each family is a list of rules. Most tensors only change their name; a rule's `change` adapts the others.
 """
 
 import argparse
@@ -35,13 +22,13 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Rule:
-    """Say what becomes of the tensors whose whole name matches a pattern.
+    """How to convert the tensors whose whole name matches a pattern.
 
     Args:
         theirs: regular expression of their name.
-        ours: our name, with \\1 for what the pattern's first bracket held; None: left out, since it has no effect.
-        change: makes our tensor of theirs and those of `beside`; by default it stays as it is.
-        beside: names of further tensors that ours is made of.
+        ours: our name, with \\1 for the pattern's first group; None: dropped, since it has no effect.
+        change: computes our tensor from theirs and those of `beside`; by default it is unchanged.
+        beside: names of further tensors that ours is computed from.
     """
 
     theirs: str
@@ -52,36 +39,36 @@ class Rule:
 
 @dataclass(frozen=True)
 class Source:
-    """A family of weights: what it is called ("a CaiT"), a tensor that only it has, names of ours that it fits, and its rules."""
+    """A family of weights."""
 
-    says: str
-    sign: str
-    fits: str
+    name: str  # "a CaiT"
+    signature: str  # pattern of a tensor that only this family has
+    models: str  # pattern of our models that it fits
     rules: tuple[Rule, ...]
 
 
-def lay_out(positions: Tensor) -> Tensor:
-    """Lay positions of the patches, (1, N, D), out on their grid: (1, D, R, C). Raises UserError unless it is a square."""
+def to_grid(positions: Tensor) -> Tensor:
+    """Reshape positions of the patches, (1, N, D), to their grid: (1, D, R, C). Raises UserError unless it is a square."""
     side = round(positions.shape[1] ** 0.5)
     if side**2 != positions.shape[1]:
         raise UserError(
-            f"the file has positions for {positions.shape[1]} patches, which fill no square; the shape of another grid is "
-            "not in such a file, so only weights of square images can be converted"
+            f"the file has positions for {positions.shape[1]} patches, which fill no square; such a file does not contain the "
+            "shape of its grid, so only weights for square images can be converted"
         )
     return positions.transpose(1, 2).unflatten(-1, (side, side))
 
 
 def join(*parts: Tensor) -> Tensor:
-    """Stack matrices whose outputs stand one after the other here."""
+    """Concatenate matrices along their outputs."""
     return torch.cat(parts)
 
 
-def part_heads(values: Tensor, output_bias: Tensor) -> Tensor:
-    """Give each head its part of values, (heads·K, …): (heads, K, …). The heads are as many as there are output biases."""
+def split_heads(values: Tensor, output_bias: Tensor) -> Tensor:
+    """Split values by heads, (heads·K, …) → (heads, K, …). There are as many heads as output biases."""
     return values.unflatten(0, (len(output_bias), -1))
 
 
-# All of them are descendants of one ViT, and kept most of its names.
+# All of them descend from one ViT, and most names are the same.
 BLOCK = (
     Rule(r"blocks\.(\d+)\.(norm[12]\.(?:weight|bias))", r"blocks.\1.\2"),
     Rule(r"blocks\.(\d+)\.attn\.((?:qkv|proj)\.(?:weight|bias))", r"blocks.\1.attention.\2"),
@@ -98,9 +85,9 @@ STEM = (
 )
 CLASS_FIRST = (  # the class token has a position, the first one
     Rule("cls_token", "class_token", lambda token, positions: token + positions[:, :1], beside=("pos_embed",)),
-    Rule("pos_embed", "positions", lambda positions: lay_out(positions[:, 1:])),
+    Rule("pos_embed", "positions", lambda positions: to_grid(positions[:, 1:])),
 )
-CLASS_LATE = (Rule("cls_token", "class_token"), Rule("pos_embed", "positions", lay_out))
+CLASS_LATE = (Rule("cls_token", "class_token"), Rule("pos_embed", "positions", to_grid))
 QK_AND_V = (
     Rule(
         r"blocks\.(\d+)\.attn\.qk\.(weight|bias)", r"blocks.\1.attention.qkv.\2", join, beside=(r"blocks.\1.attn.v.\2",)
@@ -118,12 +105,12 @@ SOURCES = (
             Rule(r"blocks\.(\d+)\.pos_block\.proj\.0\.(weight|bias)", r"blocks.\1.peg.conv.\2"),
             Rule(
                 r"blocks\.(\d+)\.attn\.w1\.weight", r"blocks.\1.attention.spatial.w1",
-                lambda w1, b2: part_heads(w1, b2).flip(-1), beside=OUTPUT_BIAS,
+                lambda w1, b2: split_heads(w1, b2).flip(-1), beside=OUTPUT_BIAS,
             ),
-            Rule(r"blocks\.(\d+)\.attn\.w1\.bias", r"blocks.\1.attention.spatial.b1", part_heads, beside=OUTPUT_BIAS),
+            Rule(r"blocks\.(\d+)\.attn\.w1\.bias", r"blocks.\1.attention.spatial.b1", split_heads, beside=OUTPUT_BIAS),
             Rule(
                 r"blocks\.(\d+)\.attn\.w2", r"blocks.\1.attention.spatial.w2",
-                lambda w2, b2: part_heads(w2.flatten(), b2), beside=OUTPUT_BIAS,
+                lambda w2, b2: split_heads(w2.flatten(), b2), beside=OUTPUT_BIAS,
             ),
             Rule(r"blocks\.(\d+)\.attn\.b2", r"blocks.\1.attention.spatial.b2"),
         ),
@@ -168,14 +155,14 @@ SOURCES = (
 
 
 @dataclass(frozen=True)
-class Converted:
-    """What came of a file: our tensors, for each the names of theirs that it was made of, and what had no place."""
+class Conversion:
+    """The result for a file."""
 
     source: Source
-    state: State
-    made_of: dict[str, tuple[str, ...]]
-    left_out: tuple[str, ...]
-    left_over: tuple[str, ...]
+    state: State  # our tensors
+    origins: dict[str, tuple[str, ...]]  # of each of our tensors: the names of theirs that it was computed from
+    dropped: tuple[str, ...]  # tensors without effect
+    unmatched: tuple[str, ...]  # tensors without a rule
 
     @property
     def spatial_layers(self) -> int:
@@ -184,24 +171,24 @@ class Converted:
 
     def key_map(self) -> str:
         """List every tensor: theirs → ours, and its shape here."""
-        lines = [f"{' + '.join(theirs)} → {ours} {tuple(self.state[ours].shape)}" for ours, theirs in self.made_of.items()]
-        return "\n".join(lines + [f"{name} → left out, it has no effect" for name in self.left_out])
+        lines = [f"{' + '.join(theirs)} → {ours} {tuple(self.state[ours].shape)}" for ours, theirs in self.origins.items()]
+        return "\n".join(lines + [f"{name} → dropped, it has no effect" for name in self.dropped])
 
 
-def source_of(state: State) -> Source:
-    """Tell whose weights these are by the names of the tensors. Raises UserError if they are nobody's known here."""
+def detect_source(state: State) -> Source:
+    """Detect the family of weights from the names of the tensors. Raises UserError for an unknown family."""
     for source in SOURCES:
-        if any(re.fullmatch(source.sign, name) for name in state):
+        if any(re.fullmatch(source.signature, name) for name in state):
             return source
     some = ", ".join(list(state)[:3]) or "nothing"
-    known = ", ".join(source.says for source in SOURCES)
+    known = ", ".join(source.name for source in SOURCES)
     raise UserError(f"these weights are of no family that can be converted ({known}); the file begins with {some}")
 
 
-def convert_state(state: State) -> Converted:
-    """Convert weights of others: rename, and change what means something else here. Nothing is lost unseen."""
-    source = source_of(state)
-    converted, made_of, left_out, used = {}, {}, [], set()
+def convert_state(state: State) -> Conversion:
+    """Convert third-party weights: rename tensors, and change those of another layout. No tensor is ignored in silence."""
+    source = detect_source(state)
+    converted, origins, dropped, used = {}, {}, [], set()
     for name, tensor in state.items():
         for rule in source.rules:
             if (match := re.fullmatch(rule.theirs, name)) is None:
@@ -211,49 +198,49 @@ def convert_state(state: State) -> Converted:
                 continue
             used.update([name, *beside])
             if rule.ours is None:
-                left_out.append(name)
+                dropped.append(name)
             else:
                 ours = match.expand(rule.ours)
                 converted[ours] = rule.change(tensor, *(state[other] for other in beside)).contiguous()
-                made_of[ours] = (name, *beside)
+                origins[ours] = (name, *beside)
             break
-    return Converted(source, converted, made_of, tuple(left_out), tuple(n for n in state if n not in used))
+    return Conversion(source, converted, origins, tuple(dropped), tuple(n for n in state if n not in used))
 
 
 def read_state(path: Path) -> tuple[State, str]:
-    """Read the tensors of a safetensors or torch file without running any code of it, and say where in it they lay.
+    """Read the tensors of a safetensors or torch file without running any code of it; also return their key in the file.
 
-    Averaged weights are taken where a file holds both. Raises UserError for anything else.
+    EMA weights are preferred if a file has both. Raises UserError for any other file.
     """
     if not path.is_file():
         raise UserError(f"there is no file {path}")
     with path.open("rb") as file:
-        begins = file.read(9)
-    if begins[8:] == b"{":  # a safetensors file begins with the length of its header, eight bytes, and the header
-        return unwrapped(load_weights(path)[0]), ""
+        beginning = file.read(9)
+    if beginning[8:] == b"{":  # a safetensors file begins with the length of its header, eight bytes, and the header
+        return unwrap(load_weights(path)[0]), ""
     try:
-        # timm's checkpoints keep the command line that made them: names and values, no code.
+        # timm's checkpoints contain the command line of their run: names and values, no code.
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         blocked = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f" ({blocked[1]})" if blocked else ""
         raise UserError(
-            f"{path} cannot be read without running code that it holds{what}, or is no torch file; where you trust it, "
-            "save its state_dict alone, with torch.save or safetensors, and convert that"
+            f"{path} cannot be read without running code that it contains{what}, or is no torch file. If you trust it, "
+            "save its state_dict alone, with torch.save or safetensors, and convert that."
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is no whole safetensors or torch file ({str(error) or 'it ends too early'})") from None
+        raise UserError(f"{path} is no complete safetensors or torch file ({str(error) or 'it ends too early'})") from None
     place = ""
     for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content, place = content[key], key
             break
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"{path} holds no tensors by name; the state_dict of a model is what can be converted")
-    return unwrapped(content), place
+        raise UserError(f"{path} contains no tensors by name; expected the state_dict of a model")
+    return unwrap(content), place
 
 
-def unwrapped(state: State) -> State:
-    """Take away what training on several devices puts before each name."""
+def unwrap(state: State) -> State:
+    """Remove the prefix that training on several devices adds to each name."""
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}

@@ -23,16 +23,16 @@ class UserError(ValueError):
 
 
 def near(name: str, names: Iterable[str]) -> str:
-    """Return " Did you mean a or b?" for the names most like `name` (at most three), or "" where none is alike.
+    """Return " Did you mean a or b?" with the names most similar to `name` (at most three), or "" if none is similar.
 
-    The text begins with a space, so that it can be put behind any sentence.
+    The text begins with a space, so that it can follow any sentence.
     """
     by_lower_case = {candidate.lower(): candidate for candidate in names}
-    found = [by_lower_case[key] for key in difflib.get_close_matches(name.lower(), by_lower_case, n=3, cutoff=0.6)]
-    if not found:
+    names = [by_lower_case[key] for key in difflib.get_close_matches(name.lower(), by_lower_case, n=3, cutoff=0.6)]
+    if not names:
         return ""
-    listed = found[0] if len(found) == 1 else ", ".join(found[:-1]) + " or " + found[-1]
-    return f" Did you mean {listed}?"
+    text = names[0] if len(names) == 1 else ", ".join(names[:-1]) + " or " + names[-1]
+    return f" Did you mean {text}?"
 
 
 def missing_package(error: ModuleNotFoundError) -> str | None:

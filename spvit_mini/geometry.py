@@ -1,11 +1,11 @@
-"""Where the patches are: the grid, the offsets between its patches, and how a table of offsets becomes an N×N map.
+"""Geometry of the patches: the grid, the offsets between its patches, and the expansion of a table of offsets to N×N.
 
 Tokens are patches in row-major order: patch (r, c) of a grid of R rows and C columns is token n = r·C + c. Everything
 spatial in this package is a function of the offset δ[i, j] = (row, column) of patch j minus that of patch i: a vector in
-units of patches, rows downwards, columns to the right. Query i looks at key j, so δ points from the one who looks.
+units of patches, rows downwards, columns to the right. Query i attends to key j, so δ points from the query to the key.
 
 N = R·C tokens have N² pairs but only (2R−1)(2C−1) distinct offsets (14×14: 38,416 against 729). So a map is computed on
-the offsets, as a *table*, and `spread` lays it out over the pairs.
+the offsets, as a *table*, and `spread` expands it to the pairs.
 
 Letters: B batch, N tokens, P prefix tokens (a class token), D width, H heads, R rows, C columns of the grid.
 """
@@ -22,7 +22,7 @@ __all__ = ["Grid", "offsets", "pad_prefix", "pair_offsets", "patch_grid", "patch
 def offsets(rows: int, columns: int) -> Tensor:
     """List the distinct offsets of a grid: (2·rows−1, 2·columns−1, 2), each (row, column) in patches.
 
-    Entry [a, b] is (a − (rows−1), b − (columns−1)), so the offset (0, 0) stands in the middle.
+    Entry [a, b] is (a − (rows−1), b − (columns−1)), so the offset (0, 0) is in the middle.
     """
     down = torch.arange(-(rows - 1), rows)
     right = torch.arange(-(columns - 1), columns)
@@ -30,33 +30,33 @@ def offsets(rows: int, columns: int) -> Tensor:
 
 
 def pair_offsets(rows: int, columns: int) -> Tensor:
-    """Write out δ[i, j] for all pairs of patches: (N, N, 2). For reading and testing; the package works on `offsets`."""
-    places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns))  # (N, 2)
-    return places[None, :, :] - places[:, None, :]
+    """Compute δ[i, j] for all pairs of patches: (N, N, 2). For reading and testing; the package works on `offsets`."""
+    positions = torch.cartesian_prod(torch.arange(rows), torch.arange(columns))  # (N, 2)
+    return positions[None, :, :] - positions[:, None, :]
 
 
 def spread(table: Tensor, grid: Grid) -> Tensor:
-    """Lay a table of the offsets, (..., 2R−1, 2C−1), out over all pairs of patches: (..., N, N).
+    """Expand a table of the offsets, (..., 2R−1, 2C−1), to all pairs of patches: (..., N, N).
 
     spread(t, (R, C))[..., i, j] = t[..., δ_row + R−1, δ_column + C−1]. Two sliding windows do it: the window that begins
-    at s holds s + t for each key row t, and query row r needs key row − r + R−1, so its window begins at s = R−1−r: the
-    windows in reverse order. No index tensor has to be built, moved between devices or kept for each image size.
+    at s has s + t for each key row t, and query row r needs key row − r + R−1, so its window begins at s = R−1−r: the
+    windows in reverse order. No index tensor is built, moved between devices or cached for each image size.
     """
     rows, columns = grid
     if table.shape[-2:] != (2 * rows - 1, 2 * columns - 1):
         raise UserError(
-            f"a table for a grid of {rows}×{columns} patches ends in {2 * rows - 1}×{2 * columns - 1} offsets, "
-            f"this one in {'×'.join(map(str, table.shape[-2:]))}"
+            f"the last axes of the table are {'×'.join(map(str, table.shape[-2:]))}; "
+            f"expected {2 * rows - 1}×{2 * columns - 1} offsets for a grid of {rows}×{columns} patches"
         )
     windows = table.unfold(-2, rows, 1).unfold(-2, columns, 1)  # (..., query row, query column, key row, key column)
     return windows.flip(-4, -3).flatten(-4, -3).flatten(-2, -1)
 
 
 def pad_prefix(spatial: Tensor, prefix: int, neutral: float) -> Tensor:
-    """Frame a map of the patches, (..., N, N), with `prefix` rows and columns of a neutral value: (..., P+N, P+N).
+    """Pad a map of the patches, (..., N, N), by `prefix` rows and columns of a neutral value: (..., P+N, P+N).
 
-    Prefix tokens have no place in the image. What is neutral depends on the way in: 0 where the map is added to the
-    scores, 1 where it multiplies them.
+    Prefix tokens have no position in the image. The neutral value depends on the mode: 0 if the map is added to the
+    scores, 1 if it multiplies them.
     """
     return torch.nn.functional.pad(spatial, (prefix, 0, prefix, 0), value=neutral) if prefix else spatial
 
@@ -64,7 +64,7 @@ def pad_prefix(spatial: Tensor, prefix: int, neutral: float) -> Tensor:
 def patchify(images: Tensor, patch: int) -> Tensor:
     """Cut images (..., channels, R·p, C·p) into tokens (..., R·C, channels·p·p), row by row.
 
-    Inside a token the order is channel, row, column: that of a convolution's flattened weight, so that a linear layer on
+    The order inside a token is channel, row, column, as in a convolution's flattened weight, so that a linear layer on
     these tokens is a convolution with kernel and stride p. Raises UserError if the patch does not fit.
     """
     *batch, channels, height, width = images.shape
@@ -76,7 +76,7 @@ def patchify(images: Tensor, patch: int) -> Tensor:
 
 
 def unpatchify(tokens: Tensor, grid: Grid, patch: int) -> Tensor:
-    """Put tokens (..., R·C, channels·p·p) of `patchify` back together: (..., channels, R·p, C·p)."""
+    """Invert `patchify`: tokens (..., R·C, channels·p·p) → images (..., channels, R·p, C·p)."""
     rows, columns = grid
     *batch, _, size = tokens.shape
     channels = size // (patch * patch)

@@ -1,8 +1,8 @@
-"""The one figure style, and the pictures that lessons and programs share.
+"""The figure style, and the plots that lessons and programs share.
 
-One colour per method everywhere (Okabe and Ito's palette, told apart by the colour-blind too); axes with units; thin
-lines per seed and their mean; limits shared by all maps of a figure, so that colours can be compared across heads. A
-figure's title is its finding. Every function returns the figure or draws into the axes it is given.
+One colour per method everywhere (Okabe and Ito's palette, safe for colour-blind readers); axes with units; thin lines per
+seed and their mean; limits shared by all maps of a figure, so that colours can be compared across heads. A figure's title
+is its finding. Every function draws into the axes or the figure that it is given.
 """
 
 from collections.abc import Sequence
@@ -26,12 +26,12 @@ COLOURS = {
     "anchored": "#009E73",
     "added": "#CC79A7",
 }
-CONTENT = "viridis"  # for what is never negative: attention weights
-PRIOR = "PuOr_r"  # for what has a neutral middle: priors and biases; orange above it, purple below
+CONTENT = "viridis"  # for non-negative values: attention weights
+PRIOR = "PuOr_r"  # for values around a neutral one: priors and biases; orange above it, purple below
 
 
 def style() -> None:
-    """Set the style of all figures: small, plain, crisp on screens and in print, legible on light and dark pages."""
+    """Set the style of all figures: small, plain, sharp on screens and in print, legible on light and dark pages."""
     plt.rcParams.update(
         {
             "figure.dpi": 90,
@@ -56,15 +56,15 @@ def style() -> None:
 def curves(
     axes: Axes, runs: dict[str, Sequence[tuple[Sequence[float], Sequence[float]]]], *, colours: dict[str, str]
 ) -> None:
-    """Draw each run as a thin line and the mean of its kind as a thick one.
+    """Draw each run as a thin line, and the mean of the runs with one label as a thick line.
 
-    `runs` maps a label to the runs of that kind, each (x values, y values); the runs of a kind share their x values.
+    `runs` maps a label to its runs, each (x values, y values); runs with one label share their x values.
     """
-    for label, kind in runs.items():
-        if len(kind) > 1:
-            for x, y in kind:
+    for label, lines in runs.items():
+        if len(lines) > 1:
+            for x, y in lines:
                 axes.plot(x, y, color=colours[label], linewidth=0.8, alpha=0.5)
-        axes.plot(kind[0][0], np.mean([y for _, y in kind], axis=0), color=colours[label], label=label)
+        axes.plot(lines[0][0], np.mean([y for _, y in lines], axis=0), color=colours[label], label=label)
 
 
 def level(axes: Axes, value: float, text: str) -> None:
@@ -74,7 +74,7 @@ def level(axes: Axes, value: float, text: str) -> None:
 
 
 def image(axes: Axes, picture: Tensor, *, title: str = "", boxes: Sequence[tuple[int, int, str]] = (), patch: int = 4) -> None:
-    """Show an image (3, height, width), its own range stretched to the screen's, with patches (row, column, colour) framed."""
+    """Show an image (3, height, width), scaled to its own range, with frames around patches (row, column, colour)."""
     low, high = picture.min(), picture.max()
     axes.imshow(((picture - low) / (high - low).clamp(min=1e-6)).permute(1, 2, 0).numpy())
     for row, column, colour in boxes:
@@ -93,15 +93,15 @@ def frame(axes: Axes, row: float, column: float, *, colour: str = "#D55E00", siz
 def table_grid(figure: Figure | SubFigure, values: Tensor, *, title: str, neutral: float, label: str) -> None:
     """Draw tables over the offsets, (layers, heads, 2R−1, 2C−1), with shared limits around `neutral`.
 
-    The middle of each is the query itself, outlined; right of it and below it lie keys to the right and below.
+    The middle of each is the query itself, outlined; keys to the right and below are right of it and below it.
     """
     values = values.detach().float().cpu().numpy()
     layers, heads, rows, columns = values.shape
     axes = figure.subplots(layers, heads, squeeze=False, sharex=True, sharey=True)
-    look = both_ways(values, neutral)
+    colours = diverging_colours(values, neutral)
     for (layer, head), ax in np.ndenumerate(axes):
         extent = (-columns / 2, columns / 2, rows / 2, -rows / 2)
-        shown = ax.imshow(values[layer, head], extent=extent, **look)
+        shown = ax.imshow(values[layer, head], extent=extent, **colours)
         frame(ax, 0, 0, colour="black")
         ax.grid(False)
         ax.set_title(f"head {head}" if layers == 1 else f"layer {layer}, head {head}", fontsize=9)
@@ -110,7 +110,7 @@ def table_grid(figure: Figure | SubFigure, values: Tensor, *, title: str, neutra
     figure.suptitle(title, x=0.01, ha="left", fontsize=10.5)
 
 
-def both_ways(values: np.ndarray, neutral: float) -> dict:
-    """Choose colours that go both ways from `neutral`, equally far: arguments for imshow."""
+def diverging_colours(values: np.ndarray, neutral: float) -> dict:
+    """Choose colours that diverge from `neutral`, equally far in both directions: arguments for imshow."""
     reach = max(abs(values - neutral).max(), 1e-3)
     return {"cmap": PRIOR, "norm": TwoSlopeNorm(neutral, neutral - reach, neutral + reach)}

@@ -1,7 +1,7 @@
 """Old names in recorded recipes and weights files: read here, never written.
 
-Records in `data/results/`, run folders and weights files keep the names of the version that wrote them. They are translated
-when they are read, so that files are never edited.
+Records in `data/results/`, run folders and weights files have the names of the version that wrote them. Names are translated
+when a file is read; files are never edited.
 """
 
 from typing import Any
@@ -32,7 +32,7 @@ RENAMED_VALUES = {
 }
 # Sums over the training images in a training state.
 RENAMED_SUMS = {"right": "correct", "right5": "correct5"}
-# How a map enters attention: the second part of MAP/MODE.
+# Modes: the second part of MAP/MODE.
 RENAMED_MODES = {"added": "additive", "alone": "position_only", "multiplied": "multiplicative", "multiplied_added": "affine"}
 
 

@@ -30,6 +30,8 @@ class OffsetMap(nn.Module):
     whose parameters have the size of the grid also has `resize(values, grid)`, which interpolates each of them.
     """
 
+    factors: tuple[str, ...] = ()  # names of the matrices by which `table` multiplies each offset
+
     def __init__(self, neutral: float = 0.0):
         super().__init__()
         self.neutral = neutral
@@ -40,7 +42,7 @@ class OffsetMap(nn.Module):
     @property
     def multiply_adds_per_offset(self) -> int:
         """Multiply-adds for each offset, over all heads; 0 for a look-up."""
-        return 0
+        return sum(self.get_parameter(name).numel() for name in self.factors)
 
     def forward(self, grid: Grid) -> Tensor:
         """Compute the map of a grid of R rows and C columns: (heads, R·C, R·C). One head means: the same for all heads."""
@@ -77,6 +79,8 @@ class LogCPB(OffsetMap):
     share, on coordinates in which far offsets lie closer together. 3·hidden + H·hidden parameters.
     """
 
+    factors = ("mlp.0.weight", "mlp.2.weight")
+
     def __init__(self, heads: int, grid: Grid, *, hidden: int = 512):
         super().__init__()
         self.trained_on = grid
@@ -86,10 +90,6 @@ class LogCPB(OffsetMap):
         delta = offsets(*grid).to(self.mlp[0].weight)
         reach = delta.new_tensor([max(side - 1, 1) for side in self.trained_on])
         return 16 * self.mlp(log_offsets(8 * delta / reach) / 3).sigmoid().permute(2, 0, 1)  # log2 8 = 3
-
-    @property
-    def multiply_adds_per_offset(self) -> int:
-        return self.mlp[0].weight.numel() + self.mlp[2].weight.numel()
 
 
 class PriorMLP(OffsetMap):
@@ -111,6 +111,7 @@ class PriorMLP(OffsetMap):
     has its map, by linear extrapolation beyond the offsets seen in training.
     """
 
+    factors = ("w1", "w2")
     outputs: tuple[int, ...] = ()  # shape of the outputs for one offset and head; see TwinPrior
 
     def __init__(
@@ -147,10 +148,6 @@ class PriorMLP(OffsetMap):
         prior = self.w2[..., None, :] @ hidden.relu() + self.b2[..., None, None]  # (…, H, 1, offsets)
         return prior.squeeze(-2).unflatten(-1, delta.shape[:2])
 
-    @property
-    def multiply_adds_per_offset(self) -> int:
-        return self.w1.numel() + self.w2.numel()
-
 
 class TwinPrior(PriorMLP):
     """The prior MLP with two outputs: a factor of the scores, initially 1, and an addend, initially 0: (2, heads, N, N)."""
@@ -165,6 +162,8 @@ class TwinPrior(PriorMLP):
 class Linear(OffsetMap):
     """f_h(δ) = w_h · δ + b_h: a prior without a hidden layer, which SP-ViT's ablation finds too weak. 3·H parameters."""
 
+    factors = ("w",)
+
     def __init__(self, heads: int, *, neutral: float = 1.0):
         super().__init__(neutral)
         self.w = nn.Parameter(torch.zeros(heads, 2))
@@ -172,10 +171,6 @@ class Linear(OffsetMap):
 
     def table(self, grid: Grid) -> Tensor:
         return (offsets(*grid).to(self.w) @ self.w.T + self.b).permute(2, 0, 1)
-
-    @property
-    def multiply_adds_per_offset(self) -> int:
-        return self.w.numel()
 
 
 class Constant(OffsetMap):
@@ -197,6 +192,8 @@ class Quadratic(OffsetMap):
     strength 0 is `neutral`.
     """
 
+    factors = ("v",)
+
     def __init__(self, heads: int, *, neutral: float = 0.0, strength: float = 1.0):
         super().__init__(neutral)
         self.strength = strength
@@ -212,16 +209,14 @@ class Quadratic(OffsetMap):
         features = torch.cat([delta.square().sum(-1, keepdim=True), delta], dim=-1)  # (2R−1, 2C−1, 3)
         return (features @ self.v.T).permute(2, 0, 1) + self.neutral
 
-    @property
-    def multiply_adds_per_offset(self) -> int:
-        return self.v.numel()
-
 
 class Anchored(OffsetMap):
     """SP-SA with an anchor, our own: a prior that multiplies the scores, and PSA's quadratic, local at first, that is added.
 
     The map is (2, heads, N, N): the factor, then the addend.
     """
+
+    factors = ("prior.w1", "prior.w2", "anchor.v")
 
     def __init__(self, heads: int, hidden: int = 32, *, strength: float = 1.0, **prior):
         super().__init__()
@@ -230,10 +225,6 @@ class Anchored(OffsetMap):
 
     def table(self, grid: Grid) -> Tensor:
         return torch.stack([self.prior.table(grid), self.anchor.table(grid)])
-
-    @property
-    def multiply_adds_per_offset(self) -> int:
-        return self.prior.multiply_adds_per_offset + self.anchor.multiply_adds_per_offset
 
 
 class SquareWindow(nn.Module):

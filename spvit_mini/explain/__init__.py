@@ -1,4 +1,4 @@
-"""What a trained model looks at: rollout, class relevance, gates and priors, and how faithful such maps are."""
+"""Explanations of a trained model: rollout, class relevance, gates and priors, and the faithfulness of such maps."""
 
 from .attribution import *  # noqa: F403
 from .faithfulness import *  # noqa: F403

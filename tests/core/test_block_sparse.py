@@ -60,13 +60,13 @@ def test_sparsify_leaves_its_input_alone_and_takes_priors_that_learn():
 
 @pytest.mark.parametrize("density", [0, -0.1, 1.01, math.nan])
 def test_a_density_outside_is_one_clear_line(density):
-    with pytest.raises(UserError, match="must be above 0 and at most 1"):
+    with pytest.raises(UserError, match="above 0 and at most 1"):
         sparsify(torch.zeros(1, 3, 3), density)
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (2, 4, 3), (2, 3, 6)])
 def test_what_is_no_table_of_the_offsets_is_refused(shape):
-    with pytest.raises(UserError, match="before it is spread"):
+    with pytest.raises(UserError, match="before it is expanded"):
         sparsify(torch.zeros(shape), 0.5)
 
 
@@ -98,7 +98,7 @@ def test_blocks_left_are_those_with_a_pair(size):
 def test_blocks_need_a_size_and_pairs():
     with pytest.raises(UserError, match="at least 1"):
         blocks_left(torch.ones(1, 4, 4, dtype=torch.bool), 0)
-    with pytest.raises(UserError, match="no pairs"):
+    with pytest.raises(UserError, match="without pairs"):
         blocks_left(torch.ones(1, 0, 0, dtype=torch.bool), 2)
 
 

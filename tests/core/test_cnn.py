@@ -10,14 +10,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.resnet import BasicBlock
 
 import spvit_mini
+from spvit_mini.cli.teachers import PatchLogits
 from spvit_mini.cnn import CNN, CNNConfig, ResidualBlock
 from spvit_mini.errors import UserError
 from spvit_mini.explain.attribution import attention_rollout, class_relevance, gates, priors
 from spvit_mini.flops import multiply_adds
 from spvit_mini.recipes import get_recipe
 from spvit_mini.training.loop import train
-from spvit_mini.training.progress import introduce
-from spvit_mini.training.teachers import PatchLogits
+from spvit_mini.training.progress import describe_run
 from spvit_mini.weights import init_from_weights
 
 
@@ -219,12 +219,12 @@ TINY = {
 def test_the_loop_trains_stops_resumes_and_starts_from_it(tmp_path):
     recipe = get_recipe("cnn_mini_compass6").but(TINY | {"optim.layer_decay": 0.5, "ema": 0.9})
     whole = train(recipe, progress=False)
-    train(recipe, run=tmp_path / "run", max_steps=2, progress=False)
-    parts = train(recipe, run=tmp_path / "run", resume=True, progress=False)
+    train(recipe, run_dir=tmp_path / "run", max_steps=2, progress=False)
+    parts = train(recipe, run_dir=tmp_path / "run", resume=True, progress=False)
     for (name, one), other in zip(whole.model.state_dict().items(), parts.model.state_dict().values(), strict=True):
         assert torch.equal(one, other), name
     other = spvit_mini.create_model("cnn_mini", dim=8, depth=2, num_classes=3, image_size=32)
-    assert "the head starts anew for 3 classes" in init_from_weights(other, tmp_path / "run", classes=["a", "b", "c"])
+    assert "the head is re-initialised for 3 classes" in init_from_weights(other, tmp_path / "run", classes=["a", "b", "c"])
     deeper = spvit_mini.create_model("cnn_mini", dim=8, depth=3, num_classes=3)
     with pytest.raises(UserError, match="does not fit cnn_mini: it has depth 2 for 3"):
         init_from_weights(deeper, tmp_path / "run", classes=["a", "b", "c"])
@@ -240,12 +240,12 @@ def test_an_attention_cannot_be_put_into_it_by_a_recipe():
 def test_a_run_says_what_it_trains():
     recipe = get_recipe("cnn_mini_compass6").but(TINY)
     model = spvit_mini.create_model("cnn_mini", image_size=24, **recipe.model.overrides())
-    facts = {"steps": 4, "device": torch.device("cpu"), "precision": torch.float32, "run": "nowhere"}
+    facts = {"steps": 4, "device": torch.device("cpu"), "precision": torch.float32, "run_dir": "nowhere"}
 
     @dataclasses.dataclass
     class Sets:
         name = "compass6"
         train, val, classes = range(40), range(20), ["a", "b"]
 
-    said = introduce(model, recipe, Sets(), **facts).splitlines()[0].split(", ")
-    assert said[0] == "model   cnn_mini" and said[2] == "6×6 places of 4 px"
+    said = describe_run(model, recipe, Sets(), **facts).splitlines()[0].split(", ")
+    assert said[0] == "model   cnn_mini" and said[2] == "6×6 cells of 4 px"

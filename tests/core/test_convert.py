@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from spvit_mini import convert, create_model
-from spvit_mini.cli import convert as program
 from spvit_mini.attention import SPSA
+from spvit_mini.cli import convert as program
 from spvit_mini.errors import UserError
 from spvit_mini.weights import list_differences, load_state, load_weights
 from spvit_mini.zoo import model_from_weights
@@ -270,7 +270,7 @@ def tiny(**changes):
     ("state", "arguments", "message"),
     [
         ({"weight": torch.zeros(2)}, ["--model", "deit_tiny"], "of no family that can be converted .*begins with weight"),
-        (tiny(), ["--model", "spvit_s"], "--model is spvit_s, but .* weights of an LV-ViT; use --model lvvit_l or lvvit_m or lvvit_s"),
+        (tiny(), ["--model", "spvit_s"], "--model is spvit_s, but .* of an LV-ViT; use --model lvvit_l or lvvit_m or lvvit_s"),
         (tiny(), ["--model", "lvit_s"], "no model is called 'lvit_s'. Did you mean lvvit_s"),
         (tiny(), [], "--model is missing; expected the model that the weights are for"),
         (tiny(priors=0), ["--model", "spvit_l"], "holds no prior: it is an LV-ViT with PEG and a late class"),
@@ -306,7 +306,7 @@ class Harmful:
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (lambda path: torch.save({"state_dict": {}, "hook": Harmful()}, path), r"without running code that it contains \(.*print"),
+        (lambda path: torch.save({"state_dict": {}, "hook": Harmful()}, path), r"running code that it contains \(.*print"),
         (lambda path: path.write_bytes(b"no weights at all"), "no torch file|no complete"),
         (lambda path: path.write_bytes(b""), "no complete safetensors or torch file"),
         (lambda path: torch.save({"a": 1}, path), "contains no tensors by name"),

@@ -57,7 +57,7 @@ def test_places_outside_the_map_are_refused(places):
 
 @pytest.mark.parametrize("top", [0, 7])
 def test_more_or_fewer_than_the_patches_are_refused(top):
-    with pytest.raises(UserError, match="it must be 1 to 6"):
+    with pytest.raises(UserError, match="expected 1 to 6"):
         hits(torch.zeros(1, 2, 3), torch.zeros(1, 1, 2, dtype=torch.int64), top=top)
 
 
@@ -115,7 +115,7 @@ def test_a_real_model_and_no_gradient():
 
 @pytest.mark.parametrize(("images", "maps"), [((2, 3, 8, 12), (2, 3, 5)), ((2, 3, 8, 12), (1, 2, 3))])
 def test_maps_that_do_not_fit_are_refused(images, maps):
-    with pytest.raises(UserError, match="do not go with"):
+    with pytest.raises(UserError, match="expected as many of both"):
         deletion(Adds(torch.ones(2, 3)), torch.zeros(images), torch.zeros(maps))
 
 

@@ -52,7 +52,7 @@ def test_the_gradient_of_spread_counts_the_pairs_of_each_offset():
 
 
 def test_spread_refuses_a_table_of_another_grid():
-    with pytest.raises(UserError, match="5×7 offsets, this one in 5×5"):
+    with pytest.raises(UserError, match="the last axes of the table are 5×5; expected 5×7 offsets"):
         spread(torch.zeros(5, 5), (3, 4))
 
 

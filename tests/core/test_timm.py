@@ -60,7 +60,7 @@ def twins(name: str, *, seed: int):
             parameter.normal_(around, 0.1 if parameter.ndim < 2 else min(0.1, parameter[0].numel() ** -0.5))
     ours = create_model(name).double().eval()
     converted = convert_state(theirs.state_dict())
-    assert not converted.left_over
+    assert not converted.unmatched
     load_state(ours, converted.state, source="timm")
     return theirs, ours, converted
 
