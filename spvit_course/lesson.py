@@ -73,7 +73,7 @@ def begin(number: str) -> "Lesson":
     """
     from spvit_mini import plots
     from spvit_mini.recipes.recipe import Recipe
-    from spvit_mini.training.loop import choose_device
+    from spvit_mini.training.devices import choose_device
 
     name = os.environ.get("SPVIT_PROFILE", "standard")
     if name not in PROFILES:
