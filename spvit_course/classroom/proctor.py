@@ -23,6 +23,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from types import ModuleType
 from typing import Any
 
 import matplotlib.pyplot  # noqa: F401  here, since it starts a program when it is imported for the first time
@@ -42,6 +43,7 @@ FILES = {"open", "sqlite3.connect", "os.listdir", "os.scandir", "os.remove", "os
 FILES |= {"os.link", "os.symlink", "os.chmod", "os.truncate", "os.utime", "os.chdir"}
 
 SHELLS_OWN = {"_", "input", "exit", "quit", "display", "get_ipython"}  # builtins that IPython sets again for each cell
+PYTHONS_OWN = {"__warningregistry__", "__annotations__"}  # names that Python adds to modules and classes by itself
 
 _check: Callable | None = None  # the check that signs receipts; set by `watch`
 
@@ -94,6 +96,12 @@ def signed_check(publish: Callable, secret: str) -> Callable[[str, Callable, dic
         now = dict(protected_parts())
         changed = [name for name, value in before.items() if now.get(name) is not value]
         changed = [name for name in changed if name.rpartition(" of ")[2] == name or name.rpartition(" of ")[2] not in changed]
+        # A new name in a module or class may hide a name that is imported on first use or inherited.
+        changed += [
+            name for name in now.keys() - before.keys()
+            if isinstance(before.get(name.rpartition(".")[0]), (ModuleType, type)) and not isinstance(now[name], ModuleType)
+            and name.rpartition(".")[2] not in PYTHONS_OWN
+        ]  # fmt: skip
         if changed:
             report(publish, "changed", ", ".join(changed[:3]) + (" and more" if len(changed) > 3 else ""))
             raise CheckFailed(f"not graded: the notebook has changed {changed[0]}")

@@ -1,4 +1,4 @@
-"""Vetting: what was handed in is read and put in order, whatever it is, and each thing that was odd is told once."""
+"""Validation: any submission is read and normalised, and each oddity is reported once."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def solved(blank):
     return notebook
 
 
-def vetted(folder, notebook, blank, name="small.ipynb"):
+def validate(folder, notebook, blank, name="small.ipynb"):
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(notebook if isinstance(notebook, str) else text_of(notebook), encoding="utf-8")
     return validate_submission(folder, blank, "small")
@@ -41,10 +41,10 @@ def sources(notebook):
 
 def test_a_plain_submission_stays_as_it_is(tmp_path, solved, blank):
     solved.cells[0].metadata["mine"] = "not kept"
-    made = vetted(tmp_path, solved, blank)
-    assert made.odd == [] and sources(made.notebook) == sources(solved)
-    assert [grading(each) for each in made.notebook.cells] == [grading(each) for each in blank.cells]
-    assert made.notebook.metadata == blank.metadata and "mine" not in made.notebook.cells[0].metadata
+    submission = validate(tmp_path, solved, blank)
+    assert submission.odd == [] and sources(submission.notebook) == sources(solved)
+    assert [grading(each) for each in submission.notebook.cells] == [grading(each) for each in blank.cells]
+    assert submission.notebook.metadata == blank.metadata and "mine" not in submission.notebook.cells[0].metadata
 
 
 @pytest.mark.parametrize(
@@ -53,63 +53,67 @@ def test_a_plain_submission_stays_as_it_is(tmp_path, solved, blank):
      '{"nbformat": 3, "worksheets": []}', '{"cells": [{"cell_type": "code", "source": [1]}]}'],
 )  # fmt: skip
 def test_what_is_no_notebook_counts_as_unsolved(tmp_path, blank, text):
-    made = vetted(tmp_path, text, blank)
-    (line,) = made.odd
+    submission = validate(tmp_path, text, blank)
+    (line,) = submission.odd
     assert line.startswith("the file is no notebook that can be read (") and line.endswith("graded as if nothing were solved")
-    assert sources(made.notebook) == sources(blank)
+    assert sources(submission.notebook) == sources(blank)
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path, solved, blank, monkeypatch):
     monkeypatch.setattr(validation, "LARGEST", 1000)
-    assert "too many to read; graded as if nothing were solved" in vetted(tmp_path, solved, blank).odd[0]
+    assert "too many to read; graded as if nothing were solved" in validate(tmp_path, solved, blank).odd[0]
 
 
 def test_of_notebooks_with_other_names_the_newest_counts(tmp_path, solved, blank):
-    vetted(tmp_path, blank, blank, "old.ipynb")
+    validate(tmp_path, blank, blank, "old.ipynb")
     os.utime(tmp_path / "old.ipynb", (1, 1))
     (tmp_path / ".ipynb_checkpoints").mkdir()
     (tmp_path / ".ipynb_checkpoints" / "x.ipynb").write_text("")
     (tmp_path / "timestamp.txt").write_text("2026-01-01")
-    made = vetted(tmp_path, solved, blank, "mine.ipynb")
-    assert made.odd == [
+    submission = validate(tmp_path, solved, blank, "mine.ipynb")
+    assert submission.odd == [
         "handed in as mine.ipynb, not as small.ipynb",
         "left out, since only the notebook is graded: old.ipynb",
     ]
-    assert cell(made.notebook, "offsets").source == OFFSETS
+    assert cell(submission.notebook, "offsets").source == OFFSETS
 
 
-def test_a_link_is_no_submission(tmp_path, solved, blank):
+def test_an_empty_folder_or_a_link_is_no_submission(tmp_path, solved, blank):
     (tmp_path / "theirs.ipynb").write_text(text_of(solved))
     folder = tmp_path / "mine"
     folder.mkdir()
-    (folder / "small.ipynb").symlink_to(tmp_path / "theirs.ipynb")
-    assert validate_submission(folder, blank, "small").odd == ["no notebook was handed in; graded as if nothing were solved"]
+    for link in (False, True):
+        if link:
+            (folder / "small.ipynb").symlink_to(tmp_path / "theirs.ipynb")
+        submission = validate_submission(folder, blank, "small")
+        assert submission.odd == ["no notebook was handed in; graded as if nothing were solved"] and submission.notebook == blank
 
 
 def test_everything_is_put_back_in_its_place(tmp_path, solved, blank):
     names = [grading(each)["grade_id"] for each in blank.cells if grading(each)]
     answers = {"offsets", "pad_prefix"}
     solved.cells = [each for each in solved.cells if grading(each).get("grade_id") not in set(names) - answers]
-    made = vetted(tmp_path, solved, blank)
-    assert [grading(each)["grade_id"] for each in made.notebook.cells if grading(each)] == names
-    assert made.odd == [f"the cell {name} was deleted; put back" for name in names if name not in answers] + ["unsolved: why"]
+    submission = validate(tmp_path, solved, blank)
+    assert [grading(each)["grade_id"] for each in submission.notebook.cells if grading(each)] == names
+    back = [f"the cell {name} was deleted; put back" for name in names if name not in answers]
+    assert submission.odd == [*back, "unsolved: why"]
 
 
 def test_a_deleted_solution_stays_out_so_that_another_cell_may_answer(tmp_path, solved, blank):
     place = solved.cells.index(cell(solved, "offsets"))
     solved.cells[place] = new_code_cell(OFFSETS, id="mine")
-    made = vetted(tmp_path, solved, blank)
-    assert made.odd == ["the cell offsets was deleted"] and sources(made.notebook) == sources(solved)
+    submission = validate(tmp_path, solved, blank)
+    assert submission.odd == ["the cell offsets was deleted"] and sources(submission.notebook) == sources(solved)
 
 
 def test_of_two_cells_with_one_name_the_last_counts(tmp_path, solved, blank):
     first = deepcopy(cell(solved, "offsets"))
     first.source = SWAPPED
     solved.cells.insert(0, first)
-    made = vetted(tmp_path, solved, blank)
-    assert made.odd == ["the cell offsets is there twice; the last one counts", f"the cell id {first.id} is there twice"]
-    assert made.notebook.cells[0].source == SWAPPED and not grading(made.notebook.cells[0])
-    assert len({each.id for each in made.notebook.cells}) == len(made.notebook.cells)
+    submission = validate(tmp_path, solved, blank)
+    assert submission.odd == ["the cell offsets is there twice; the last one counts", f"the cell id {first.id} is there twice"]
+    assert submission.notebook.cells[0].source == SWAPPED and not grading(submission.notebook.cells[0])
+    assert len({each.id for each in submission.notebook.cells}) == len(submission.notebook.cells)
 
 
 def test_marks_texts_and_kinds_are_put_back(tmp_path, solved, blank):
@@ -118,20 +122,38 @@ def test_marks_texts_and_kinds_are_put_back(tmp_path, solved, blank):
     solved.cells.append(new_markdown_cell("?", metadata={"nbgrader": {"grade_id": "other", "grade": True, "points": 9}}))
     why = solved.cells.index(cell(solved, "why"))
     solved.cells[why] = new_code_cell("1 + 1", id="w", metadata=solved.cells[why].metadata)
-    made = vetted(tmp_path, solved, blank)
-    assert made.odd == [
+    submission = validate(tmp_path, solved, blank)
+    assert submission.odd == [
         "the locked cell setup was overwritten; put back",
         "the marks of the cell check-offsets were changed; put back",
         "the cell why was made code; made markdown again",
         "a strange cell, other",
     ]
     for name in ("check-offsets", "setup"):
-        assert cell(made.notebook, name) == cell(blank, name)
+        assert cell(submission.notebook, name) == cell(blank, name)
+
+
+def test_marks_that_a_program_dropped_come_back_by_the_cells_ids(tmp_path, solved, blank):
+    for each in solved.cells:
+        each.metadata = type(each.metadata)()
+    submission = validate(tmp_path, solved, blank)
+    assert submission.odd == [] and sources(submission.notebook) == sources(solved)
+    assert [grading(each) for each in submission.notebook.cells] == [grading(each) for each in blank.cells]
+
+
+def test_a_solution_that_was_made_text_is_code_again_and_what_is_unsolved_is_named(tmp_path, solved, blank):
+    place = solved.cells.index(cell(solved, "offsets"))
+    solved.cells[place] = new_markdown_cell(OFFSETS, id="o", metadata=solved.cells[place].metadata)
+    for name in ("pad_prefix", "why"):
+        cell(solved, name).source = cell(blank, name).source
+    submission = validate(tmp_path, solved, blank)
+    assert submission.odd == ["the cell offsets was made markdown; made code again", "unsolved: pad_prefix, why"]
+    assert (cell(submission.notebook, "offsets").cell_type, cell(submission.notebook, "offsets").source) == ("code", OFFSETS)
 
 
 def test_another_order_is_told(tmp_path, solved, blank):
     solved.cells.reverse()
-    assert vetted(tmp_path, solved, blank).odd == ["the set's cells stand in another order"]
+    assert validate(tmp_path, solved, blank).odd == ["the set's cells stand in another order"]
 
 
 @pytest.mark.parametrize(
@@ -141,13 +163,14 @@ def test_another_order_is_told(tmp_path, solved, blank):
         ("import requests", "the cell number 1 mentions the network (requests)"),
         ("!pip install x", "the cell number 1 mentions other programs (!pip)"),
         ("lesson.check = print", "the cell number 1 mentions the insides of checks (.check =)"),
+        ("from spvit_course.checks import engine", "the cell number 1 mentions the insides of checks (spvit_course.checks)"),
         ("open('../../gradebook.db')", "the cell number 1 mentions files of the class (gradebook)"),
         ("%matplotlib inline\nlesson = begin('03')\nlesson.check(offsets)\nx = requested = 1", None),
     ],
 )
 def test_code_that_a_person_should_look_at(tmp_path, solved, blank, code, says):
     solved.cells.insert(0, new_code_cell(code, id="mine"))
-    assert vetted(tmp_path, solved, blank).odd == ([says] if says else [])
+    assert validate(tmp_path, solved, blank).odd == ([says] if says else [])
 
 
 def test_stored_output_is_dropped(tmp_path, solved, blank, monkeypatch):
@@ -155,6 +178,6 @@ def test_stored_output_is_dropped(tmp_path, solved, blank, monkeypatch):
     notebook = json.loads(text_of(solved))
     cells = [each for each in notebook["cells"] if each["cell_type"] == "code"]
     cells[0]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "x" * 2_000_000}]
-    made = vetted(tmp_path, json.dumps(notebook), blank)
-    assert made.odd == ["the file has 2 MB; its stored outputs were dropped"]
-    assert len(text_of(made.notebook)) < 50_000
+    submission = validate(tmp_path, json.dumps(notebook), blank)
+    assert submission.odd == ["the file has 2 MB; its stored outputs were dropped"]
+    assert len(text_of(submission.notebook)) < 50_000
