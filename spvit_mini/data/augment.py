@@ -6,9 +6,9 @@ All draws come from torch's global CPU generator. Images are those of preprocess
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional
 
 from .device_transform import PartialBatch
 from .options import AugmentOptions
-from .preprocessing import Box, CenterCrop, Normalize, Preprocessing, convert_to_rgb, get_size, make_box, pil_to_tensor
+from .preprocessing import Box, CenterCrop, Normalize, Preprocessing, convert_to_rgb, make_box, pil_to_tensor, resize
 
 
 class TrainTransform:
@@ -55,7 +55,7 @@ class TrainTransform:
 
     def draw_crop(self, image: Image.Image | Tensor) -> tuple[Image.Image | Tensor, Box, bool]:
         """Crop an image; return the crop, its box before any shift, and whether the crop must be flipped."""
-        image, box = self.crop.crop_with_box(convert_to_rgb(image))
+        image, box = self.crop.crop_with_box(image if isinstance(image, Tensor) else convert_to_rgb(image))
         if self.shift is not None:
             image = self.shift(image)
         return image, box, self.flip and torch.rand(1).item() < 0.5
@@ -71,12 +71,12 @@ class TrainTransform:
 class TensorTrainTransform(TrainTransform):
     """Make the draws of `TrainTransform` on a uint8 tensor; leave to `DeviceTransform` what is faster on a whole batch."""
 
-    def transform_with_box(self, image: Image.Image | Tensor) -> tuple[PartialBatch, Box, bool]:
+    def transform_with_box(self, image: Image.Image | Tensor) -> tuple[PartialBatch, Box, bool]:  # type: ignore[override]
         """Return the partially augmented image, the box that it shows, before any shift, and whether it will be flipped."""
-        image, box, is_flipped = self.draw_crop(image)
-        return self.draw_erasing(*self.flip_and_apply_operations(image, is_flipped)), box, is_flipped
+        crop, box, is_flipped = self.draw_crop(image)
+        return self.draw_erasing(*self.flip_and_apply_operations(crop, is_flipped)), box, is_flipped
 
-    def draw_crop(self, image: Image.Image | Tensor) -> tuple[Tensor, Box, bool]:
+    def draw_crop(self, image: Image.Image | Tensor) -> tuple[Any, Box, bool]:
         """Crop an image; return the crop (1, 3, height, width), its box before any shift, and whether it must be flipped."""
         image = image if isinstance(image, Tensor) else pil_to_tensor(convert_to_rgb(image))
         # torch's filter resizes a channels-last batch of one without copies, but not (3, height, width).
@@ -88,20 +88,17 @@ class TensorTrainTransform(TrainTransform):
             return image, is_flipped
         return self.apply_operations(functional.horizontal_flip(image) if is_flipped else image), False
 
-    def apply_operations(self, image: Tensor) -> Tensor:
-        """Apply the operations with Pillow, which is several times as fast as torch on a single image."""
-        pil = None
-        for operation, probability in self.operations:
-            if probability == 1 or torch.rand(1) < probability:
-                pil = operation(Image.fromarray(image[0].permute(1, 2, 0).numpy()) if pil is None else pil)
-        return image if pil is None else pil_to_tensor(pil)[None]
+    def apply_operations(self, image: Any) -> Any:
+        """Apply the operations to (1, 3, height, width) with Pillow, several times as fast as torch on a single image."""
+        pil: Any = super().apply_operations(Image.fromarray(image[0].permute(1, 2, 0).numpy()))
+        return pil_to_tensor(pil)[None]
 
     def draw_erasing(self, image: Tensor, flip: bool) -> PartialBatch:
         """Draw the rectangle and the noise of random erasing, and leave the rest to the device."""
         erase_box, noise = torch.zeros(4, dtype=torch.int64), torch.zeros(0)
         if self.erase is not None:
             erase_box, noise = self.erase.draw(image)
-        return PartialBatch(image[0].permute(1, 2, 0).contiguous(), flip, erase_box, noise)
+        return PartialBatch(image[0].permute(1, 2, 0).contiguous(), torch.tensor(flip), erase_box, noise)
 
 
 class RandomResizedCrop(v2.RandomResizedCrop):
@@ -110,14 +107,8 @@ class RandomResizedCrop(v2.RandomResizedCrop):
     def crop_with_box(self, image: Image.Image | Tensor) -> tuple[Image.Image | Tensor, Box]:
         """Crop and resize an image; also return the box that the crop shows."""
         box = self.make_params([image])
-        return self.transform(image, box), make_box(**box, of=get_size(image))
-
-    def transform(self, image: Image.Image | Tensor, box: dict[str, int]) -> Image.Image | Tensor:
-        """Crop and resize. A channels-last batch of one image keeps its memory format, which torchvision would change."""
-        if isinstance(image, Tensor) and image.dim() == 4:
-            crop = functional.crop(image, **box)
-            return F.interpolate(crop, size=self.size, mode=self.interpolation.value, antialias=True)
-        return super().transform(image, box)
+        crop = resize(functional.crop(image, **box), tuple(self.size), self.interpolation.value)
+        return crop, make_box(**box, of=functional.get_size(image))
 
 
 class RandomErasing(v2.RandomErasing):

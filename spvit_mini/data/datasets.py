@@ -20,7 +20,7 @@ from .device_transform import DeviceTransform, PartialBatch, collate
 from .image_folders import find_image_folder
 from .images import ImageFiles, InMemoryImages, read_image_tensor
 from .options import AugmentOptions, DataOptions
-from .preprocessing import EvalTransform, Preprocessing
+from .preprocessing import EvalTransform, Preprocessing, get_size
 from .sampler import Key, TrainBatches
 from .seeding import check_seed, fork_torch_rng, make_random_state
 from .synthetic import Compass, Rings, SyntheticDataset, Textures
@@ -66,7 +66,7 @@ class TrainDataset(Dataset):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, key: Key | int) -> tuple[Tensor, int] | tuple[Tensor, int, TokenLabelView]:
+    def __getitem__(self, key: Key | int) -> tuple:
         key = key if isinstance(key, Key) else Key(0, int(key))
         image, index = self.source.load(key.index)
         label = int(self.labels[index])
@@ -76,7 +76,7 @@ class TrainDataset(Dataset):
             image, box, is_flipped = self.transform.transform_with_box(image)
         if self.token_labels is None:
             return image, label
-        return image, label, TokenLabelView(*self.token_labels[index], torch.tensor(box), is_flipped)
+        return image, label, TokenLabelView(*self.token_labels[index], torch.tensor(box), torch.tensor(is_flipped))
 
     def load_batches(self, order: TrainBatches, **loader_options) -> Iterator[list]:
         """Load batches in an order; `loader_options` are those of torch's DataLoader. Pass the images to `to_device`."""
@@ -84,9 +84,10 @@ class TrainDataset(Dataset):
 
     def to_device(self, images: Tensor | PartialBatch, device: torch.device) -> Tensor:
         """Move the images of a batch to a device, and finish their augmentation there."""
-        if isinstance(images, PartialBatch):
-            return DeviceTransform(self.transform.preprocessing)(images, device)
-        return images.to(device, non_blocking=True)
+        if isinstance(images, Tensor):
+            return images.to(device, non_blocking=True)
+        assert self.transform is not None  # it made the partial batch
+        return DeviceTransform(self.transform.preprocessing)(images, device)
 
 
 class ValDataset(Dataset):
@@ -98,7 +99,7 @@ class ValDataset(Dataset):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple:
         image, label = self.source[index]
         return (image if self.transform is None else self.transform(image)), label
 
@@ -129,14 +130,9 @@ class Data:
 
 
 def load_data(
-    options: DataOptions,
-    augment: AugmentOptions | None = None,
-    *,
-    seed: int,
-    train: bool = True,
-    preprocessing: Preprocessing | None = None,
-    token_labels: Path | None = None,
-) -> Data:
+    options: DataOptions, augment: AugmentOptions | None = None, *, seed: int, train: bool = True,
+    preprocessing: Preprocessing | None = None, token_labels: Path | None = None,
+) -> Data:  # fmt: skip
     """Load a dataset by name.
 
     Args:
@@ -157,9 +153,9 @@ def load_data(
         _check_token_labels(options, augment)
     load_split = _open_dataset(options, augment, seed)
     source = load_split(train=True) if train or options.holdout else None
-    if options.holdout:
+    if options.holdout and source is not None:
         is_held = _draw_of_each_class(source.labels, options.holdout, make_random_state("holdout", seed))
-        source, val = source.select((~is_held).nonzero()[:, 0]), source.select(is_held.nonzero()[:, 0])
+        source, val = source.select(~is_held), source.select(is_held)
     else:
         val = load_split(train=False)
     if source is not None and source.classes != val.classes:
@@ -168,10 +164,9 @@ def load_data(
         val = val.drop_corrupt()
     preprocessing = _choose_preprocessing(options, augment, preprocessing, val)
     train_dataset = None
-    if train:
+    if train and source is not None:
         if options.fraction < 1:
-            is_used = _draw_of_each_class(source.labels, options.fraction, make_random_state("fraction", seed))
-            source = source.select(is_used.nonzero()[:, 0])
+            source = source.select(_draw_of_each_class(source.labels, options.fraction, make_random_state("fraction", seed)))
         train_dataset = _make_train_dataset(source, options, augment, preprocessing, seed, token_labels)
     transform = None if isinstance(val, SyntheticDataset) else EvalTransform(preprocessing)
     return Data(options.name, val.classes, train_dataset, ValDataset(val, transform), preprocessing)
@@ -205,7 +200,7 @@ def _choose_preprocessing(
 ) -> Preprocessing:
     """Choose the preprocessing: the given one or the dataset's own, as the options change it; none for synthetic images."""
     if isinstance(val, SyntheticDataset):
-        return Preprocessing(tuple(val.images.shape[-2:]), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+        return Preprocessing(get_size(val.images), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     if given is None:
         cifar = CIFAR.get(options.name)
         given = Preprocessing((SIDE, SIDE), mean=cifar.mean, std=cifar.std) if cifar else Preprocessing((224, 224))
@@ -229,13 +224,12 @@ def _make_train_dataset(
         return TrainDataset(source, None, seed=seed)
     from .augment import TensorTrainTransform, TrainTransform  # here: they import torchvision, which is slow
 
-    kind = TrainTransform
-    if options.backend == "tensor":
+    kind, labels = TrainTransform, None
+    if isinstance(source, ImageFiles) and options.backend == "tensor":
         source, kind = ImageFiles(source.files, read_image_tensor), TensorTrainTransform
-    labels = None
-    if token_labels is not None:
+    if isinstance(source, ImageFiles) and token_labels is not None:
         labels = TokenLabels(token_labels, source.files)
-        for index in labels.unreadable:
+        for index in labels.unreadable.tolist():
             source.files.report_corrupt(source.files.path(index), f"has no token labels in {token_labels}: it was unreadable")
             source.is_corrupt[index] = 1
     return TrainDataset(source, kind(augment, preprocessing), seed=seed, token_labels=labels)

@@ -41,13 +41,13 @@ class BatchParams(NamedTuple):
     """Hold the images of a batch and the parameters of their augmentation.
 
     Attributes:
-        index: (B,), indices of the images.
+        indices: (B,), which images.
         flip: (B,), whether they are flipped horizontally.
         corner: (B, 2), top and left of the crop, in the padded image.
         rounds: the groups of each round of RandAugment, which share no image.
     """
 
-    index: Tensor
+    indices: Tensor
     flip: Tensor
     corner: Tensor
     rounds: list[list[OperationGroup]]
@@ -99,7 +99,8 @@ class CachedImages:
         flip = numbers[:, 0] < 0.5 * self.augment.flip
         corner = (numbers[:, 1:3] * self.corners).astype(np.int64)
         rounds = [self._group_images(*columns) for columns in numbers[:, 3:].reshape(len(keys), -1, 3).transpose(1, 2, 0)]
-        return BatchParams(*map(torch.as_tensor, ([key.index for key in keys], flip, corner)), rounds)
+        indices = torch.tensor([key.index for key in keys])
+        return BatchParams(indices, torch.from_numpy(flip), torch.from_numpy(corner), rounds)
 
     def _group_images(self, chance: np.ndarray, choice: np.ndarray, direction: np.ndarray) -> list[OperationGroup]:
         """Group the images of a batch by their operation in a round of RandAugment, given three random numbers per image."""
@@ -116,14 +117,14 @@ class CachedImages:
         if self.images.device != device:
             self.images = self.images.to(device)
             self.padded = [padded.to(device) for padded in self.padded]
-        index, flip, corner = (tensor.to(device, non_blocking=True) for tensor in params[:3])
+        indices, flip, corner = (tensor.to(device, non_blocking=True) for tensor in params[:3])
         if self.images.is_floating_point():
-            return self.images[index]
+            return self.images[indices]
         rows, columns = (torch.arange(side, device=device) for side in self.images.shape[-2:])
         columns = torch.where(flip[:, None], columns.flip(0), columns)  # (B, width)
         rows, columns = self.padded[0][corner[:, :1] + rows], self.padded[1][corner[:, 1:] + columns]
         channels = torch.arange(3, device=device)[:, None, None]
-        images = self.images[index[:, None, None, None], channels, rows[:, None, :, None], columns[:, None, None, :]]
+        images = self.images[indices[:, None, None, None], channels, rows[:, None, :, None], columns[:, None, None, :]]
         fill = [round(255 * value) for value in self.preprocessing.mean]
         for groups in params.rounds:
             for operation, sign, rows in groups:

@@ -25,13 +25,13 @@ class PartialBatch(NamedTuple):
 
     Attributes:
         pixels: (height, width, 3), uint8.
-        flip: whether the image must be flipped horizontally.
+        flip: (), bool, whether the image must be flipped horizontally.
         erase_box: (4,), the rectangle that noise replaces: top, left, height, width; zeros without a rectangle.
         noise: (3 · height · width of the rectangle,), float32; concatenated over a batch.
     """
 
     pixels: Tensor
-    flip: bool | Tensor
+    flip: Tensor
     erase_box: Tensor
     noise: Tensor
 

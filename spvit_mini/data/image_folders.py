@@ -59,7 +59,7 @@ class ImageFileList:
         return os.path.join(self.folder, os.fsdecode(self.paths[index]))
 
     def select(self, indices: Tensor) -> ImageFileList:
-        """Select images, in this order."""
+        """Select images, by indices in this order or by a mask."""
         return replace(self, paths=self.paths[indices.numpy()], labels=self.labels[indices])
 
     def report_corrupt(self, path: str, reason: object) -> None:
@@ -175,7 +175,7 @@ def scan_class_folders(
     ignored), and an empty file (unless skipped).
     """
     names = list_classes(folder)
-    if ignore_others:
+    if classes is not None and ignore_others:
         names = [name for name in names if name in classes]
     try:
         files = {name: list_images(folder / name) for name in names}

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 from torch import Tensor
 from tqdm import tqdm
 
@@ -32,7 +33,7 @@ class CorruptImageError(ValueError):
 
 
 @contextmanager
-def open_image(path: str | Path) -> Iterator[Image.Image]:
+def open_image(path: str | Path) -> Iterator[ImageFile]:
     """Open an image file without reading its pixels. Errors, also those inside the block, become those of `read_image`."""
     try:
         with Image.open(path, formats=FORMATS) as image:
@@ -75,15 +76,13 @@ def read_image_tensor(path: str | Path) -> Tensor:
     used as they are. Pillow reads all other files, and names what is wrong with corrupt ones.
     """
     with open_image(path) as image:
-        if image.format == "JPEG" and image.mode in ("RGB", "L") and _jpeg_decoder():  # the two convert CMYK differently
-            image.fp.seek(0)
+        if image.format == "JPEG" and image.mode in ("RGB", "L") and (decode := _jpeg_decoder()):  # they convert CMYK differently
             try:
-                return _jpeg_decoder()(torch.from_numpy(np.fromfile(image.fp, np.uint8)))
+                return decode(torch.from_numpy(np.fromfile(path, np.uint8)))
             except RuntimeError:
                 pass
         elif image.format == "PPM" and image.mode == "RGB" and image.tile[0][0] == "raw":
-            image.fp.seek(image.tile[0][2])  # the offset of the pixels
-            pixels = np.fromfile(image.fp, np.uint8, count=3 * image.width * image.height)
+            pixels = np.fromfile(path, np.uint8, count=3 * image.width * image.height, offset=image.tile[0][2])
             if pixels.size == 3 * image.width * image.height:
                 return torch.from_numpy(pixels.reshape(image.height, image.width, 3)).permute(2, 0, 1)
         image.load()
@@ -154,7 +153,7 @@ class ImageFiles:
             return None
 
     def select(self, indices: Tensor) -> ImageFiles:
-        """Select images, in this order."""
+        """Select images, by indices in this order or by a mask."""
         return ImageFiles(self.files.select(indices), self.read)
 
     @property
@@ -175,7 +174,7 @@ class ImageFiles:
             readable = torch.tensor(list(tqdm(results, "checking images", len(self), leave=False, disable=None)))
         if not readable.any():
             raise UserError(f"none of the {len(self)} images in {self.files.folder} can be read")
-        files = self.files.select(readable.nonzero()[:, 0])
+        files = self.files.select(readable)
         return ImageFiles(replace(files, empty_files=tuple(self.skipped_files)), self.read)
 
 
@@ -196,7 +195,7 @@ class InMemoryImages:
         return self.images[index], index
 
     def select(self, indices: Tensor) -> InMemoryImages:
-        """Select images, in this order."""
+        """Select images, by indices in this order or by a mask."""
         return InMemoryImages(self.images[indices], self.labels[indices], self.classes, tuple(self.skipped_files))
 
     @classmethod
@@ -206,7 +205,8 @@ class InMemoryImages:
         Raises UserError for an image of another size, and for a corrupt image unless such images are skipped.
         """
         images = torch.empty(len(files), 3, side, side, dtype=torch.uint8)
-        indices, skipped = [], list(files.empty_files)
+        indices: list[int] = []
+        skipped = list(files.empty_files)
         for index in tqdm(range(len(files)), f"reading {files.folder}", leave=False, disable=None):
             path = files.path(index)
             try:

@@ -12,45 +12,40 @@ from ..errors import UserError
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Choose a dataset, how much of it, and how its images are loaded.
-
-    Attributes:
-        name: name of the dataset: compass, compass6, compass_easy, textures, textures6, rings or rings6 (synthetic); cifar10,
-            cifar100, imagenet, imagenet100, imagenet100_first or tiny_imagenet; or any ImageFolder directory
-            ROOT/NAME/{train,val}/CLASS/*.jpg ("folder" if ROOT itself is that directory).
-        root: folder that contains the datasets.
-        image_size: height and width of the images in pixels. None: the size of the dataset (synthetic datasets and CIFAR),
-            otherwise 224.
-        eval_crop: crop ratio of evaluation: fraction of the height and width of the resized image that the centre crop keeps.
-            None: 0.875 if training uses random resized crops, otherwise 1.
-        train_images: number of training images of a synthetic dataset; other datasets use all files.
-        val_images: number of validation images of a synthetic dataset.
-        fraction: fraction of the training images of each class to train on, above 0 and at most 1; at least one image per class.
-        holdout: fraction of the training images of each class to validate on instead of the validation split, which is then
-            not read: for tuning hyperparameters. `fraction` applies to the remaining images. 0 uses the validation split.
-        on_corrupt_image: what to do about a truncated or unreadable image file: "error" stops and names it; "skip" logs and
-            counts it, and loads the next readable image instead.
-        workers: number of worker processes that load training images; 0 loads them in the main process.
-        backend: how training images are augmented. "pil": one at a time, with Pillow. "tensor": natural images are decoded and
-            cropped as uint8 tensors, then flipped, normalised and erased on the device, one batch at a time; the random draws
-            are those of "pil", and resized pixels differ by the rounding of the filter. CIFAR and synthetic datasets are
-            cached on the device and augmented there, without workers (flip, shift and RandAugment only; other random draws).
-            Most recorded results use "pil".
-        download: download CIFAR if `root` does not contain it.
-    """
+    """The dataset, how much of it is used, and how its images are loaded."""
 
     name: str = "compass"
+    """Name of the dataset: compass, compass6, compass_easy, textures, textures6, rings or rings6 (synthetic); cifar10, cifar100,
+    imagenet, imagenet100, imagenet100_first or tiny_imagenet; or any ImageFolder directory ROOT/NAME/{train,val}/CLASS/*.jpg
+    ("folder" if ROOT itself is that directory)."""
     root: Path = Path("data")
+    """Folder that contains the datasets."""
     image_size: int | None = None
+    """Height and width of the images in pixels. None: the size of the dataset (synthetic datasets and CIFAR), otherwise 224."""
     eval_crop: float | None = None
+    """Crop ratio of evaluation: fraction of the height and width of the resized image that the centre crop keeps. None: 0.875 if
+    training uses random resized crops, otherwise 1."""
     train_images: int = 2000
+    """Number of training images of a synthetic dataset; other datasets use all files."""
     val_images: int = 1000
+    """Number of validation images of a synthetic dataset."""
     fraction: float = 1.0
+    """Fraction of the training images of each class to train on, above 0 and at most 1; at least one image per class."""
     holdout: float = 0.0
+    """Fraction of the training images of each class to validate on instead of the validation split, which is then not read: for
+    tuning hyperparameters. `fraction` applies to the remaining images. 0 uses the validation split."""
     on_corrupt_image: Literal["error", "skip"] = "error"
+    """What to do about a truncated or unreadable image file: "error" stops and names it; "skip" logs and counts it, and loads the
+    next readable image instead."""
     workers: int = 0
+    """Number of worker processes that load images; 0 loads them in the main process."""
     backend: Literal["pil", "tensor"] = "pil"
+    """How training images are augmented. "pil": one at a time, with Pillow. "tensor": natural images are decoded and cropped as
+    uint8 tensors, then flipped, normalised and erased on the device, one batch at a time; the random draws are those of "pil",
+    and resized pixels differ by the rounding of the filter. CIFAR and synthetic datasets are cached on the device and augmented
+    there, without workers (flip, shift and RandAugment only; other random draws). Most recorded results use "pil"."""
     download: bool = False
+    """Download CIFAR if `root` does not contain it."""
 
     def __post_init__(self) -> None:
         is_valid = {
@@ -66,36 +61,33 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class AugmentOptions:
-    """Choose how training images are augmented; the default is no augmentation. Synthetic datasets refuse it: it changes labels.
-
-    Attributes:
-        flip: flip images horizontally with probability 0.5.
-        crop: "none" resizes the image and crops its centre; "shift" translates it by up to 1/8 of its size, with reflection
-            padding; "resized" is a random resized crop.
-        crop_scale: smallest and largest area of a random resized crop, as a fraction of the image.
-        randaugment: RandAugment: number of operations per image, and their magnitude (0 to 30); 0 operations switch it off.
-        randaugment_prob: probability of each RandAugment operation.
-        random_erasing_prob: probability of random erasing, which replaces a rectangle with noise.
-        colour: strength of random brightness, contrast and saturation (colour jitter); 0 switches it off.
-        mixup: parameter alpha of MixUp, which draws mixing weights from Beta(alpha, alpha); 0 switches it off.
-        cutmix: parameter alpha of CutMix, which pastes a rectangle of another image; 0 switches it off. If both are on, each
-            batch uses MixUp or CutMix with equal probability.
-        mix_prob: probability that a batch is mixed.
-        repeats: repeated augmentation: number of views of each image in a batch. The number of steps per epoch stays the same,
-            therefore an epoch uses 1/repeats of the images.
-    """
+    """Augmentation of the training images; by default none. Synthetic datasets refuse it, because it changes their labels."""
 
     flip: bool = False
+    """Flip images horizontally with probability 0.5."""
     crop: Literal["none", "shift", "resized"] = "none"
+    """Cropping: "none" resizes the image and crops its centre; "shift" then translates it by up to 1/8 of its size, with
+    reflection padding; "resized" is a random resized crop."""
     crop_scale: tuple[float, float] = (0.08, 1.0)
+    """Smallest and largest area of a random resized crop, as a fraction of the image."""
     randaugment: tuple[int, int] = (0, 9)
+    """RandAugment: number of operations per image, and their magnitude (0 to 30); 0 operations switch it off."""
     randaugment_prob: float = 1.0
+    """Probability of each RandAugment operation."""
     random_erasing_prob: float = 0.0
+    """Probability of random erasing, which replaces a rectangle with noise."""
     colour: float = 0.0
+    """Strength of random brightness, contrast and saturation (colour jitter); 0 switches it off."""
     mixup: float = 0.0
+    """Parameter alpha of MixUp, which draws mixing weights from Beta(alpha, alpha); 0 switches it off."""
     cutmix: float = 0.0
+    """Parameter alpha of CutMix, which pastes a rectangle of another image; 0 switches it off. If both are on, each batch uses
+    MixUp or CutMix with equal probability."""
     mix_prob: float = 1.0
+    """Probability that a batch is mixed."""
     repeats: int = 1
+    """Repeated augmentation: number of views of each image in a batch. The number of steps per epoch stays the same, therefore an
+    epoch uses 1/repeats of the images."""
 
     def __post_init__(self) -> None:
         (low, high), (operations, magnitude) = self.crop_scale, self.randaugment

@@ -77,7 +77,8 @@ class EvalTransform:
         self.normalize = Normalize(preprocessing)
 
     def __call__(self, image: Image.Image | Tensor) -> Tensor:
-        return self.normalize(self.crop(convert_to_rgb(image)))
+        image = image if isinstance(image, Tensor) else convert_to_rgb(image)
+        return self.normalize(self.crop.crop_with_box(image)[0])
 
 
 class CenterCrop:
@@ -86,17 +87,14 @@ class CenterCrop:
     def __init__(self, preprocessing: Preprocessing, *, crop: float) -> None:
         self.size, self.ratio, self.interpolation = preprocessing.image_size, crop, preprocessing.interpolation
 
-    def __call__(self, image: Image.Image | Tensor) -> Image.Image | Tensor:
-        return self.crop_with_box(image)[0]
-
     def crop_with_box(self, image: Image.Image | Tensor) -> tuple[Image.Image | Tensor, Box]:
         """Resize and crop an image; also return the box that the crop shows."""
-        old = get_size(image)
-        scale = max(side / self.ratio / before for side, before in zip(self.size, old, strict=True))
-        new = tuple(max(side, round(scale * before)) for side, before in zip(self.size, old, strict=True))
-        top, left = (round((before - side) / 2) for before, side in zip(new, self.size, strict=True))
-        (height, width), box = self.size, make_box(top, left, *self.size, of=new)
-        if self.ratio == 1 and old == self.size:
+        (height, width), (old_height, old_width) = self.size, get_size(image)
+        scale = max(height / self.ratio / old_height, width / self.ratio / old_width)
+        new = max(height, round(scale * old_height)), max(width, round(scale * old_width))
+        top, left = round((new[0] - height) / 2), round((new[1] - width) / 2)
+        box = make_box(top, left, height, width, of=new)
+        if self.ratio == 1 and (old_height, old_width) == self.size:
             return image, box
         image = resize(image, new, self.interpolation)
         if isinstance(image, Tensor):
@@ -121,12 +119,12 @@ class Normalize:
         return (image / white).sub_(self.mean).div_(self.std)
 
 
-def convert_to_rgb(image: Image.Image | Tensor) -> Image.Image | Tensor:
-    """Convert a PIL image of any mode to RGB; return a tensor unchanged.
+def convert_to_rgb(image: Image.Image) -> Image.Image:
+    """Convert a PIL image of any mode to RGB.
 
     Raises UserError for modes without a known white value: 32-bit integers and floats.
     """
-    if isinstance(image, Tensor) or image.mode == "RGB":
+    if image.mode == "RGB":
         return image
     if image.mode.startswith("I;16"):  # Pillow would clip all values above 255 to white
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
@@ -154,7 +152,7 @@ def resize(image: Image.Image | Tensor, size: tuple[int, int], interpolation: st
 
 def get_size(image: Image.Image | Tensor) -> tuple[int, int]:
     """Return height and width in pixels."""
-    return tuple(image.shape[-2:]) if isinstance(image, Tensor) else (image.height, image.width)
+    return (image.shape[-2], image.shape[-1]) if isinstance(image, Tensor) else (image.height, image.width)
 
 
 def make_box(top: int, left: int, height: int, width: int, *, of: tuple[int, int]) -> Box:

@@ -24,7 +24,7 @@ class Key(NamedTuple):
     """
 
     epoch: int
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
     copy: int = 0
 
 

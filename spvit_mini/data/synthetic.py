@@ -50,7 +50,7 @@ class SyntheticDataset(Dataset):
         return self.images[index], index
 
     def select(self, indices: Tensor) -> SyntheticDataset:
-        """Select images, in this order."""
+        """Select images, by indices in this order or by a mask."""
         subset = copy(self)
         for name, value in vars(self).items():
             if isinstance(value, Tensor):

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +34,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError, near
+from ..files import atomic_write
 from .image_folders import ImageFileList
 
 FORMAT = "spvit_mini token labels 1"
@@ -46,13 +48,13 @@ class TokenLabelView(NamedTuple):
         scores: (rows, columns, top), float16, of the whole image.
         classes: (rows, columns, top), int16 or int32.
         box: (4,), float32: top, left, bottom and right of the crop, as fractions of the image's height and width.
-        is_flipped: whether the crop was then flipped horizontally.
+        is_flipped: (), bool, whether the crop was then flipped horizontally.
     """
 
     scores: Tensor
     classes: Tensor
     box: Tensor
-    is_flipped: bool | Tensor
+    is_flipped: Tensor
 
 
 @dataclass(frozen=True)
@@ -113,10 +115,9 @@ class TokenLabelWriter:
         np.save(self.folder / "status.npy", np.full(len(paths), MISSING, dtype=np.uint8))
         # The full length at once: zeros occupy no disk space until they are overwritten.
         np.lib.format.open_memmap(self.folder / "maps.npy", mode="w+", dtype=self.info.record_dtype, shape=(len(paths),))
-        temporary = self.folder / "labels.json.tmp"
         content = {"format": FORMAT, **asdict(self.info), "images": len(paths)}
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(temporary, self.folder / "labels.json")
+        with atomic_write(self.folder / "labels.json") as temporary:
+            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def _check_same(self, paths: np.ndarray) -> None:
         existing = asdict(read_info(self.folder))
@@ -142,7 +143,7 @@ class TokenLabelWriter:
         except OSError as error:
             raise self._write_error(error) from None
 
-    def commit(self, *, done: list[int], unreadable: list[int] = ()) -> None:
+    def commit(self, *, done: list[int], unreadable: Sequence[int] = ()) -> None:
         """Flush the maps to disk, then the status of the images whose map is stored (done) or impossible (unreadable)."""
         self.status[done], self.status[list(unreadable)] = DONE, UNREADABLE
         try:
@@ -185,9 +186,9 @@ class TokenLabels:
         self._rows = np.searchsorted(images, files.paths)  # (n,), where the map of each image is
         has_map = images[np.minimum(self._rows, len(images) - 1)] == files.paths
         self._check_all(has_map, files, "has no map of", "label these images into a new folder")
-        status = status[self._rows]
-        self._check_all(status != MISSING, files, "is not finished: it lacks", "continue with the command that created it")
-        self.unreadable = np.flatnonzero(status == UNREADABLE)
+        own_status = status[self._rows]
+        self._check_all(own_status != MISSING, files, "is not finished: it lacks", "continue with the command that created it")
+        self.unreadable = np.flatnonzero(own_status == UNREADABLE)
 
     def _check_classes(self, classes: list[str]) -> None:
         own = self.info.classes

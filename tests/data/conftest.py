@@ -1,4 +1,4 @@
-"""Small image trees for tests, and files that are broken in every way that was thought of."""
+"""Small ImageFolder directories and images for tests, and files that are corrupt in many ways."""
 
 import io
 import struct
@@ -9,19 +9,32 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from spvit_mini.errors import UserError
 
+NOT_NORMALISED = {"mean": (0, 0, 0), "std": (1, 1, 1)}
 
-def picture(seed: int, *, width: int = 24, height: int = 16) -> Image.Image:
-    """Make a smooth RGB picture that JPEG keeps well, different for each seed."""
+
+def make_image(seed: int, *, width: int = 24, height: int = 16) -> Image.Image:
+    """Make a smooth RGB image that JPEG preserves well, different for each seed."""
     random = np.random.RandomState(seed)
     small = Image.fromarray(random.randint(0, 256, size=(3, 4, 3), dtype=np.uint8))
     return small.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def encoded(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
+def noise(height: int, width: int, seed: int = 0) -> Image.Image:
+    """Make an RGB image of independent uniform pixels."""
+    return Image.fromarray(np.random.RandomState(seed).randint(0, 256, size=(height, width, 3), dtype=np.uint8))
+
+
+def to_pixels(result: torch.Tensor) -> np.ndarray:
+    """Convert a float tensor in 0..1 to pixels: (height, width, 3), uint8."""
+    return (result * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+
+
+def encode(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
     """Encode an image."""
     file = io.BytesIO()
     image.save(file, kind, **options)
@@ -40,11 +53,11 @@ def huge_png(width: int, height: int) -> bytes:
     )
 
 
-JPEG = encoded(picture(0, width=64, height=48))
-PNG = encoded(picture(0, width=64, height=48), "PNG")
+JPEG = encode(make_image(0, width=64, height=48))
+PNG = encode(make_image(0, width=64, height=48), "PNG")
 
-# What is broken, and what the error must say of it.
-BROKEN = {
+# Corrupt files, and a part of the error that names the reason.
+CORRUPT = {
     "empty": (b"", "is empty"),
     "text": (b"this is no picture at all\n" * 20, "is no image"),
     "cut_in_half": (JPEG[: len(JPEG) // 2], "is truncated or damaged"),
@@ -52,28 +65,28 @@ BROKEN = {
     "only_magic": (JPEG[:3], ""),
     "png_cut": (PNG[: len(PNG) // 2], ""),
     "png_damaged": (PNG[:60] + b"\xff" * 200 + PNG[260:], ""),
-    "one_pixel": (encoded(Image.new("RGB", (1, 1))), "has 1 × 1 pixels"),
-    "a_line": (encoded(Image.new("RGB", (50, 1))), "has 50 × 1 pixels"),
-    "ribbon": (encoded(Image.new("RGB", (404, 4))), "has 404 × 4 pixels"),
+    "one_pixel": (encode(Image.new("RGB", (1, 1))), "has 1 × 1 pixels"),
+    "a_line": (encode(Image.new("RGB", (50, 1))), "has 50 × 1 pixels"),
+    "ribbon": (encode(Image.new("RGB", (404, 4))), "has 404 × 4 pixels"),
     "huge": (huge_png(60_000, 60_000), "decompression bomb"),
     "large": (huge_png(10_000, 10_000), "claims 10000 × 10000 pixels"),
-    "float": (encoded(Image.new("F", (8, 8)), "TIFF"), "has pixels of mode F"),
+    "float": (encode(Image.new("F", (8, 8)), "TIFF"), "has pixels of mode F"),
     "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "is no image"),
 }
 
 
-@pytest.fixture(params=sorted(BROKEN))
-def broken(request, tmp_path) -> tuple[Path, str]:
-    """Give the path of a broken file, and a part of what the error must say; one test for each way."""
-    content, reason = BROKEN[request.param]
+@pytest.fixture(params=sorted(CORRUPT))
+def corrupt_file(request, tmp_path) -> tuple[Path, str]:
+    """Return the path of a corrupt file, and a part of the expected error; one test per kind of damage."""
+    content, reason = CORRUPT[request.param]
     path = tmp_path / f"{request.param}.jpg"
     path.write_bytes(content)
     return path, reason
 
 
 @pytest.fixture
-def said_by() -> Callable[[Iterable], str]:
-    """Give a function that goes through a loader and returns what the UserError on the way said."""
+def error_of() -> Callable[[Iterable], str]:
+    """Return a function that iterates over a loader and returns the message of the UserError that it raises."""
 
     def said(loader: Iterable) -> str:
         try:
@@ -90,8 +103,8 @@ def said_by() -> Callable[[Iterable], str]:
 
 
 @pytest.fixture
-def make_tree(tmp_path) -> Callable[..., Path]:
-    """Make image trees: `make_tree("pets", {"cat": 4, "dog": 4}, val={"cat": 2, "dog": 2})` gives tmp_path/pets."""
+def make_image_folder(tmp_path) -> Callable[..., Path]:
+    """Make ImageFolder directories: `make_image_folder("pets", {"cat": 4}, val={"cat": 2})` makes tmp_path/pets."""
 
     def make(name: str, train: dict[str, int] | None, *, val: dict[str, int], part: str = "val", **size) -> Path:
         seed = 0
@@ -101,7 +114,7 @@ def make_tree(tmp_path) -> Callable[..., Path]:
                 place.mkdir(parents=True)
                 for number in range(count):
                     seed += 1
-                    (place / f"{number:03}.jpg").write_bytes(encoded(picture(seed, **size), quality=95))
+                    (place / f"{number:03}.jpg").write_bytes(encode(make_image(seed, **size), quality=95))
         return tmp_path / name
 
     return make

@@ -62,8 +62,8 @@ def test_damaged_files_are_refused_before_anything_is_unpickled(archive, tmp_pat
 
 
 @pytest.mark.parametrize("part", ["test", "val"])
-def test_an_image_tree_is_held_in_memory(make_tree, part):
-    tree = make_tree("cifar10", {"cat": 3, "dog": 2}, val={"cat": 1, "dog": 1}, part=part, width=32, height=32)
+def test_an_image_folder_is_held_in_memory(make_image_folder, part):
+    tree = make_image_folder("cifar10", {"cat": 3, "dog": 2}, val={"cat": 1, "dog": 1}, part=part, width=32, height=32)
     data = load_data(DataOptions(name="cifar10", root=tree.parent), AugmentOptions(flip=True, crop="shift"), seed=0)
     assert data.classes == ["cat", "dog"] and (len(data.train), len(data.val)) == (5, 2)
     assert data.train.source.images.dtype == torch.uint8
@@ -76,27 +76,27 @@ def test_an_image_tree_is_held_in_memory(make_tree, part):
         load_data(larger, seed=0)
 
 
-def test_another_size_is_resized_on_the_way(make_tree):
-    tree = make_tree("cifar10", {"cat": 1}, val={"cat": 1}, width=32, height=32)
+def test_another_image_size_is_resized(make_image_folder):
+    tree = make_image_folder("cifar10", {"cat": 1}, val={"cat": 1}, width=32, height=32)
     data = load_data(DataOptions(name="cifar10", root=tree.parent, image_size=48), seed=0)
     assert data.val[0][0].shape == data.train[0][0].shape == (3, 48, 48)
 
 
-def test_evaluation_reads_no_training_images(make_tree):
-    tree = make_tree("cifar10", {"cat": 1}, val={"cat": 1}, width=32, height=32)
+def test_evaluation_reads_no_training_images(make_image_folder):
+    tree = make_image_folder("cifar10", {"cat": 1}, val={"cat": 1}, width=32, height=32)
     (tree / "train" / "cat" / "000.jpg").write_bytes(b"no image")
     data = load_data(DataOptions(name="cifar10", root=tree.parent), seed=0, train=False)
     assert data.train is None and len(data.val) == 1
 
 
-def test_parts_with_different_classes_are_refused(make_tree):
-    tree = make_tree("cifar10", {"cat": 1}, val={"dog": 1}, width=32, height=32)
+def test_splits_with_different_classes_are_refused(make_image_folder):
+    tree = make_image_folder("cifar10", {"cat": 1}, val={"dog": 1}, width=32, height=32)
     with pytest.raises(UserError, match="different classes for training and validation"):
         load_data(DataOptions(name="cifar10", root=tree.parent), seed=0)
 
 
 @pytest.mark.parametrize("name, folder", [("cifar10", "cifar-10-batches-py"), ("cifar100", "cifar-100-python")])
-def test_where_nothing_is_nothing_is_downloaded_unasked(tmp_path, monkeypatch, name, folder):
+def test_missing_files_are_not_downloaded_unasked(tmp_path, monkeypatch, name, folder):
     monkeypatch.setattr(datasets.CIFAR10, "download", lambda self: pytest.fail("downloaded"))
     with pytest.raises(UserError) as caught:
         load_data(DataOptions(name=name, root=tmp_path), seed=0)
@@ -108,7 +108,7 @@ def test_where_nothing_is_nothing_is_downloaded_unasked(tmp_path, monkeypatch, n
     assert "data/README.md" in said and "--data.root" in said and "--data.download" in said
 
 
-def test_a_download_that_was_asked_for(archive, tmp_path, monkeypatch):
+def test_a_requested_download(archive, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.CIFAR10, "download", lambda self: archive(tmp_path))
     data = load_data(DataOptions(name="cifar10", root=tmp_path, download=True), seed=0, train=False)
     assert data.val.labels.tolist() == [8, 9]

@@ -1,4 +1,4 @@
-"""Sets by name that are more than a folder of that name: the two ImageNet-100, and Tiny ImageNet as it comes."""
+"""Datasets by name that are more than a folder of that name: both ImageNet-100, and Tiny ImageNet as it is distributed."""
 
 import logging
 import shutil
@@ -44,15 +44,15 @@ def test_the_first_hundred_are_those_of_all_thousand(real_images):
 
 
 @pytest.fixture
-def imagenet(make_tree):
-    """Give the root of a made ImageNet: the classes of both lists and two more, an image each in each part."""
+def imagenet(make_image_folder):
+    """Return the root of a small ImageNet: the classes of both lists and two more, one image per class and split."""
     classes = {*read_subset_classes("imagenet100"), *read_subset_classes("imagenet100_first"), "n00000001", "n99999999"}
     ones = dict.fromkeys(sorted(classes), 1)
-    return make_tree("imagenet", ones | {"n01440764": 10}, val=ones, width=8, height=8).parent
+    return make_image_folder("imagenet", ones | {"n01440764": 10}, val=ones, width=8, height=8).parent
 
 
 @pytest.mark.parametrize("name", ["imagenet100", "imagenet100_first"])
-def test_a_part_of_imagenet_needs_no_tree_of_its_own(name, imagenet, caplog):
+def test_a_subset_of_imagenet_needs_no_directory(name, imagenet, caplog):
     data = load_data(DataOptions(name=name, root=imagenet, image_size=8), seed=0)
     assert data.name == name and data.classes == read_subset_classes(name)
     assert len(data.val) == 100 and len(data.train) == (100 if name == "imagenet100" else 109)
@@ -64,28 +64,29 @@ def test_a_part_of_imagenet_needs_no_tree_of_its_own(name, imagenet, caplog):
     assert caplog.records == []
 
 
-def test_a_fraction_of_each_class_of_a_part(imagenet):
+def test_a_fraction_of_each_class_of_a_subset(imagenet):
     data = load_data(DataOptions(name="imagenet100_first", root=imagenet, image_size=8, fraction=0.3), seed=0)
     assert data.train.labels.bincount().tolist() == [3] + [1] * 99 and len(data.val) == 100
 
 
-def test_all_of_imagenet_is_the_tree_itself(imagenet):
+def test_imagenet_has_all_classes_of_its_directory(imagenet):
     assert len(load_data(DataOptions(name="imagenet", root=imagenet, image_size=8), seed=0).classes) == 194
 
 
-def test_a_tree_of_that_name_goes_first_and_is_named_if_it_has_other_classes(imagenet, make_tree, caplog):
-    make_tree("imagenet100", {"cat": 1, "dog": 1}, val={"cat": 1, "dog": 1})
+def test_a_directory_of_that_name_has_precedence_and_its_other_classes_are_logged(imagenet, make_image_folder, caplog):
+    make_image_folder("imagenet100", {"cat": 1, "dog": 1}, val={"cat": 1, "dog": 1})
     with caplog.at_level(logging.WARNING):
-        assert find_image_folder("imagenet100", imagenet).list_files(train=True, on_corrupt_image="error").classes == ["cat", "dog"]
+        files = find_image_folder("imagenet100", imagenet).list_files(train=True, on_corrupt_image="error")
+    assert files.classes == ["cat", "dog"]
     assert "imagenet100 has other classes than imagenet100 in the literature" in caplog.text
     caplog.clear()
     ones = dict.fromkeys(read_subset_classes("imagenet100_first"), 1)
-    make_tree("imagenet100_first", ones, val=ones, width=8, height=8)
+    make_image_folder("imagenet100_first", ones, val=ones, width=8, height=8)
     assert find_image_folder("imagenet100_first", imagenet).folder == imagenet / "imagenet100_first"
     assert caplog.text == ""
 
 
-def test_a_part_of_an_imagenet_that_lacks_classes_is_refused(imagenet):
+def test_a_subset_of_an_imagenet_that_lacks_classes_is_refused(imagenet):
     for wnid in ("n01440764", "n01443537"):
         shutil.rmtree(imagenet / "imagenet" / "val" / wnid)
     with pytest.raises(UserError, match="val lacks 2 of the 100 classes of imagenet100_first, n01440764 first"):
@@ -103,7 +104,7 @@ def test_a_part_of_an_imagenet_that_lacks_classes_is_refused(imagenet):
         ("folder", ["{root} is not a folder"]),
     ],
 )
-def test_what_is_missing_is_said_with_where_it_was_looked_for(name, looked, tmp_path):
+def test_a_missing_dataset_is_named_with_the_searched_folders(name, looked, tmp_path):
     root = tmp_path / "nowhere"
     with pytest.raises(UserError, match=f"no dataset '{name}'.*Put an ImageFolder directory there.*data/README.md") as error:
         load_data(DataOptions(name=name, root=root), seed=0)
@@ -114,10 +115,10 @@ def test_what_is_missing_is_said_with_where_it_was_looked_for(name, looked, tmp_
 
 
 @pytest.fixture
-def tiny(make_tree):
-    """Give a Tiny ImageNet as it comes, with three classes, and the truth: {name of a validation image: its class}."""
+def tiny(make_image_folder):
+    """Return a Tiny ImageNet as distributed, with three classes, and {name of a validation image: its class}."""
     classes = ["n01443537", "n01629819", "n07734744"]
-    tree = make_tree("tiny-imagenet-200", dict.fromkeys(classes, 4), val=dict.fromkeys(classes, 2))
+    tree = make_image_folder("tiny-imagenet-200", dict.fromkeys(classes, 4), val=dict.fromkeys(classes, 2))
     for wnid in classes:
         folder = tree / "train" / wnid
         (folder / "images").mkdir()
@@ -151,7 +152,7 @@ def shown(data) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", ["tiny_imagenet", "tiny-imagenet-200"])
-def test_tiny_imagenet_as_it_comes(name, tiny):
+def test_tiny_imagenet_as_distributed(name, tiny):
     tree, truth = tiny
     data = load_data(DataOptions(name=name, root=tree.parent, image_size=16), seed=0)
     assert data.classes == sorted(set(truth.values())) and len(data.train) == 12
@@ -198,7 +199,7 @@ def test_annotations_without_a_line_are_refused(tiny):
         load_data(DataOptions(name="tiny_imagenet", root=tiny[0].parent), seed=0)
 
 
-def test_an_empty_file_among_annotated_images_is_fatal_or_skipped(tiny):
+def test_an_empty_file_among_annotated_images_is_an_error_or_skipped(tiny):
     tree, truth = tiny
     (tree / "val" / "images" / "val_2.JPEG").write_bytes(b"")
     options = DataOptions(name="tiny_imagenet", root=tree.parent, image_size=16)

@@ -1,4 +1,4 @@
-"""Photographs on disk: what is read, what is found to be broken, and what is done about it."""
+"""Natural images on disk: reading, detecting corrupt files, and skipping them."""
 
 import logging
 import shutil
@@ -23,8 +23,8 @@ def mean_colours(files: ImageFiles) -> list[list[float]]:
 # --- one file
 
 
-def test_a_whole_image_is_read_as_pillow_reads_it(make_tree):
-    path = make_tree("set", {"a": 1}, val={}) / "train" / "a" / "000.jpg"
+def test_a_whole_image_is_read_as_pillow_reads_it(make_image_folder):
+    path = make_image_folder("set", {"a": 1}, val={}) / "train" / "a" / "000.jpg"
     image = read_image(path)
     assert image.mode == "RGB" and image.size == (24, 16)
     np.testing.assert_array_equal(np.asarray(image), np.asarray(Image.open(path)))
@@ -46,20 +46,19 @@ def test_the_name_of_a_file_does_not_decide_what_it_is(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_broken_files_are_named_as_such(broken):
-    path, reason = broken
+def test_corrupt_files_are_detected(corrupt_file):
+    path, reason = corrupt_file
     with pytest.raises(CorruptImageError) as caught:
         read_image(path)
     assert reason in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_pillow_is_not_told_to_fill_up_files_that_are_cut_off():
+def test_pillow_is_not_set_to_accept_truncated_files():
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_jpeg_cut_anywhere_is_bad_or_has_all_its_pixels(seed, tmp_path):
-    random = np.random.RandomState(seed)
+def test_a_truncated_jpeg_is_corrupt_or_has_all_its_pixels(tmp_path):
+    random = np.random.RandomState(0)
     path = tmp_path / "image.jpg"
     Image.fromarray(random.randint(0, 256, size=(48, 40, 3), dtype=np.uint8)).save(path, quality=90)
     whole, content = np.asarray(read_image(path)), path.read_bytes()
@@ -73,7 +72,7 @@ def test_a_jpeg_cut_anywhere_is_bad_or_has_all_its_pixels(seed, tmp_path):
     assert bad >= 60
 
 
-def test_what_the_file_system_refuses_is_not_called_a_bad_image(tmp_path):
+def test_an_error_of_the_file_system_is_no_corrupt_image(tmp_path):
     with pytest.raises(UserError, match="cannot read .*nowhere.jpg: No such file"):
         read_image(tmp_path / "nowhere.jpg")
 
@@ -81,8 +80,8 @@ def test_what_the_file_system_refuses_is_not_called_a_bad_image(tmp_path):
 # --- scanning
 
 
-def test_a_scan_lists_images_by_class_and_name(make_tree):
-    folder = make_tree("set", {"dog": 2, "cat": 3, "Ant": 1}, val={}) / "train"
+def test_a_scan_lists_images_by_class_and_name(make_image_folder):
+    folder = make_image_folder("set", {"dog": 2, "cat": 3, "Ant": 1}, val={}) / "train"
     (folder / "cat" / "inner").mkdir()
     shutil.copy(folder / "cat" / "000.jpg", folder / "cat" / "inner" / "UPPER.JPEG")
     for name in ("notes.txt", ".hidden.jpg", "Thumbs.db"):
@@ -104,8 +103,8 @@ def test_a_scan_lists_images_by_class_and_name(make_tree):
     assert paths == [str(folder / name) for name in names]
 
 
-def test_links_are_followed(make_tree, tmp_path):
-    folder = make_tree("set", {"cat": 2, "dog": 1}, val={}) / "train"
+def test_links_are_followed(make_image_folder, tmp_path):
+    folder = make_image_folder("set", {"cat": 2, "dog": 1}, val={}) / "train"
     chosen = tmp_path / "chosen"
     chosen.mkdir()
     (chosen / "cat").symlink_to(folder / "cat")
@@ -116,25 +115,25 @@ def test_links_are_followed(make_tree, tmp_path):
         scan_class_folders(chosen, on_corrupt_image="skip")
 
 
-def test_names_in_any_script_are_found(make_tree):
-    folder = make_tree("Blüten 花", {"Gänseblümchen 雏菊": 2}, val={}) / "train"
+def test_names_in_any_script_are_found(make_image_folder):
+    folder = make_image_folder("Blüten 花", {"Gänseblümchen 雏菊": 2}, val={}) / "train"
     files = ImageFiles(scan_class_folders(folder, on_corrupt_image="error"))
     assert files.classes == ["Gänseblümchen 雏菊"] and files[1][0].size == (24, 16)
 
 
-def test_a_part_may_lack_classes_but_not_have_others(make_tree, caplog):
-    folder = make_tree("set", {"cat": 1}, val={}) / "train"
+def test_a_split_may_lack_classes_but_not_have_others(make_image_folder, caplog):
+    folder = make_image_folder("set", {"cat": 1}, val={}) / "train"
     assert scan_class_folders(folder, on_corrupt_image="error", classes=["ant", "cat", "dog"]).labels.tolist() == [1]
     assert "lacks 2 of 3 classes, ant first" in caplog.text
     with pytest.raises(UserError, match="has a class 'cat' that the training images don't have. Did you mean cats?"):
         scan_class_folders(folder, on_corrupt_image="error", classes=["cats", "dogs"])
 
 
-def test_a_folder_without_classes_and_a_class_without_images_are_refused(make_tree, tmp_path):
+def test_a_folder_without_classes_and_a_class_without_images_are_refused(make_image_folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty has no class folders; expected"):
         scan_class_folders(tmp_path / "empty", on_corrupt_image="skip")
-    folder = make_tree("set", {"cat": 1, "dog": 0, "eel": 0}, val={}) / "train"
+    folder = make_image_folder("set", {"cat": 1, "dog": 0, "eel": 0}, val={}) / "train"
     (folder / "dog" / "notes.txt").write_text("no image")
     with pytest.raises(UserError, match=r"class folder .*dog holds no images \(nor do 1 more\); add images"):
         scan_class_folders(folder, on_corrupt_image="skip")
@@ -142,8 +141,8 @@ def test_a_folder_without_classes_and_a_class_without_images_are_refused(make_tr
         scan_class_folders(tmp_path / "nowhere", on_corrupt_image="skip")
 
 
-def test_empty_files_are_found_by_the_scan(make_tree, caplog):
-    folder = make_tree("set", {"cat": 3, "dog": 3}, val={}) / "train"
+def test_the_scan_detects_empty_files(make_image_folder, caplog):
+    folder = make_image_folder("set", {"cat": 3, "dog": 3}, val={}) / "train"
     for name in ("cat/001.jpg", "dog/002.jpg"):
         (folder / name).write_bytes(b"")
     with pytest.raises(UserError) as caught:
@@ -161,13 +160,13 @@ def test_empty_files_are_found_by_the_scan(make_tree, caplog):
         scan_class_folders(folder, on_corrupt_image="skip")
 
 
-# --- reading, with broken files among them
+# --- reading, with corrupt files
 
 
 @pytest.fixture
-def damaged(make_tree):
-    """Give the folder of ten images, of which numbers 3, 4 and 9 are broken."""
-    folder = make_tree("set", {"a": 5, "b": 5}, val={}) / "train"
+def damaged(make_image_folder):
+    """Return the folder of ten images, of which numbers 3, 4 and 9 are corrupt."""
+    folder = make_image_folder("set", {"a": 5, "b": 5}, val={}) / "train"
     for name in ("a/003.jpg", "a/004.jpg", "b/004.jpg"):
         content = (folder / name).read_bytes()
         (folder / name).write_bytes(content[: len(content) // 2])
@@ -175,10 +174,10 @@ def damaged(make_tree):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_broken_file_is_fatal_in_one_line_from_any_process(damaged, said_by, workers):
+def test_a_corrupt_file_is_an_error_in_one_line_from_any_process(damaged, error_of, workers):
     files = ImageFiles(scan_class_folders(damaged, on_corrupt_image="error"))
     assert files[2][1] == 0
-    said = said_by(DataLoader(files, batch_size=2, num_workers=workers, collate_fn=list))
+    said = error_of(DataLoader(files, batch_size=2, num_workers=workers, collate_fn=list))
     assert said.startswith(f"{damaged}/a/003.jpg is truncated or damaged (") and "\n" not in said
     assert said.endswith("; replace it or remove it, or skip such files with --data.on-corrupt-image skip")
     for _ in range(2):  # however often it is asked for
@@ -186,7 +185,7 @@ def test_a_broken_file_is_fatal_in_one_line_from_any_process(damaged, said_by, w
             files[3]
 
 
-def test_a_skipped_file_gives_its_place_to_the_next_good_one(damaged, caplog):
+def test_the_next_readable_image_replaces_a_skipped_one(damaged, caplog):
     files = ImageFiles(scan_class_folders(damaged, on_corrupt_image="skip"))
     expected = [0, 1, 2, 5, 5, 5, 6, 7, 8, 0]  # 9 is the last, so that the first follows
     good = {index: np.asarray(read_image(files.files.path(index))) for index in set(expected)}
@@ -202,7 +201,7 @@ def test_a_skipped_file_gives_its_place_to_the_next_good_one(damaged, caplog):
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
 
 
-def test_what_worker_processes_skip_is_counted_here(damaged):
+def test_files_that_worker_processes_skip_are_counted_here(damaged):
     files = ImageFiles(scan_class_folders(damaged, on_corrupt_image="skip"))
     loader = DataLoader(files, batch_size=2, num_workers=2, collate_fn=list)
     labels = [label for batch in loader for _, label in batch]
@@ -218,7 +217,7 @@ def test_skipped_files_are_counted_from_processes_that_share_nothing(damaged):
     assert len(files.skipped_files) == 3
 
 
-def test_only_good_keeps_each_good_image_once(damaged, caplog):
+def test_drop_corrupt_selects_each_readable_image_once(damaged, caplog):
     (damaged / "b" / "000.jpg").write_bytes(b"")
     files = ImageFiles(scan_class_folders(damaged, on_corrupt_image="skip")).drop_corrupt()
     names = ["a/000.jpg", "a/001.jpg", "a/002.jpg", "b/001.jpg", "b/002.jpg", "b/003.jpg"]
@@ -229,8 +228,8 @@ def test_only_good_keeps_each_good_image_once(damaged, caplog):
     assert set(files.skipped_files) == left_out and len(caplog.records) == 4
 
 
-def test_where_nothing_can_be_read_that_is_said(make_tree):
-    folder = make_tree("set", {"a": 2}, val={}) / "train"
+def test_a_folder_without_readable_images_is_refused(make_image_folder):
+    folder = make_image_folder("set", {"a": 2}, val={}) / "train"
     for path in folder.glob("a/*"):
         path.write_bytes(b"no image")
     files = ImageFiles(scan_class_folders(folder, on_corrupt_image="skip"))
@@ -239,8 +238,8 @@ def test_where_nothing_can_be_read_that_is_said(make_tree):
             failing()
 
 
-def test_part_of_the_files(make_tree):
-    files = ImageFiles(scan_class_folders(make_tree("set", {"a": 3, "b": 3}, val={}) / "train", on_corrupt_image="error"))
+def test_selected_files(make_image_folder):
+    files = ImageFiles(scan_class_folders(make_image_folder("set", {"a": 3, "b": 3}, val={}) / "train", on_corrupt_image="error"))
     part = files.select(torch.tensor([4, 1]))
     assert part.labels.tolist() == [1, 0] and len(files) == 6
     assert mean_colours(part) == [mean_colours(files)[index] for index in (4, 1)]
@@ -249,8 +248,9 @@ def test_part_of_the_files(make_tree):
 # --- decoded in memory
 
 
-def test_small_images_are_decoded_once(make_tree):
-    listing = scan_class_folders(make_tree("set", {"a": 2, "b": 3}, val={}, width=32, height=32) / "train", on_corrupt_image="error")
+def test_small_images_are_decoded_once(make_image_folder):
+    folder = make_image_folder("set", {"a": 2, "b": 3}, val={}, width=32, height=32) / "train"
+    listing = scan_class_folders(folder, on_corrupt_image="error")
     held = InMemoryImages.read(listing, side=32)
     assert held.images.shape == (5, 3, 32, 32) and held.images.dtype == torch.uint8 and held.classes == ["a", "b"]
     for index in range(5):
@@ -261,8 +261,8 @@ def test_small_images_are_decoded_once(make_tree):
     assert part.labels.tolist() == [1, 0] and torch.equal(part.images, held.images[[4, 0]])
 
 
-def test_broken_small_images_are_left_out_or_fatal(make_tree, caplog):
-    folder = make_tree("set", {"a": 2, "b": 3}, val={}, width=32, height=32) / "train"
+def test_corrupt_small_images_are_skipped_or_an_error(make_image_folder, caplog):
+    folder = make_image_folder("set", {"a": 2, "b": 3}, val={}, width=32, height=32) / "train"
     whole = InMemoryImages.read(scan_class_folders(folder, on_corrupt_image="error"), side=32)
     for name in ("a/000.jpg", "b/001.jpg"):
         (folder / name).write_bytes(b"no image")
@@ -273,7 +273,7 @@ def test_broken_small_images_are_left_out_or_fatal(make_tree, caplog):
     assert list(held.skipped_files) == [f"{folder}/a/000.jpg", f"{folder}/b/001.jpg"] and len(caplog.records) == 2
 
 
-def test_an_image_of_another_size_is_refused(make_tree):
-    listing = scan_class_folders(make_tree("set", {"a": 1}, val={}) / "train", on_corrupt_image="skip")
+def test_an_image_of_another_size_is_refused(make_image_folder):
+    listing = scan_class_folders(make_image_folder("set", {"a": 1}, val={}) / "train", on_corrupt_image="skip")
     with pytest.raises(UserError, match="000.jpg has 24 × 16 pixels; expected 32 × 32"):
         InMemoryImages.read(listing, side=32)

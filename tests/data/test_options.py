@@ -1,26 +1,13 @@
-"""The options: every one is explained where the command line looks for it."""
+"""Options of data and augmentation: how they are read, which values are refused, and what importing them costs."""
 
-import re
-from dataclasses import fields
+import subprocess
+import sys
 
 import pytest
 import tyro
 
 from spvit_mini.data import AugmentOptions, DataOptions
-
-
-@pytest.mark.parametrize("options", [DataOptions, AugmentOptions])
-def test_every_option_is_explained_with_its_default(options, capsys):
-    with pytest.raises(SystemExit) as exit_:
-        tyro.cli(options, args=["--help"])
-    assert exit_.value.code == 0
-    shown = re.sub(r"[\s│]+", " ", capsys.readouterr().out)
-    documented = options.__doc__.split("Attributes:")[1]
-    for field in fields(options):
-        text = re.search(rf"^        {field.name}: (.*?)(?=^        \w+: |\Z)", documented, re.MULTILINE | re.DOTALL)
-        assert text, f"{field.name} has no words"
-        assert " ".join(text.group(1).split())[:40] in shown
-        assert f"--{field.name.replace('_', '-')}" in shown
+from spvit_mini.errors import UserError
 
 
 def test_options_are_read_from_words():
@@ -30,3 +17,65 @@ def test_options_are_read_from_words():
         AugmentOptions, args=["--flip", "--crop", "resized", "--crop-scale", "0.3", "1", "--randaugment", "2", "9"]
     )
     assert read == AugmentOptions(flip=True, crop="resized", crop_scale=(0.3, 1.0), randaugment=(2, 9))
+
+
+@pytest.mark.parametrize(
+    "options, name, value, expected",
+    [
+        (DataOptions, "image_size", 0, "a number of pixels"),
+        (DataOptions, "fraction", 0.0, "a number above 0 and at most 1"),
+        (DataOptions, "fraction", 1.5, "a number above 0 and at most 1"),
+        (DataOptions, "holdout", -0.1, "a number of at least 0 and below 1"),
+        (DataOptions, "holdout", 1.0, "a number of at least 0 and below 1"),
+        (DataOptions, "on_corrupt_image", "ignore", "error or skip"),
+        (DataOptions, "workers", -1, "a number of processes, 0 or more"),
+        (DataOptions, "backend", "dali", "pil or tensor"),
+        (AugmentOptions, "crop", "middle", "none, shift or resized"),
+        (AugmentOptions, "crop_scale", (0.5, 0.4), "a smallest and a largest area, above 0 and at most 1"),
+        (AugmentOptions, "crop_scale", (0.0, 1.0), "a smallest and a largest area, above 0 and at most 1"),
+        (AugmentOptions, "randaugment", (2, 31), "a number of operations and a magnitude of 0 to 30"),
+        (AugmentOptions, "randaugment", (-1, 9), "a number of operations and a magnitude of 0 to 30"),
+        (AugmentOptions, "randaugment_prob", -0.5, "a probability, from 0 to 1"),
+        (AugmentOptions, "random_erasing_prob", 1.5, "a probability, from 0 to 1"),
+        (AugmentOptions, "mix_prob", float("nan"), "a probability, from 0 to 1"),
+        (AugmentOptions, "colour", -0.1, "a number of at least 0"),
+        (AugmentOptions, "mixup", -1.0, "a finite number of at least 0"),
+        (AugmentOptions, "cutmix", float("inf"), "a finite number of at least 0"),
+        (AugmentOptions, "repeats", 0, "a number of views per image, at least 1"),
+    ],
+)
+def test_values_out_of_range_are_refused(options, name, value, expected):
+    section = {DataOptions: "data", AugmentOptions: "augment"}[options]
+    with pytest.raises(UserError) as error:
+        options(**{name: value})
+    assert str(error.value) == f"{section}.{name} is {value!r}; expected {expected}"
+
+
+def modules_after(code: str, tmp_path) -> set[str]:
+    """Run Python code in a process of its own, and return the modules that it has imported."""
+    code += "\nimport sys; print('modules', *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_options_need_no_torch(tmp_path):
+    modules = modules_after("import spvit_mini.data.options", tmp_path)
+    assert "spvit_mini.data.options" in modules and not {"torch", "torchvision", "numpy", "PIL"} & modules
+
+
+@pytest.mark.slow
+def test_synthetic_datasets_training_and_evaluation_need_no_torchvision(tmp_path):
+    """torchvision needs about as long to import as torch, and most lessons and the first runs can do without it."""
+    code = """
+from PIL import Image
+from spvit_mini import create_model, get_recipe, train, transforms_for
+from spvit_mini.data import DataOptions, load_data
+recipe = get_recipe("vit_mini_compass6").but({"data.train_images": 40, "data.val_images": 20, "batch_size": 20})
+assert train(recipe, max_steps=2, progress=False).step == 2
+for name in ("textures6", "rings6"):
+    assert load_data(DataOptions(name, backend="tensor"), seed=0).train is not None
+image = transforms_for(create_model("vit_mini", image_size=32))(Image.new("L", (50, 40)))
+assert image.shape == (3, 32, 32)
+"""
+    modules = modules_after(code, tmp_path)
+    assert "spvit_mini.training.loop" in modules and "torchvision" not in modules

@@ -15,7 +15,7 @@ def test_a_stream_is_numpys_twister_seeded_by_words():
     assert ours.tolist() == again.tolist()
 
 
-def test_the_numbers_of_a_stream_are_these_for_ever():
+def test_the_numbers_of_a_stream_never_change():
     assert make_random_state("training order", 0, 0).permutation(10).tolist() == [0, 7, 6, 1, 5, 2, 4, 8, 9, 3]
 
 
@@ -35,7 +35,7 @@ def test_an_impossible_seed_is_refused(seed):
         make_random_state("a", seed)
 
 
-def test_seeded_blocks_depend_on_their_numbers_alone_and_leave_no_trace():
+def test_forked_generators_depend_on_their_numbers_alone_and_are_restored():
     torch.manual_seed(3)
     expected = torch.rand(4)
     drawn = {}
@@ -52,7 +52,7 @@ def test_seeded_blocks_depend_on_their_numbers_alone_and_leave_no_trace():
     assert torch.equal(torch.rand(4), expected)
 
 
-def test_the_generator_comes_back_after_an_error_too():
+def test_the_generator_is_restored_after_an_error_too():
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)

@@ -16,8 +16,8 @@ from spvit_mini.data import (
     Key,
     Preprocessing,
     TrainBatches,
-    load_data,
     TrainTransform,
+    load_data,
 )
 from spvit_mini.data.image_folders import scan_class_folders
 from spvit_mini.data.token_labels import TokenLabelInfo, TokenLabels, TokenLabelWriter, read_info
@@ -28,9 +28,9 @@ INFO = TokenLabelInfo("nobody in particular", list(PETS), (4, 6), 2)
 
 
 @pytest.fixture
-def pets(make_tree):
-    """Make a tree of 10 training images."""
-    return make_tree("pets", PETS, val=dict.fromkeys(PETS, 1))
+def pets(make_image_folder):
+    """Make a directory of 10 training images."""
+    return make_image_folder("pets", PETS, val=dict.fromkeys(PETS, 1))
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_what_is_refused_when_reading(pets, labels, tmp_path):
     for content, words in (
         (text[: len(text) // 2], "does not describe token labels"),
         (text.replace('"teacher"', '"taught"'), "does not describe token labels"),
-        (text.replace("labels 1", "labels 9"), "labels.json is 'spvit_mini token labels 9'; expected 'spvit_mini token labels 1'"),
+        (text.replace("labels 1", "labels 9"), "is 'spvit_mini token labels 9'; expected 'spvit_mini token labels 1'"),
         (text.replace('"top": 2', '"top": 3'), "don't belong together"),
     ):
         (folder / "labels.json").write_text(content)
@@ -117,16 +117,16 @@ def test_what_is_refused_when_reading(pets, labels, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["images", "status", "maps"])
-@pytest.mark.parametrize("part", [0.0, 0.02, 0.5, 0.999])
-def test_a_file_that_is_cut_off_is_refused(pets, labels, name, part):
-    path = labels() / f"{name}.npy"
+def test_a_truncated_file_is_refused(pets, labels, name):
+    path, files = labels() / f"{name}.npy", scan_class_folders(pets / "train", on_corrupt_image="error")
     content = path.read_bytes()
-    path.write_bytes(content[: int(part * len(content))])
-    with pytest.raises(UserError, match=f"{name}.npy is truncated or damaged .*; copy the folder again"):
-        TokenLabels(path.parent, scan_class_folders(pets / "train", on_corrupt_image="error"))
+    for part in (0.0, 0.02, 0.5, 0.999):
+        path.write_bytes(content[: int(part * len(content))])
+        with pytest.raises(UserError, match=f"{name}.npy is truncated or damaged .*; copy the folder again"):
+            TokenLabels(path.parent, files)
     path.unlink()
     with pytest.raises(UserError, match=f"cannot read .*{name}.npy: No such file"):
-        TokenLabels(path.parent, scan_class_folders(pets / "train", on_corrupt_image="error"))
+        TokenLabels(path.parent, files)
 
 
 @pytest.mark.parametrize("field, value", [("classes", 3), ("classes", -1), ("scores", np.nan), ("scores", np.inf)])
@@ -171,7 +171,7 @@ def test_a_folder_of_other_things_or_images_is_refused(labels, pets, tmp_path):
 # --- views
 
 
-def test_an_image_comes_with_its_map_and_a_plain_set_without(pets, labels):
+def test_images_come_with_their_maps_and_are_the_same_without(pets, labels):
     options = DataOptions(name="pets", root=pets.parent, image_size=32)
     plain = load_data(options, AugmentOptions(flip=True, crop="resized"), seed=3).train
     data = load_data(options, AugmentOptions(flip=True, crop="resized"), seed=3, token_labels=labels()).train
@@ -201,7 +201,7 @@ def test_two_workers_give_what_none_gives(pets, labels):
         assert all(torch.equal(part, part2) for part, part2 in zip(view, view2, strict=True))
 
 
-def test_the_map_is_of_the_image_that_took_a_bad_ones_place(pets, labels, caplog):
+def test_the_map_is_of_the_image_that_replaces_a_corrupt_one(pets, labels, caplog):
     (pets / "train" / "dog" / "001.jpg").write_bytes(b"no image")  # number 6; unknown until it is read
     options = DataOptions(name="pets", root=pets.parent, image_size=32, on_corrupt_image="skip")
     data = load_data(options, seed=0, token_labels=labels(bad=(2,)))  # number 2: known from the labels
@@ -213,13 +213,13 @@ def test_the_map_is_of_the_image_that_took_a_bad_ones_place(pets, labels, caplog
         load_data(fatal, seed=0, token_labels=labels(bad=(2,)))
 
 
-@pytest.mark.parametrize("name, said", [("compass", "image files, but compass has none"), ("cifar10", "--data.root ROOT/cifar10")])
-def test_sets_without_files_have_no_token_labels(name, said, tmp_path):
+@pytest.mark.parametrize("name, said", [("compass", "files, but compass has none"), ("cifar10", "--data.root ROOT/cifar10")])
+def test_datasets_without_files_have_no_token_labels(name, said, tmp_path):
     with pytest.raises(UserError, match=said):
         load_data(DataOptions(name=name, root=tmp_path), seed=0, token_labels=tmp_path)
 
 
-def test_a_shifted_frame_has_no_place_in_a_map(pets, labels):
+def test_shifted_crops_have_no_token_labels(pets, labels):
     options = DataOptions(name="pets", root=pets.parent, image_size=32)
     with pytest.raises(UserError, match="augment.crop is shift; expected resized or none: token labels"):
         load_data(options, AugmentOptions(crop="shift"), seed=0, token_labels=labels())
@@ -227,15 +227,14 @@ def test_a_shifted_frame_has_no_place_in_a_map(pets, labels):
 
 @pytest.mark.parametrize("size", [(96, 64), (64, 96), (64, 64)], ids=str)
 @pytest.mark.parametrize("crop", ["none", "resized"])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_box_is_where_the_pixels_come_from(size, crop, seed):
+def test_the_box_is_where_the_pixels_come_from(size, crop):
     """Red tells the row and green the column, from 0 to 1 over the image: so each pixel of a crop says where it was."""
     rows, cols = ((torch.arange(side) + 0.5) / side for side in size)
     image = torch.stack(torch.broadcast_tensors(rows[:, None], cols[None], torch.zeros(1, 1)))
     options = AugmentOptions(flip=True, crop=crop, crop_scale=(0.2, 0.9))
-    plain = Preprocessing((32, 48), mean=(0, 0, 0), std=(1, 1, 1), interpolation="bilinear")
-    torch.manual_seed(seed)
-    transform, mirrors = TrainTransform(options, plain), 0
+    preprocessing = Preprocessing((32, 48), mean=(0, 0, 0), std=(1, 1, 1), interpolation="bilinear")
+    torch.manual_seed(0)
+    transform, mirrors = TrainTransform(options, preprocessing), 0
     for _ in range(20):
         pixels, (top, left, bottom, right), mirrored = transform.transform_with_box(image)
         mirrors += mirrored
