@@ -59,21 +59,20 @@ def choose_backend(requested: str, device: torch.device | str, *, gradients: boo
         if torch.device(device).type != "cuda":
             raise UserError("FlexAttention has gradients on CUDA alone; use the backend auto, or no gradients")
         if torch.are_deterministic_algorithms_enabled():
-            raise UserError("FlexAttention sums the gradients of a map in any order, but deterministic algorithms are on; "
-                            "use the backend auto")  # fmt: skip
+            raise UserError("FlexAttention sums a map's gradients in any order, but deterministic algorithms are on; use auto")
     if requested == "flex_attention":
         return Choice("flex_attention", "requested: it stores no scores")
     if torch.compiler.is_compiling():
         return Choice("eager", "the whole model is being compiled, which fuses product and softmax by itself")
-    if requested == "recompute":
-        return Choice("recompute", "requested: it stores no scores for the backward pass")
-    if requested == "compile":
-        return Choice("compile", "requested: product and softmax become one pass over the scores")
     if requested == "auto" and torch.device(device).type == "cpu":
         return Choice("eager", "on a CPU compiling was slower where it was measured, and FlexAttention has no gradients")
-    if requested == "auto":
-        return Choice("eager", "its gradients are the same in each run; compile the model to fuse product and softmax")
-    return Choice("eager", "requested")
+    reasons = {
+        "auto": "its gradients are the same in each run; compile the model to fuse product and softmax",
+        "eager": "requested",
+        "recompute": "requested: it stores no scores for the backward pass",
+        "compile": "requested: product and softmax become one pass over the scores",
+    }
+    return Choice("eager" if requested == "auto" else requested, reasons[requested])
 
 
 def set_backend(model: nn.Module, backend: str) -> int:

@@ -10,33 +10,17 @@ from typing import NamedTuple
 
 from torch import nn
 
+from . import attention as modes
 from . import spatial as maps
-from .attention import (
-    GPSA,
-    MHSA,
-    PSA,
-    SPSA,
-    AffineAttention,
-    AnchoredSPSA,
-    BiasedAttention,
-    ContextualAttention,
-    GatedAttention,
-    MaskedAttention,
-    ModulatedAttention,
-    PositionOnlyAttention,
-    RelativeBias,
-    SpatialAttention,
-    WindowAttention,
-)
 from .config import Grid
 from .errors import UserError, near
 from .renamed import current_attention
 
-MODES: dict[str, type[SpatialAttention]] = {
-    kind.mode: kind
-    for kind in (
-        BiasedAttention, ContextualAttention, MaskedAttention, PositionOnlyAttention, GatedAttention, ModulatedAttention,
-        AffineAttention,
+MODES: dict[str, type[modes.SpatialAttention]] = {
+    mode.mode: mode
+    for mode in (
+        modes.BiasedAttention, modes.ContextualAttention, modes.MaskedAttention, modes.PositionOnlyAttention,
+        modes.GatedAttention, modes.ModulatedAttention, modes.AffineAttention,
     )
 }  # fmt: skip
 
@@ -74,17 +58,17 @@ MAPS: dict[str, MapEntry] = {
     "square_window": MapEntry("in or out", lambda H, grid, C, neutral, size=4, **o: maps.SquareWindow(size, **o)),
     "cross_window": MapEntry("in or out", lambda H, grid, C, neutral, width=2, **o: maps.CrossWindow(H, width, **o)),
 }
-CELLS: dict[str, tuple[type[SpatialAttention], str]] = {  # named cells of the matrix
-    "rpb": (RelativeBias, "table"),
-    "window": (WindowAttention, "square_window"),
-    "psa": (PSA, "quadratic"),
-    "gpsa": (GPSA, "quadratic"),
-    "spsa": (SPSA, "mlp"),
-    "anchored": (AnchoredSPSA, "anchored_mlp"),
+CELLS: dict[str, tuple[type[modes.SpatialAttention], str]] = {  # named cells of the matrix
+    "rpb": (modes.RelativeBias, "table"),
+    "window": (modes.WindowAttention, "square_window"),
+    "psa": (modes.PSA, "quadratic"),
+    "gpsa": (modes.GPSA, "quadratic"),
+    "spsa": (modes.SPSA, "mlp"),
+    "anchored": (modes.AnchoredSPSA, "anchored_mlp"),
 }
 # Attentions outside of the matrix: `build(dim, heads, *, grid, qkv_bias, **options)`.
 ATTENTIONS: dict[str, Callable[..., nn.Module]] = {
-    "mhsa": lambda dim, heads, *, grid, qkv_bias, **o: MHSA(dim, heads, qkv_bias=qkv_bias, **o),
+    "mhsa": lambda dim, heads, *, grid, qkv_bias, **o: modes.MHSA(dim, heads, qkv_bias=qkv_bias, **o),
 }
 
 
@@ -148,14 +132,7 @@ def attention_names() -> list[str]:
 
 
 def build_attention(
-    name: str,
-    dim: int,
-    heads: int,
-    *,
-    grid: Grid,
-    qkv_bias: bool = False,
-    map_heads: int | None = None,
-    **options,
+    name: str, dim: int, heads: int, *, grid: Grid, qkv_bias: bool = False, map_heads: int | None = None, **options
 ) -> nn.Module:
     """Build an attention by its name or as MAP/MODE.
 

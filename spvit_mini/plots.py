@@ -16,41 +16,21 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 COLOURS = {
-    "vit": "#000000",
-    "cnn": "#7f7f7f",
-    "rpb": "#56B4E9",
-    "window": "#F0E442",
-    "psa": "#E69F00",
-    "gpsa": "#D55E00",
-    "spsa": "#0072B2",
-    "anchored": "#009E73",
-    "added": "#CC79A7",
-}
+    "vit": "#000000", "cnn": "#7f7f7f", "rpb": "#56B4E9", "window": "#F0E442", "psa": "#E69F00", "gpsa": "#D55E00",
+    "spsa": "#0072B2", "anchored": "#009E73", "added": "#CC79A7",
+}  # fmt: skip
 CONTENT = "viridis"  # for non-negative values: attention weights
 PRIOR = "PuOr_r"  # for values around a neutral one: priors and biases; orange above it, purple below
 
 
 def style() -> None:
     """Set the style of all figures: small, plain, sharp on screens and in print, legible on light and dark pages."""
-    plt.rcParams.update(
-        {
-            "figure.dpi": 90,
-            "savefig.dpi": 160,
-            "figure.facecolor": "white",
-            "savefig.facecolor": "white",
-            "figure.constrained_layout.use": True,
-            "font.size": 10,
-            "axes.titlesize": 10.5,
-            "axes.titlelocation": "left",
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "grid.alpha": 0.25,
-            "legend.frameon": False,
-            "lines.linewidth": 1.8,
-            "image.interpolation": "nearest",
-        }
-    )
+    plt.rcParams.update({
+        "figure.dpi": 90, "savefig.dpi": 160, "figure.facecolor": "white", "savefig.facecolor": "white",
+        "figure.constrained_layout.use": True, "font.size": 10, "axes.titlesize": 10.5, "axes.titlelocation": "left",
+        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "legend.frameon": False,
+        "lines.linewidth": 1.8, "image.interpolation": "nearest",
+    })  # fmt: skip
 
 
 def curves(

@@ -121,9 +121,7 @@ class ViT(nn.Module):
         self.positions = nn.Parameter(torch.zeros(1, config.dim, *config.grid)) if config.positions else None
         self.class_token = nn.Parameter(torch.zeros(1, 1, config.dim)) if config.pool == "class" else None
         rates = [config.drop_path * i / max(1, config.depth - 1) for i in range(config.depth)]
-        self.blocks = nn.ModuleList(
-            Block(attention_of(config, i), config, rate) for i, rate in enumerate(rates)
-        )
+        self.blocks = nn.ModuleList(Block(attention_of(config, i), config, rate) for i, rate in enumerate(rates))
         if config.sharing == "network":
             for attention in self.attentions():
                 if spatial_of(attention) is not None:
@@ -229,15 +227,9 @@ def attention_of(config: ViTConfig, block: int) -> MHSA:
     """Build the attention of one block."""
     if config.spatial_layers is not None and block >= config.spatial_layers:
         return MHSA(config.dim, config.heads, qkv_bias=config.qkv_bias)
-    return build_attention(
-        config.attention,
-        config.dim,
-        config.heads,
-        grid=config.grid,
-        qkv_bias=config.qkv_bias,
-        map_heads=None if config.sharing == "head" else 1,
-        **config.attention_options | (config.odd_block_options if block % 2 else {}),
-    )
+    options = config.attention_options | (config.odd_block_options if block % 2 else {})
+    options |= {"map_heads": None if config.sharing == "head" else 1, "qkv_bias": config.qkv_bias}
+    return build_attention(config.attention, config.dim, config.heads, grid=config.grid, **options)
 
 
 def spatial_of(attention: nn.Module) -> nn.Module | None:
