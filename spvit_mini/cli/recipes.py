@@ -25,8 +25,9 @@ def main(argv: list[str]) -> int:
     elif len(argv) > 1:
         raise UserError(f"the arguments are {' '.join(argv)}; expected the name of one recipe, or none")
     else:
-        options, make = get_recipe(argv[0]).flat(), RECIPES[argv[0]]
-        print(f"{inspect.getdoc(getattr(make, 'func', make)) or describe_recipe(argv[0])}\n")
-        for name, value in options.items():
-            print(f"{name:<28}{' '.join(map(str, value)) if isinstance(value, tuple) else value}")
+        recipe, make = get_recipe(argv[0]), RECIPES[argv[0]]
+        print(inspect.getdoc(getattr(make, "func", make)) or describe_recipe(argv[0]), end="\n\n")
+        for name, value in recipe.flat().items():
+            if name not in ("name", "imports"):
+                print(f"{name:<28}{' '.join(map(str, value)) if isinstance(value, tuple) else value}")
     return 0

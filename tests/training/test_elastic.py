@@ -28,7 +28,7 @@ def test_processes_that_are_killed_start_again_and_end_as_if_nothing_had_been(ti
 
 
 def command(run, *options, recipe="vit_mini_compass6"):
-    return ["-m", "--", "spvit_mini.cli.train", recipe, "--run-dir", str(run), "--model.dim", "16", *options]
+    return ["-m", "spvit_mini", "train", recipe, "--run-dir", str(run), "--model.dim", "16", *options]
 
 
 def fails(*arguments, **options):
