@@ -30,6 +30,7 @@ def run_notebook(
         kernel_name="python3",
         allow_errors=allow_errors,
         coalesce_streams=True,
+        extra_arguments=["--IPKernelApp.log_level=40"],  # no warnings of the kernel's own on the terminal
         resources={"metadata": {"path": str(folder)}},
     )
     client.execute(env=kernel_environment() | {"SPVIT_PROFILE": profile})

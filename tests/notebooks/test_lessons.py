@@ -1,8 +1,9 @@
 """The lessons themselves: in order, run from top to bottom, and fit to be handed out.
 
-Solved lessons run in the quick profile by nbval, which compares the cells that are tagged `nbval-check-output` with their
-stored outputs. These are of the standard profile (the guard sees to it), so a checked cell says the same in both. Copies
-run in smoke: with nothing solved to the end and for no points, with the solutions put back for all of them.
+Solved lessons run in the quick profile by nbval, hidden tests included, which compares the cells that are tagged
+`nbval-check-output` with their stored outputs. These are of the standard profile (the guard sees to it), so a checked cell
+says the same in both. Copies run once, in smoke, with nothing solved and with the hidden tests: to the end and for no points.
+A copy with the solutions put back has the text of the lesson, and so the run of the lesson is its run.
 """
 
 import os
@@ -34,22 +35,12 @@ def by_hand(notebook):
     return sum(grading(cell).get("points", 0) for cell in notebook.cells if cell.cell_type == "markdown")
 
 
-def refilled(copy, lesson):
-    """Put the solutions back into a student's copy."""
-    filled, solved = deepcopy(copy), {cell.id: cell.source for cell in lesson.cells}
-    for cell in filled.cells:
-        if grading(cell).get("solution"):
-            cell.source = solved[cell.id]
-    return filled
-
-
-def run_as_graded(copy, lesson, folder):
-    """Run a copy as an autograder does: graded cells as they stand in the lesson, on through errors. Returns (copy, points)."""
+def with_sources(copy, lesson, choose):
+    """Put the lesson's sources back into those cells of a student's copy that `choose` lists."""
     ready, sources = deepcopy(copy), {cell.id: cell.source for cell in lesson.cells}
-    for cell in graded(ready):
+    for cell in choose(ready):
         cell.source = sources[cell.id]
-    run_notebook(ready, folder, profile="smoke", allow_errors=True, cell_seconds=CELL_SECONDS)
-    return ready, sum(grading(cell)["points"] for cell in graded(ready) if not errors(cell))
+    return ready
 
 
 def errors(cell):
@@ -99,21 +90,23 @@ def test_no_written_answer_is_in_the_copy(path):
 
 
 @each_lesson
+def test_a_copy_with_the_solutions_put_back_is_the_lesson_and_has_all_points(path):
+    lesson = read(path)
+    refilled = with_sources(student_copy(lesson), lesson, lambda copy: [cell for cell in copy.cells if grading(cell)])
+    assert [(cell.id, cell.source) for cell in refilled.cells] == [(cell.id, cell.source) for cell in lesson.cells]
+    assert all(printed(cell).startswith("PASS ") for cell in graded(lesson))
+    points = sum(grading(cell)["points"] for cell in graded(lesson))
+    assert points + by_hand(lesson) == heading(lesson).points
+
+
+@each_lesson
 @pytest.mark.lessons
 @pytest.mark.slow
 def test_the_lesson_runs_and_its_checked_cells_say_what_is_stored(path):
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "--nbval-lax",
-        "--nbval-current-env",
-        f"--nbval-cell-timeout={CELL_SECONDS}",
-    ]
-    command += ["-q", "--tb=short", "-p", "no:cacheprovider", "-c", os.devnull, f"--rootdir={path.parent}", str(path)]
-    done = subprocess.run(
-        command, cwd=path.parent, env=kernel_environment() | {"SPVIT_PROFILE": "quick"}, capture_output=True, text=True
-    )
+    options = ["--nbval-lax", "--nbval-current-env", f"--nbval-cell-timeout={CELL_SECONDS}", "-p", "no:cacheprovider", "-q"]
+    command = [sys.executable, "-m", "pytest", *options, "--tb=short", "-c", os.devnull, f"--rootdir={path.parent}", str(path)]
+    environment = kernel_environment() | {"SPVIT_PROFILE": "quick"}
+    done = subprocess.run(command, cwd=path.parent, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -122,19 +115,9 @@ def test_the_lesson_runs_and_its_checked_cells_say_what_is_stored(path):
 @pytest.mark.slow
 def test_a_copy_with_nothing_solved_runs_to_its_end_and_scores_nothing(path, tmp_path):
     lesson = read(path)
-    copy = student_copy(lesson)
-    ran = run_notebook(deepcopy(copy), tmp_path, profile="smoke", cell_seconds=CELL_SECONDS)
-    assert all(printed(cell).startswith("not done yet ") for cell in graded(ran))
-    _, points = run_as_graded(copy, lesson, tmp_path)
-    assert points == 0
-
-
-@each_lesson
-@pytest.mark.lessons
-@pytest.mark.slow
-def test_a_copy_with_the_solutions_put_back_scores_all_points(path, tmp_path):
-    lesson = read(path)
-    ran, points = run_as_graded(refilled(student_copy(lesson), lesson), lesson, tmp_path)
-    assert [errors(cell) for cell in ran.cells if errors(cell)] == []
-    assert all(printed(cell).startswith("PASS ") for cell in graded(ran))
-    assert points + by_hand(lesson) == heading(lesson).points
+    ran = with_sources(student_copy(lesson), lesson, graded)
+    run_notebook(ran, tmp_path, profile="smoke", allow_errors=True, cell_seconds=CELL_SECONDS)
+    checks = graded(ran)
+    assert all(printed(cell).startswith("not done yet ") for cell in checks)
+    assert [cell.id for cell in ran.cells if errors(cell)] == [cell.id for cell in checks]  # in the hidden tests, nowhere else
+    assert {output.ename for cell in checks for output in errors(cell)} == {"CheckFailed"}
