@@ -1,4 +1,4 @@
-"""`python -m spvit_course`: open the course, make copies, keep the stored lessons in order."""
+"""`python -m spvit_course COMMAND`, installed as `spvit-course COMMAND`."""
 
 import argparse
 import sys
@@ -7,73 +7,75 @@ from pathlib import Path
 from spvit_mini.cli.program import run_program
 from spvit_mini.errors import UserError
 
-EPILOG = (
-    "Without make, on any system: python -m spvit_course lab. Ctrl-C ends it; your work stays in the folder work."
-)
+ABOUT = "Open the lessons, make copies for students, grade problem sets, and keep the stored lessons in order."
+EPILOG = "Without make, on any system: python -m spvit_course lab. Ctrl-C ends it; your work stays in the folder work."
 
 
-def arguments() -> argparse.ArgumentParser:
-    """Describe the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m spvit_course", description=__doc__.split(": ")[1], epilog=EPILOG
-    )
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> None:
+        raise UserError(f"{message}; {self.prog} --help lists the options")
+
+
+def build_parser() -> Parser:
+    """Build the parser of the command line; `run` of the parsed options is the function of the command."""
+    parser = Parser(prog="python -m spvit_course", description=ABOUT, epilog=EPILOG)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, what: str, **more) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".", **more)
+    def command(name: str, run, what: str, **more) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".", **more)
+        added.set_defaults(run=run)
+        return added
 
     lab = command(
         "lab",
+        run_lab,
         "make or update your copies of the lessons and open them in JupyterLab",
         epilog="All further options go to JupyterLab: --no-browser, --port=9000, …",
     )
-    build = command("build", "make or update the students' copies; work that was begun is never written over")
+    build = command("build", run_build, "make or update the students' copies; their work is never overwritten")
     build.add_argument("--variant", metavar="NAME", help="change the mechanism of some exercises, for graded work")
-    for parsed in (lab, build):
-        parsed.add_argument("--out", type=Path, metavar="FOLDER", help="where the copies live (default: work)")
-    doctor = command("doctor", "look at this machine and your copies: what is here, each problem with its fix, minutes here")
-    doctor.add_argument("--out", type=Path, metavar="FOLDER", help="where the copies live (default: work)")
-    progress = command("progress", "show the points passed so far in your copies, as a table and a picture")
-    progress.add_argument("--figure", type=Path, metavar="FILE", help="the picture to write (default: progress.png there)")
-    progress.add_argument("--out", type=Path, metavar="FOLDER", help="where the copies live (default: work)")
-    command("list", "list the lessons with their minutes and points")
-    release = command("release", "make a problem set from the lessons, and of it what students get, with nbgrader")
-    release.add_argument("set", nargs="?", metavar="SET", help="its name; without it the sets and variants are listed")
+    doctor = command("doctor", run_doctor, "check this machine and your copies: versions, problems with their fixes, run times")
+    progress = command("progress", run_progress, "show the points passed so far in your copies, as a table and a figure")
+    progress.add_argument("--figure", type=Path, metavar="FILE", help="figure to write (default: progress.png beside the copies)")
+    for parsed in (lab, build, doctor, progress):
+        parsed.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the copies (default: work)")
+    command("list", run_list, "list the lessons with their minutes and points")
+    release = command("release", run_release, "make a problem set from the lessons and the students' version of it (nbgrader)")
+    release.add_argument("set", nargs="?", metavar="SET", help="name of the set; without it the sets and variants are listed")
     release.add_argument("--variant", metavar="NAME", help="change the mechanism of some exercises, for graded work")
     grade = command(
         "grade",
-        "grade what students handed in: points, feedback pages, a CSV, and a report on what was odd",
-        epilog="Submissions are looked for in FOLDER/submitted/STUDENT/SET/SET.ipynb, and are never changed. Their code is "
-        "run: do that in a container without a network (docs/instructors).",
+        run_grade,
+        "grade the submissions: points, feedback pages, a CSV file, and a report of irregularities",
+        epilog="Submissions are read from FOLDER/submitted/STUDENT/SET/SET.ipynb and never changed. Their code is executed: "
+        "use a container without a network (docs/instructors).",
     )
-    grade.add_argument("set", metavar="SET", help="its name")
-    grade.add_argument("--rerun", action="store_true", help="also run those that have not changed since they were graded")
-    grade.add_argument("--cell-seconds", type=int, metavar="N", help="how long a cell may run (default: 60)")
+    grade.add_argument("set", metavar="SET", help="name of the set")
+    grade.add_argument("--rerun", action="store_true", help="also grade submissions that have not changed since the last time")
+    grade.add_argument("--cell-seconds", type=int, metavar="N", help="time limit of a cell in seconds (default: 60)")
     for parsed in (release, grade):
-        parsed.add_argument("--classroom", type=Path, metavar="FOLDER", help="the class's folder (default: classroom)")
-    site = command("site", "build the course as web pages, to be read without a server and without the network")
-    site.add_argument("--out", type=Path, metavar="FOLDER", help="where the pages go (default: build/site)")
-    execute = command("execute", "run lessons again, store their outputs, and say what the guard finds wrong")
+        parsed.add_argument("--classroom", type=Path, metavar="FOLDER", help="folder of the class (default: classroom)")
+    site = command("site", run_site, "build the course as web pages, to be read without a server and without the network")
+    site.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the pages (default: build/site)")
+    execute = command("execute", run_execute, "run lessons again, store their outputs, and report what breaks a lesson's form")
     execute.add_argument("notebooks", type=Path, nargs="*", help="default: all lessons")
-    links = command("links", "write or refresh the links from each lesson to the one before and the one after")
-    links.add_argument("--progress", action="store_true", help="also end each lesson with the cell that shows progress")
-    badges = command("badges", "put links to Colab and Binder into the lessons, for a public copy of the repository")
-    badges.add_argument("repository", metavar="OWNER/NAME", help="the repository's name on GitHub")
-    badges.add_argument("--branch", default="main", help="default: main")
+    links = command("links", run_links, "write or update the links from each lesson to the previous and the next one")
+    links.add_argument("--progress", action="store_true", help="also end each lesson with a cell that shows the progress")
+    badges = command("badges", run_badges, "add links to Colab and Binder to the lessons, for a public copy of the repository")
+    badges.add_argument("repository", metavar="OWNER/NAME", help="name of the repository on GitHub")
+    badges.add_argument("--branch", default="main", help="branch (default: main)")
     return parser
 
 
-def main() -> int:
-    parser = arguments()
-    options, rest = parser.parse_known_args()
+def run(argv: list[str]) -> int:
+    """Run the command that the arguments name; returns the exit status."""
+    parser = build_parser()
+    options, rest = parser.parse_known_args(argv)
     if rest and options.command != "lab":
-        parser.error(f"unknown option {rest[0]}")
-    try:
-        return COMMANDS[options.command](options, rest)
-    except ModuleNotFoundError as error:
-        if error.name not in ("nbformat", "nbclient", "jupyterlab"):
-            raise
-        raise UserError(f"{error.name} is not installed; `python -m pip install --editable .[lab]` brings it") from None
+        parser.error(f"there is no option {rest[0]}")
+    return options.run(options, rest)
 
 
 def run_lab(options: argparse.Namespace, rest: list[str]) -> int:
@@ -174,7 +176,7 @@ def run_badges(options: argparse.Namespace, rest: list[str]) -> int:
 
     for path in set_badges(options.repository, branch=options.branch):
         print(path)
-    if has_links():  # those that lead to Colab name the repository, too
+    if has_links():  # links to Colab contain the repository's name
         set_links()
     return 0
 
@@ -190,19 +192,10 @@ def run_links(options: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-COMMANDS = {
-    "lab": run_lab,
-    "build": run_build,
-    "doctor": run_doctor,
-    "progress": run_progress,
-    "list": run_list,
-    "execute": run_execute,
-    "links": run_links,
-    "release": run_release,
-    "grade": run_grade,
-    "site": run_site,
-    "badges": run_badges,
-}
+def main() -> None:
+    """Run the command line of this process."""
+    run_program(lambda: run(sys.argv[1:]))
+
 
 if __name__ == "__main__":
-    sys.exit(run_program(main))
+    main()

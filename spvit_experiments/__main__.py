@@ -1,4 +1,4 @@
-"""`python -m spvit_experiments COMMAND`."""
+"""`python -m spvit_experiments COMMAND`, installed as `spvit-experiments COMMAND`."""
 
 import sys
 
@@ -17,5 +17,11 @@ COMMANDS = {
     "overview": ("spvit_experiments.overview", "record and draw where each attention looks"),
 }
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Run the command line of this process."""
     run_program(lambda: run_command("python -m spvit_experiments", ABOUT, COMMANDS, sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -40,7 +40,4 @@ def missing_package(error: ModuleNotFoundError) -> str | None:
     package = (error.name or "spvit_mini").partition(".")[0]
     if package in ("spvit_mini", "spvit_course", "spvit_experiments"):
         return None
-    return (
-        f"spvit_mini needs {package}, which this Python does not have; "
-        "in the project's folder, run `python -m pip install --editable .[lab]`"
-    )
+    return f"{package} is not installed; in the project's folder, run `python -m pip install --editable .[lab]`"

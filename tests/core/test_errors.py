@@ -103,4 +103,4 @@ def test_a_missing_package_is_named_with_its_cure(missing, name):
     hidden = f"import sys; sys.modules[{missing!r}] = None; from spvit_mini import {name}"
     ended = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True)
     last = ended.stderr.splitlines()[-1]
-    assert ended.returncode == 1 and f"spvit_mini needs {missing}" in last and "pip install --editable .[lab]" in last
+    assert ended.returncode == 1 and f"{missing} is not installed" in last and "pip install --editable .[lab]" in last

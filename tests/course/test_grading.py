@@ -63,9 +63,8 @@ def test_the_package_and_its_programs_do_without_nbgrader():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_release_without_a_name_lists_sets_and_variants(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["course", "release"])
-    assert program.main() == 0
+def test_release_without_a_name_lists_sets_and_variants(capsys):
+    assert program.run(["release"]) == 0
     said = capsys.readouterr().out
     assert all(f"{name} " in said for name in SETS) and all(f"--variant {name}: " in said for name in VARIANTS)
 
