@@ -86,7 +86,7 @@ class TrainDataset(Dataset):
         """Move the images of a batch to a device, and finish their augmentation there."""
         if isinstance(images, Tensor):
             return images.to(device, non_blocking=True)
-        assert self.transform is not None  # it made the partial batch
+        assert self.transform is not None  # it returned the partial batch
         return DeviceTransform(self.transform.preprocessing)(images, device)
 
 

@@ -112,22 +112,22 @@ class ImageFolder:
 def find_image_folder(name: str, root: Path, *, known: Iterable[str] = ()) -> ImageFolder:
     """Find the ImageFolder directory of a dataset: ROOT/NAME, ROOT for the name "folder", or as named below.
 
-    A subset of ImageNet is also found in ROOT/imagenet, tiny_imagenet also in ROOT/tiny-imagenet-200. `known` are names of
+    A subset of ImageNet is also searched for in ROOT/imagenet, tiny_imagenet also in ROOT/tiny-imagenet-200. `known` are names of
     other datasets, to suggest. Raises UserError if the directory does not exist.
     """
     folder = root if name == "folder" else root / name
     if folder.is_dir():
-        found = ImageFolder(name, folder)
+        image_folder = ImageFolder(name, folder)
     elif name in IMAGENET_SUBSETS and (root / "imagenet").is_dir():
-        found = ImageFolder(name, root / "imagenet", read_subset_classes(name))
+        image_folder = ImageFolder(name, root / "imagenet", read_subset_classes(name))
     elif name == "tiny_imagenet" and (root / TINY_IMAGENET).is_dir():
-        found = ImageFolder(name, root / TINY_IMAGENET)
+        image_folder = ImageFolder(name, root / TINY_IMAGENET)
     else:
         _raise_missing(name, root, folder, known)
-    validation = found.split_folder(train=False)
-    if name in IMAGENET_SUBSETS and found.classes is None and list_classes(validation) != read_subset_classes(name):
+    validation = image_folder.split_folder(train=False)
+    if name in IMAGENET_SUBSETS and image_folder.classes is None and list_classes(validation) != read_subset_classes(name):
         log.warning("%s has other classes than %s in the literature, whose list this package contains", folder, name)
-    return found
+    return image_folder
 
 
 def read_subset_classes(name: str) -> list[str]:

@@ -37,7 +37,7 @@ class SyntheticDataset(Dataset):
     images: Tensor
     labels: Tensor
     classes: list[str]
-    skipped_files: tuple[str, ...] = ()  # there are no files
+    skipped_files: tuple[str, ...] = ()  # a synthetic dataset has no files
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -21,9 +21,9 @@ def test_processes_that_are_killed_start_again_and_end_as_if_nothing_had_been(ti
     recipe = tiny_tree.but({**mixed, "batch_size": 8, "micro_batch_size": 2, "duration": "12 steps"})
     deaths = [(0, 1, 5), (1, 0, 8)]  # (attempt, rank, step)
     job = {"recipe": recipe, "out": tmp_path / "out"}
-    together([job | {"run": tmp_path / "whole"}], tmp_path)
+    together([job | {"run_dir": tmp_path / "whole"}], tmp_path)
     options = ("--standalone", "--max-restarts", "2")
-    together([job | {"run": tmp_path / "killed", "dies": deaths}], tmp_path, options=options)
+    together([job | {"run_dir": tmp_path / "killed", "dies": deaths}], tmp_path, options=options)
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
@@ -49,10 +49,10 @@ def test_an_error_that_one_meets_is_told_with_its_process(tree, tmp_path):
     """The file that the second process reads first in the third step is cut off; the first one waits for it meanwhile."""
     shutil.copytree(tree, tmp_path / "data")
     places = {"data.name": "tree", "data.root": tmp_path / "data", "data.image_size": 16, "batch_size": 4}
-    recipe = get_recipe("vit_mini_flowers17").but({**places, "data.on_corrupt_image": "fatal"})
+    recipe = get_recipe("vit_mini_flowers17").but({**places, "data.on_corrupt_image": "error"})
     data = load_data(recipe.data, recipe.augment, seed=recipe.seed)
     third = next(islice(TrainBatches(len(data.train), 4, recipe.seed, rank=1, world_size=2), 2, None))
-    broken = Path(data.train.source.listing.path(third[0].index))
+    broken = Path(data.train.source.files.path(third[0].index))
     broken.write_bytes(broken.read_bytes()[:200])
     options = [f"--{name.replace('_', '-')}={value}" for name, value in places.items()]
     [line] = fails(*command(tmp_path / "run", *options, "--device", "cpu", recipe="vit_mini_flowers17"))
