@@ -18,7 +18,7 @@ What differs from the sources in all of these recipes, because parts of this pac
 - MixUp and CutMix draw one λ for all images of a micro-batch, as in timm's "batch" mode. An image's partner is its
   neighbour in the batch; in timm it is the image at the same distance from the other end (also here with MixToken).
 - Images are resized with bicubic interpolation throughout; LV-ViT's and SP-ViT's scripts draw bicubic or bilinear.
-- `data.backend` tensor (data/tensor_backend.py): torch's resizing filter differs from Pillow's by more than 1 in 0.01 % of
+- `data.backend` tensor (data/device_transform.py): torch's resizing filter differs from Pillow's by more than 1 in 0.01 % of
   all bytes.
 - The schedule counts steps, not epochs. Its cosine begins at the end of the warm-up, at the full peak; timm's begins
   at epoch 0, so that after 5 of 300 epochs it is 0.07 % below the peak. All the scripts contain 10 epochs of cool-down;
