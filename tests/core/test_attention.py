@@ -71,9 +71,10 @@ def test_mhsa_is_torch_s_multihead_attention(bias):
 
 
 @pytest.mark.parametrize("variant", [MHSA, SPSA])
-@pytest.mark.parametrize(("grid", "prefix"), [((8, 8), 0), ((8, 8), 1), ((14, 14), 0), ((4, 16), 2)])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.bfloat16, 3e-2)])
-def test_attend_is_weights_times_v_in_value_and_gradient(variant, grid, prefix, dtype, tolerance):
+@pytest.mark.parametrize(("grid", "prefix"), [((8, 8), 1), ((4, 16), 2)])
+def test_attend_is_weights_times_v_in_a_bfloat16_layer(variant, grid, prefix):
+    """Without autocast; in float64 and under autocast every attention is compared in test_modes.py."""
+    dtype, tolerance = torch.bfloat16, 3e-2
     layer = variant(32, 4).to(dtype)
     if variant is SPSA:
         torch.nn.init.normal_(layer.spatial.w2, std=0.1)

@@ -33,7 +33,7 @@ def draw(tokens):
 
 
 NUMBERS = {"table", "log_cpb", "mlp", "linear", "quadratic"}
-SENSIBLE = {(m, w) for m in NUMBERS for w in ("additive", "position_only", "gated", "multiplicative")}
+SENSIBLE = {(m, mode) for m in NUMBERS for mode in ("additive", "position_only", "gated", "multiplicative")}
 SENSIBLE |= {("constant", "multiplicative"), ("twin_mlp", "affine"), ("anchored_mlp", "affine")}
 SENSIBLE |= {("shaw1d", "contextual"), ("shaw2d", "contextual"), ("irpe", "contextual")}
 SENSIBLE |= {("square_window", "masked"), ("cross_window", "masked")}
@@ -54,14 +54,14 @@ REASONS = {
 }
 
 
-@pytest.mark.parametrize(("map_name", "way"), [(m, w) for m in MAPS for w in MODES if (m, w) not in SENSIBLE])
-def test_the_other_cells_are_refused_with_the_reason(map_name, way):
+@pytest.mark.parametrize(("map_name", "mode"), [(m, mode) for m in MAPS for mode in MODES if (m, mode) not in SENSIBLE])
+def test_the_other_cells_are_refused_with_the_reason(map_name, mode):
     reason = REASONS[MAPS[map_name].kind]
-    if map_name == "constant" and way in ("additive", "position_only", "gated"):
+    if map_name == "constant" and mode in ("additive", "position_only", "gated"):
         reason = "softmax does not change if a number is added to every score"
     with pytest.raises(UserError, match=f"the map '{map_name}' cannot be .*{reason}"):
-        build_attention(f"{map_name}/{way}", DIM, HEADS, grid=(4, 4))
-    assert reason in refusal(map_name, way)
+        build_attention(f"{map_name}/{mode}", DIM, HEADS, grid=(4, 4))
+    assert reason in refusal(map_name, mode)
 
 
 def test_the_refused_constant_would_indeed_change_nothing():
@@ -98,7 +98,7 @@ def test_the_printed_matrix_names_every_cell():
     for line in lines[1:]:
         cells = [line[14 + 16 * i : 30 + 16 * i].strip() for i in range(len(MODES))]
         name = line[:14].strip()
-        assert {way for way, cell in zip(MODES, cells, strict=True) if cell} == {w for m, w in SENSIBLE if m == name}
+        assert {mode for mode, cell in zip(MODES, cells, strict=True) if cell} == {mode for m, mode in SENSIBLE if m == name}
     assert next(line for line in lines if line.startswith("mlp ")).split() == ["mlp", "·", "·", "·", "spsa"]
 
 

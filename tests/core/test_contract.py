@@ -118,6 +118,9 @@ def distinct():
 COMPILER = shutil.which("g++") and Path(sysconfig.get_paths()["include"], "Python.h").is_file()
 every_name = pytest.mark.parametrize("label", [*NAMES, *MORE])
 every_model = pytest.mark.parametrize("label", distinct())
+# For the compiler and exporters, which take seconds a model: without those whose every module is in another one.
+CONTAINED = {"vit_mini", "vit_ablation", "spvit_mini", "convit_mini", "one map a block"}
+every_module = pytest.mark.parametrize("label", [label for label in distinct() if label not in CONTAINED])
 
 
 # --- At full size ----------------------------------------------------------------------------------------------------------
@@ -210,7 +213,7 @@ def test_a_full_size_model_answers_each_image_for_itself(name):
 WAITS_AT_THE_START = ("spatial.w1", "spatial.b1", "spatial.prior.w1", "spatial.prior.b1", "before.bias")
 
 
-@every_name
+@every_model
 def test_the_gradient_reaches_every_parameter_and_is_finite(label):
     for noise in (0.0, 0.05):
         model = build(label, noise=noise).train()
@@ -237,7 +240,7 @@ def test_weights_come_back_from_a_state_and_from_a_file(label, tmp_path):
         assert sum(p.numel() for p in other.parameters()) == sum(p.numel() for p in model.parameters())  # still shared
 
 
-@every_name
+@every_model
 @pytest.mark.parametrize("size", [(24, 24), (12, 32)])
 def test_other_image_sizes_need_no_surgery(label, size, tmp_path):
     """The model takes them as it is; and made for them from its file, it is the same function."""
@@ -252,7 +255,7 @@ def test_other_image_sizes_need_no_surgery(label, size, tmp_path):
     torch.testing.assert_close(other.eval()(images), logits, rtol=1e-4, atol=1e-5)
 
 
-@every_name
+@every_model
 def test_attention_maps_are_distributions_of_the_promised_shapes(label):
     model = build(label)
     if isinstance(model, CNN):  # there are none
@@ -272,7 +275,7 @@ def test_attention_maps_are_distributions_of_the_promised_shapes(label):
     assert len(model.spatial_maps((3, 2))) == len(maps)
 
 
-@every_name
+@every_model
 def test_recording_attention_changes_no_answer(label):
     model, images = build(label, dtype=torch.float64), draw(dtype=torch.float64)
     plain = model(images)
@@ -281,7 +284,7 @@ def test_recording_attention_changes_no_answer(label):
         torch.testing.assert_close(model(images), plain)
 
 
-@every_name
+@every_model
 def test_what_is_spared_from_decay_exists_and_is_no_weight_matrix(label):
     model = build(label)
     parameters = dict(model.named_parameters())
@@ -293,7 +296,7 @@ def test_what_is_spared_from_decay_exists_and_is_no_weight_matrix(label):
     assert held == {id(p) for n, p in parameters.items() if ".spatial." in n}
 
 
-@every_name
+@every_model
 def test_bfloat16_autocast_stays_near_float32(label):
     model, images = build(label), draw(batch=4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -304,7 +307,7 @@ def test_bfloat16_autocast_stays_near_float32(label):
     assert (rough - exact).norm() < 0.05 * exact.norm()
 
 
-@every_name
+@every_model
 def test_checkpointing_changes_no_gradient(label):
     model, images = build(label, dtype=torch.float64).train(), draw(dtype=torch.float64)
     plain = torch.autograd.grad(model(images).square().sum(), list(model.parameters()))
@@ -331,7 +334,7 @@ def assert_compiled_is_eager(label, backend):
 
 
 @pytest.mark.slow
-@every_model
+@every_module
 def test_compiled_equals_eager_in_value_and_gradient(label):
     assert_compiled_is_eager(label, "aot_eager")
 
@@ -356,7 +359,7 @@ def evaluator_operators():
 
 
 @pytest.mark.slow
-@every_model
+@every_module
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_exported_programs_agree(label):
     """torch.export and ONNX, the latter read by onnx's reference evaluator."""

@@ -28,8 +28,8 @@ def counted_by_torch(model):
 def test_every_attention_costs_what_torch_counts(name):
     config = ViTConfig(**SMALL, attention=name, pool="class", class_token_block=1)
     cost = multiply_adds(config)
-    way = name.partition("/")[2] or {"spsa": "multiplicative", "gpsa": "gated", "anchored": "affine"}.get(name)
-    products = 3 * 4 * PAIRS if way in ("multiplicative", "gated", "affine") else 0  # depth · heads · N²
+    mode = name.partition("/")[2] or {"spsa": "multiplicative", "gpsa": "gated", "anchored": "affine"}.get(name)
+    products = 3 * 4 * PAIRS if mode in ("multiplicative", "gated", "affine") else 0  # depth · heads · N²
     assert cost["total"] == counted_by_torch(ViT(config)) + products
 
 
