@@ -51,7 +51,7 @@ def fails(arguments, capsys) -> str:
     return err
 
 
-@pytest.mark.parametrize("batch", ["7", "101", "1000"])
+@pytest.mark.parametrize("batch", ["7", "1000"])
 def test_the_scores_are_those_of_the_best_row_whatever_the_batch(run, capsys, batch):
     folder, result = run
     assert main([str(folder), "--batch-size", batch, "--device", "cpu"]) == 0

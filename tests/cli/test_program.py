@@ -3,7 +3,8 @@
 import re
 import subprocess
 import sys
-from importlib.metadata import entry_points
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -37,9 +38,14 @@ def test_help_and_names_need_no_torch(command):
     assert package == "import" or len(done.stdout) > 300
 
 
+def test_each_package_has_a_console_script():
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    scripts = dict(re.findall(r'^(spvit-\w+) = "(\w+)\.__main__:main"$', text, re.MULTILINE))
+    assert scripts == {name.replace("_", "-"): name for name in ("spvit_mini", "spvit_course", "spvit_experiments")}
+    assert all(callable(import_module(f"{name}.__main__").main) for name in scripts.values())
+
+
 def test_the_table_of_commands_is_complete(capsys):
-    [script] = entry_points(group="console_scripts", name="spvit-mini")
-    assert script.value == "spvit_mini.__main__:main"
     assert run_command("python -m spvit_mini", "About.", COMMANDS, []) == 0
     out = capsys.readouterr().out
     names = " ".join(re.findall(r"^  (\w+) ", out, re.MULTILINE))

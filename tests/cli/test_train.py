@@ -1,5 +1,6 @@
 """`python -m spvit_mini train` as a user meets it: the help, a run, an extension, and one clear line for every mistake."""
 
+import json
 import os
 import re
 import shutil
@@ -9,12 +10,14 @@ import sys
 
 import pytest
 
+from spvit_mini import attention_registry
 from spvit_mini.cli.program import run_program
 from spvit_mini.cli.train import main
 from spvit_mini.errors import UserError
 from spvit_mini.recipes import get_recipe
-from spvit_mini.training.checkpoint import read_recipe, read_state
+from spvit_mini.training.checkpoint import load_trained, read_recipe, read_state
 from spvit_mini.training.metrics import read_rows
+from spvit_mini.weights import load_weights
 
 TINY = (
     "--model.depth 1 --model.dim 16 --model.heads 2 --data.train-images 60 --data.val-images 20 --batch-size 10 "
@@ -46,8 +49,8 @@ def test_without_a_recipe_it_points_to_their_list(arguments, capsys):
     assert "python -m spvit_mini recipes " in out and "train spvit_mini_compass --help" in out
 
 
-@pytest.mark.parametrize("name", ["spvit_mini_compass", "vit_mini_cifar10"])
-def test_help_tells_every_option_with_its_meaning_and_value_in_100_columns(name, capsys, monkeypatch):
+def test_help_tells_every_option_with_its_meaning_and_value_in_100_columns(capsys, monkeypatch):
+    name = "vit_mini_cifar10"
     monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit) as end:
         main([name, "--help"])
@@ -138,6 +141,56 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(arguments, capsys, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+OWN = """
+from spvit_mini import register_attention
+from spvit_mini.attention import MHSA
+
+
+def ext_attention(dim, heads, *, grid, **options):
+    return MHSA(dim, heads, **options)
+
+
+register_attention("ext_attention", ext_attention)
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """The path of a file that registers an attention; what it registers is forgotten at the end."""
+    monkeypatch.setattr("spvit_mini.attention_registry.ATTENTIONS", dict(attention_registry.ATTENTIONS))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "ext_own.py").write_text(OWN)
+    yield str(tmp_path / "ext_own.py")
+    sys.modules.pop("ext_own", None)
+
+
+def test_an_extension_is_imported_recorded_and_asked_for(own, tmp_path, capsys):
+    run = tmp_path / "run"
+    options = ["vit_mini_compass6", *words(TINY), "--run-dir", str(run), "--max-steps", "3"]
+    assert main([*options, "--import", own, "--model.attention", "ext_attention"]) == 0
+    assert f"--run-dir {run} --resume --import {own}" in capsys.readouterr().out
+    assert read_recipe(run).imports == (own,)
+    assert load_weights(run / "best.safetensors")[1]["imports"] == json.dumps([own])
+    with pytest.raises(UserError, match=f"the run in .* needs an extension that is not imported; add --import {own}"):
+        main(["vit_mini_compass6", "--run-dir", str(run), "--resume"])
+    assert load_trained(run)[0].config.attention == "ext_attention"
+    del attention_registry.ATTENTIONS["ext_attention"]
+    with pytest.raises(UserError, match=f"uses the attention 'ext_attention', which isn't registered; add --import {own}"):
+        load_trained(run)
+
+
+@pytest.mark.slow
+def test_torchrun_needs_no_dashes_and_each_process_imports(own, tmp_path):
+    """Two processes over gloo, of which each builds the attention of the user's file."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    options = ["-m", "spvit_mini", "train", "vit_mini_compass6", *words(TINY), "--run-dir", str(tmp_path / "run")]
+    options += ["--import", own, "--model.attention", "ext_attention", "--max-steps", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ["PYTHONPATH"]])}
+    done = subprocess.run([*torchrun, *options], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 0 and "2 processes" in done.stdout, done.stderr
+    assert read_recipe(tmp_path / "run").model.attention == "ext_attention"
+
+
 @pytest.fixture
 def kept(tmp_path, capsys):
     """A run of two saved states, and a check that its files are as they were when the test is over."""
@@ -218,7 +271,7 @@ def test_user_errors_of_the_library_and_the_program_are_the_same():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status", "workers"), [(signal.SIGTERM, 143, 2), (signal.SIGINT, 130, 0)])
-def test_a_signal_to_the_real_process_and_all_its_workers(tmp_path, number, status, workers):
+def test_a_signal_to_the_real_process_and_all_its_workers(tmp_path, capsys, number, status, workers):
     """As a terminal's Ctrl-C and a cluster's scancel do: the whole group of processes gets it."""
     command = [sys.executable, "-m", "spvit_mini", "train", "vit_mini_compass6", "--run-dir", str(tmp_path / "run")]
     options = ["--model.dim", "16", "--duration", "100000 steps", "--evaluate-every", "20 steps", "--device", "cpu"]
@@ -234,8 +287,8 @@ def test_a_signal_to_the_real_process_and_all_its_workers(tmp_path, number, stat
     step = read_state(tmp_path / "run" / "last.pt")["position"]["step"]
     assert f"stopped at step {step} of 100000" in out and f"--run-dir {tmp_path / 'run'} --resume" in out
     assert "Traceback" not in err
-    done = subprocess.run([*command, "--resume", "--max-steps", str(step + 3)], **piped, env=environment)
-    assert done.returncode == 0 and f"at step {step}" in done.stdout, done.stderr
+    assert main([*command[4:], "--resume", "--max-steps", str(step + 3)]) == 0
+    assert f"at step {step}" in capsys.readouterr().out
     assert read_state(tmp_path / "run" / "last.pt")["position"]["step"] == step + 3
 
 
