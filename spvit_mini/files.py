@@ -33,3 +33,6 @@ def atomic_write(path: Path, *, backup: Path | None = None) -> Iterator[Path]:
         if path.parent.is_dir():
             temporary.unlink(missing_ok=True)
         raise UserError(f"{path} could not be written ({reason}); what was saved before is untouched") from error
+    except BaseException:  # such as Ctrl-C
+        temporary.unlink(missing_ok=True)
+        raise

@@ -287,8 +287,6 @@ def test_a_dry_build_says_the_same_and_writes_nothing(source, tmp_path):
 
 
 def test_a_crash_while_writing_leaves_the_old_copy(source, tmp_path, monkeypatch):
-    from spvit_course import files
-
     work = tmp_path / "work"
     build_copies(work, [source])
     before = (work / source.name).read_bytes()
@@ -297,7 +295,7 @@ def test_a_crash_while_writing_leaves_the_old_copy(source, tmp_path, monkeypatch
     def crash(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(files.os, "replace", crash)
+    monkeypatch.setattr("os.replace", crash)
     with pytest.raises(KeyboardInterrupt):
         build_copies(work, [source])
     monkeypatch.undo()

@@ -122,7 +122,7 @@ def test_a_crash_while_writing_keeps_the_old_record(work, monkeypatch):
     def crash(*_):
         raise OSError("no")
 
-    monkeypatch.setattr(module.os, "replace", crash)
+    monkeypatch.setattr("os.replace", crash)
     assert not save_result("00", "unpatchify", "PASS")
     assert (work / RECORD).read_bytes() == before
     assert {path.name for path in work.iterdir()} <= {MANIFEST, RECORD, f"{RECORD}.lock"}
