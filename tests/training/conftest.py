@@ -65,7 +65,7 @@ def tree(tmp_path_factory) -> Path:
 def whole(tiny, tmp_path_factory) -> Path:
     """The folder of a run of `tiny` that nothing disturbed."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    train(tiny, run=folder, progress=False)
+    train(tiny, run_dir=folder, progress=False)
     return folder
 
 

@@ -1,7 +1,7 @@
 """Several processes that train together, for tests: torchrun starts this file, and each process does a list of jobs.
 
 A job is a dictionary: `recipe`, `out` (the file for what comes out, a process each: OUT.RANK), and what `train` takes
-(`run`, `resume`, `max_steps`). `double` computes in float64; of a job that is to be `refused`, the error comes out. `dies`
+(`run_dir`, `resume`, `max_steps`). `double` computes in float64; of a job that is to be `refused`, the error comes out. `dies`
 is a list of (attempt, rank, step): in that attempt of torchrun, that process kills itself before that step.
 """
 
@@ -18,7 +18,7 @@ import torch
 from spvit_mini.cli.program import run_program
 from spvit_mini.errors import UserError
 from spvit_mini.training import loop, train
-from spvit_mini.training.distributed import joined, whole
+from spvit_mini.training.distributed import gather_full, open_process_group
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 
@@ -44,7 +44,7 @@ def in_float64():
 
 def do(job: dict) -> dict:
     """Train as a job says: rows, weights and averaged weights come out, or the error."""
-    options = {name: job[name] for name in ("run", "resume", "max_steps") if name in job}
+    options = {name: job[name] for name in ("run_dir", "resume", "max_steps") if name in job}
     try:
         with in_float64() if job.get("double") else nullcontext():
             result = train(job["recipe"], progress=False, **options)
@@ -52,7 +52,7 @@ def do(job: dict) -> dict:
         if not job.get("refused"):
             raise
         return {"error": str(error)}
-    weights = {name: value.clone() for name, value in whole(result.model.state_dict()).items()}
+    weights = {name: value.clone() for name, value in gather_full(result.model.state_dict()).items()}
     return {"rows": result.rows, "weights": weights, "ema": result.ema and result.ema.state_dict()}
 
 
@@ -100,7 +100,7 @@ def die(moments: list[tuple[int, int, int]]) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
-    with joined(torch.device("cpu")) as team:
+    with open_process_group(torch.device("cpu")) as team:
         for job in pickle.loads(Path(sys.argv[1]).read_bytes()):
             if "dies" in job:
                 die(job["dies"])

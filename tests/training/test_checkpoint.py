@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from spvit_mini.errors import UserError
+from spvit_mini.files import atomic_write
 from spvit_mini.recipes import get_recipe
 from spvit_mini.training import checkpoint as c
 
@@ -17,7 +18,7 @@ from spvit_mini.training import checkpoint as c
 def a_state(step, size=2000):
     generator = torch.Generator().manual_seed(step)
     return {
-        **dict.fromkeys(c.PARTS),
+        **dict.fromkeys(c.KEYS),
         "position": {"step": step, "rows": [{"step": step, "x": 0.1}]},
         "model": {"w": torch.randn(size, generator=generator)},
     }
@@ -29,7 +30,7 @@ def step_of(state):
 
 def test_a_state_comes_back_to_the_last_bit(tmp_path):
     c.save_state(tmp_path, a_state(7))
-    state, path = c.load_state(tmp_path)
+    state, path = c.find_state(tmp_path)
     assert path == tmp_path / "last.pt"
     assert state["position"] == {"step": 7, "rows": [{"step": 7, "x": 0.1}]}
     assert torch.equal(state["model"]["w"], a_state(7)["model"]["w"])
@@ -44,7 +45,7 @@ def test_the_last_two_states_are_kept_and_nothing_else(tmp_path):
 
 
 def test_nothing_saved_is_no_error(tmp_path):
-    assert c.load_state(tmp_path) is None
+    assert c.find_state(tmp_path) is None
 
 
 def test_a_kill_between_the_two_renames_goes_on_from_previous(tmp_path):
@@ -52,7 +53,7 @@ def test_a_kill_between_the_two_renames_goes_on_from_previous(tmp_path):
         c.save_state(tmp_path, a_state(step))
     (tmp_path / "last.pt").rename(tmp_path / "previous.pt")
     (tmp_path / "last.pt.tmp").write_bytes(b"whatever a third save had written so far")
-    state, path = c.load_state(tmp_path)
+    state, path = c.find_state(tmp_path)
     assert (step_of(state), path.name) == (2, "previous.pt")
     c.save_state(tmp_path, a_state(3))
     assert [step_of(c.read_state(tmp_path / n)) for n in ("last.pt", "previous.pt")] == [3, 2]
@@ -67,14 +68,14 @@ def test_a_state_cut_at_any_length_is_named_and_the_way_on_said(tmp_path, seed):
     length = [0, 1, 2, 3, 4, 30, len(whole) - 1][seed] if seed < 7 else random.Random(seed).randrange(len(whole))
     (tmp_path / "last.pt").write_bytes(whole[:length])
     with pytest.raises(UserError) as caught:
-        c.load_state(tmp_path)
+        c.find_state(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path / 'last.pt'} is cut off or damaged; the state saved before it, previous.pt (step 1), is whole: "
-        "move last.pt away and give the same command again to go on from there"
+        f"{tmp_path / 'last.pt'} is cut off or damaged; the state saved before it, previous.pt (step 1), is complete: "
+        "move last.pt away and repeat the command to resume from it"
     )
     assert (tmp_path / "last.pt").read_bytes() == whole[:length]
     (tmp_path / "last.pt").unlink()
-    assert step_of(c.load_state(tmp_path)[0]) == 1
+    assert step_of(c.find_state(tmp_path)[0]) == 1
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -84,8 +85,8 @@ def test_a_flipped_byte_among_the_numbers_is_found(tmp_path, seed):
     at = data.find(a_state(1)["model"]["w"].numpy().tobytes()[:16]) + random.Random(seed).randrange(8000)
     data[at] ^= 1 << seed
     (tmp_path / "last.pt").write_bytes(data)
-    with pytest.raises(UserError, match="damaged.*no other whole state is there"):
-        c.load_state(tmp_path)
+    with pytest.raises(UserError, match="damaged.*there is no other complete state"):
+        c.find_state(tmp_path)
 
 
 class Dangerous:
@@ -115,7 +116,7 @@ def test_foreign_files_are_refused_and_run_no_code(tmp_path, monkeypatch, kind):
     else:
         path.mkdir()
     with pytest.raises(UserError) as caught:
-        c.load_state(tmp_path)
+        c.find_state(tmp_path)
     message = str(caught.value)
     assert message.startswith(f"{path} is not a training state" if kind != "folder" else f"{path} cannot be read")
     assert "train again in another folder" in message
@@ -128,7 +129,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path):
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     with (
         pytest.raises(UserError, match="could not be written.*untouched"),
-        c.replacing(tmp_path / "last.pt") as temporary,
+        atomic_write(tmp_path / "last.pt") as temporary,
     ):
         temporary.write_bytes(b"half")
         raise OSError(28, "No space left on device")
@@ -143,7 +144,7 @@ def test_a_full_disk_is_one_line_and_the_old_states_stay(tmp_path):
     code = (
         "import resource, sys, torch\n"
         "from pathlib import Path\n"
-        "from spvit_mini.errors import run_program\n"
+        "from spvit_mini.cli.program import run_program\n"
         "from spvit_mini.training import checkpoint\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "run_program(lambda: checkpoint.save_state(Path(sys.argv[1]), {'step': 3, 'model': torch.ones(1_000_000)}))\n"
@@ -198,39 +199,39 @@ def test_killed_at_any_byte_of_a_save_there_is_always_a_whole_state(tmp_path):
     subprocess.run([sys.executable, "-c", KILLED_WRITER, *arguments], check=True)
     for folder in tmp_path.iterdir():
         assert (folder / "last.pt.tmp").exists()  # it was killed while writing
-        state, path = c.load_state(folder)
+        state, path = c.find_state(folder)
         assert (step_of(state), path.name) == (2, "last.pt")
         assert torch.equal(state["model"]["w"], a_state(2)["model"]["w"])
 
 
 def test_a_run_folder_below_a_file(tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UserError, match="cannot be made, since .*file is a file; name another with --run-dir"):
-        c.check_run(tmp_path / "file" / "runs" / "x", get_recipe("vit_mini_compass"), resume=False)
+    with pytest.raises(UserError, match="cannot be created, since .*file is a file. Use another --run-dir"):
+        c.check_run_dir(tmp_path / "file" / "runs" / "x", get_recipe("vit_mini_compass"), resume=False)
     assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_run_folder_without_permission(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(UserError, match="cannot be written"):
-        c.check_run(tmp_path / "x", get_recipe("vit_mini_compass"), resume=False)
+    with pytest.raises(UserError, match="is not writable"):
+        c.check_run_dir(tmp_path / "x", get_recipe("vit_mini_compass"), resume=False)
 
 
 @pytest.mark.parametrize("held", ["recipe.json", "metrics.csv", "last.pt", "previous.pt", "best.safetensors"])
 def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path, held):
     (tmp_path / held).write_text("kept")
-    with pytest.raises(UserError, match="holds a run already.*--resume"):
-        c.check_run(tmp_path, get_recipe("vit_mini_compass"), resume=False)
+    with pytest.raises(UserError, match="has a run already.*--resume"):
+        c.check_run_dir(tmp_path, get_recipe("vit_mini_compass"), resume=False)
     assert (tmp_path / held).read_text() == "kept"
 
 
 def test_another_recipe_is_not_resumed(tmp_path):
     recipe = get_recipe("vit_mini_compass")
-    with c.writing(tmp_path, recipe):
-        c.check_run(tmp_path, recipe.but({"data.workers": 2}), resume=True)
-        with pytest.raises(UserError, match=r"was made with optim.lr = 0.002, not 0.003"):
-            c.check_run(tmp_path, recipe.but({"optim.lr": 0.003}), resume=True)
+    with c.open_run_dir(tmp_path, recipe):
+        c.check_run_dir(tmp_path, recipe.but({"data.workers": 2}), resume=True)
+        with pytest.raises(UserError, match=r"has optim.lr = 0.002, not 0.003"):
+            c.check_run_dir(tmp_path, recipe.but({"optim.lr": 0.003}), resume=True)
     assert c.read_recipe(tmp_path) == recipe
 
 
@@ -240,21 +241,21 @@ def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from spvit_mini.recipes import get_recipe\n"
         "from spvit_mini.training import checkpoint\n"
-        "with checkpoint.writing(Path(sys.argv[1]), get_recipe('vit_mini_compass')): print('in', flush=True); time.sleep(99)"
+        "with checkpoint.open_run_dir(Path(sys.argv[1]), get_recipe('vit_mini_compass')): print('in', flush=True); time.sleep(99)"
     )
     first = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
     assert first.stdout.readline() == b"in\n"
-    with pytest.raises(UserError, match="another process is training in .*--run-dir"), c.writing(tmp_path, recipe):
+    with pytest.raises(UserError, match="another process is training in .*--run-dir"), c.open_run_dir(tmp_path, recipe):
         pass
     first.kill()
     first.wait()
     first.stdout.close()
     for _ in range(2):  # and each gives it back
-        with c.writing(tmp_path, recipe):
+        with c.open_run_dir(tmp_path, recipe):
             pass
 
 
 def test_a_broken_recipe_is_named(tmp_path):
     (tmp_path / "recipe.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="recipe.json"):
-        c.check_run(tmp_path, get_recipe("vit_mini_compass"), resume=True)
+        c.check_run_dir(tmp_path, get_recipe("vit_mini_compass"), resume=True)

@@ -82,15 +82,15 @@ def test_the_run_ends_and_names_each_broken_file_once(tree, tmp_path):
     root, bad = tree
     command = [sys.executable, "-m", "spvit_mini", "train", "vit_mini_cifar10", "--run-dir", str(tmp_path / "run")]
     options = {
-        "data.name": "tree", "data.root": root, "data.image-size": SIDE, "data.on-bad-image": "skip", "data.workers": 2,
+        "data.name": "tree", "data.root": root, "data.image-size": SIDE, "data.on-corrupt-image": "skip", "data.workers": 2,
         "model.depth": 1, "model.dim": 16, "model.heads": 2, "duration": "2 epochs", "optim.warmup": "0 steps",
-        "batch_size": 50, "device": "cpu",
+        "batch-size": 50, "device": "cpu",
     }  # fmt: skip
     command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     said = done.stdout + done.stderr
-    assert "step 78/78" in said and f"{BROKEN} bad image files were left out" in said
+    assert "step 78/78" in said and f"{BROKEN} corrupt image files were skipped" in said
     skipped = [line for line in said.splitlines() if line.startswith("skipped: ")]
     # The first file of all that is broken is named once more, in the last line.
     assert sorted(path for line in skipped for path in map(str, bad) if path in line) == sorted(map(str, bad))
@@ -115,7 +115,7 @@ def test_none_is_learned_from(tree, workers, request):
                 number = number_of(pixels)
                 assert number % 4 == label
                 seen.append(number)
-    assert set(map(str, bad)) == set(data.skipped)
+    assert set(map(str, bad)) == set(data.skipped_files)
     numbers = {int(path.stem) for path in bad}
     assert not numbers & set(seen)
     grey = {n for n in range(COUNT) if n % 100 == 7}

@@ -5,7 +5,7 @@ import torch
 
 from spvit_mini.flops import multiply_adds
 from spvit_mini.training import devices
-from spvit_mini.training.devices import mfu, name_of, peak_flops, training_flops
+from spvit_mini.training.devices import compute_mfu, device_name, peak_flops, training_flops
 from spvit_mini.zoo import MODELS
 
 NAMES = {
@@ -64,7 +64,7 @@ def test_every_device_is_found_under_its_own_name(name):
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_what_is_unknown_or_a_part_of_a_device_has_no_peak(name):
     assert peak_flops(name, torch.bfloat16) is peak_flops(name, torch.float32) is None
-    assert mfu(1000.0, multiply_adds=10**9, peak=None) is None
+    assert compute_mfu(1000.0, multiply_adds=10**9, peak=None) is None
 
 
 def test_every_row_of_the_table_is_reached():
@@ -77,11 +77,11 @@ def test_mfu_by_hand():
     assert training_flops(4_600_000_000) == 27_600_000_000
     # 1,000 images of 27.6 GFLOP a second are 27.6 TFLOP/s: 8.846… % of an A100's 312, and a fourth of that on four.
     peak = peak_flops("NVIDIA A100-SXM4-80GB", torch.bfloat16)
-    assert mfu(1000, multiply_adds=4_600_000_000, peak=peak) == pytest.approx(100 * 27.6 / 312)
-    assert mfu(1000, multiply_adds=4_600_000_000, peak=peak, devices=4) == pytest.approx(100 * 27.6 / 312 / 4)
+    assert compute_mfu(1000, multiply_adds=4_600_000_000, peak=peak) == pytest.approx(100 * 27.6 / 312)
+    assert compute_mfu(1000, multiply_adds=4_600_000_000, peak=peak, devices=4) == pytest.approx(100 * 27.6 / 312 / 4)
     # In float32 an A100 has 19.5 TFLOP/s, so that 500 images, 13.8 TFLOP/s, are 70.8 %.
     single = peak_flops("NVIDIA A100-SXM4-80GB", torch.float32)
-    assert mfu(500, multiply_adds=4_600_000_000, peak=single) == pytest.approx(70.769, abs=1e-3)
+    assert compute_mfu(500, multiply_adds=4_600_000_000, peak=single) == pytest.approx(70.769, abs=1e-3)
 
 
 def test_a_published_speed_gives_the_utilisation_that_others_counted():
@@ -89,13 +89,13 @@ def test_a_published_speed_gives_the_utilisation_that_others_counted():
     cost = multiply_adds(MODELS["deit_small"])["total"]
     assert cost == pytest.approx(4.6e9, rel=0.02)
     peak = peak_flops("NVIDIA GeForce RTX 3090", torch.float16)
-    assert mfu(1054, multiply_adds=cost, peak=peak) == pytest.approx(41, abs=0.6)
+    assert compute_mfu(1054, multiply_adds=cost, peak=peak) == pytest.approx(41, abs=0.6)
 
 
 def test_a_device_is_named(monkeypatch):
     for threads, text in ((1, "CPU, 1 thread"), (3, "CPU, 3 threads")):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        assert name_of(torch.device("cpu")) == text
-    assert name_of(torch.device("mps")) == "MPS"
+        assert device_name(torch.device("cpu")) == text
+    assert device_name(torch.device("mps")) == "MPS"
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"NVIDIA {device.index}")
-    assert name_of(torch.device("cuda:3")) == "NVIDIA 3"
+    assert device_name(torch.device("cuda:3")) == "NVIDIA 3"

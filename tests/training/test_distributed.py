@@ -9,8 +9,8 @@ import torch
 from torch.utils.data import TensorDataset
 
 from spvit_mini import load_weights
-from spvit_mini.training.distributed import Share, Team
-from spvit_mini.training.signals import Stop
+from spvit_mini.training.distributed import ProcessGroup, ValidationShard
+from spvit_mini.training.signals import StopSignal
 
 from .teams import do, together
 
@@ -60,13 +60,13 @@ def of_two(recipes, tmp_path_factory):
 
     for name, recipe in recipes.items():
         job(name, recipe)
-    do({"recipe": recipes["in parts"], "run": folder / "one", "double": True, "max_steps": 5})
-    job("half", recipes["in parts"], run=folder / "parts", max_steps=5)
-    job("half", recipes["repeated"], run=folder / "repeated", max_steps=5)
-    job("half", recipes["batch norms"], run=folder / "norms", max_steps=5)
-    job("of one, in parts", recipes["in parts"], run=folder / "one", resume=True)
-    job("of parts, whole", recipes["in parts"].but({"sharding": "ddp"}), run=folder / "parts", resume=True)
-    job("norms resumed", recipes["batch norms"], run=folder / "norms", resume=True)
+    do({"recipe": recipes["in parts"], "run_dir": folder / "one", "double": True, "max_steps": 5})
+    job("half", recipes["in parts"], run_dir=folder / "parts", max_steps=5)
+    job("half", recipes["repeated"], run_dir=folder / "repeated", max_steps=5)
+    job("half", recipes["batch norms"], run_dir=folder / "norms", max_steps=5)
+    job("of one, in parts", recipes["in parts"], run_dir=folder / "one", resume=True)
+    job("of parts, whole", recipes["in parts"].but({"sharding": "ddp"}), run_dir=folder / "parts", resume=True)
+    job("norms resumed", recipes["batch norms"], run_dir=folder / "norms", resume=True)
     job("norms of one step", recipes["batch norms"], max_steps=1)
     job("odd batch", recipes["whole"].but({"batch_size": 21}), refused=True)
     job("large micro-batch", recipes["whole"].but({"micro_batch_size": 20}), refused=True)
@@ -115,7 +115,7 @@ def test_a_state_is_resumed_by_others_than_saved_it(of_two, alone, name):
 
 
 def test_a_state_of_two_processes_is_resumed_by_one(recipes, of_two, alone):
-    result = do({"recipe": recipes["repeated"], "run": of_two["folder"] / "repeated", "resume": True, "double": True})
+    result = do({"recipe": recipes["repeated"], "run_dir": of_two["folder"] / "repeated", "resume": True, "double": True})
     del result["rows"][1]
     assert_same(result, alone["repeated"], columns=SCORES)
 
@@ -153,9 +153,9 @@ def test_with_batch_norms_a_resumed_run_ends_the_same(of_two):
 
 def test_a_batch_that_the_processes_cannot_share_is_refused(of_two):
     for result in of_two["odd batch"]:
-        assert "a batch of 21 images cannot be shared evenly by 2 processes" in result["error"]
+        assert "batch_size is 21, which 2 processes with micro-batches of 10 cannot share evenly" in result["error"]
     for result in of_two["large micro-batch"]:
-        assert "cannot be shared evenly by 2 processes with micro-batches of 20" in result["error"]
+        assert "2 processes with micro-batches of 20 cannot share evenly" in result["error"]
 
 
 def test_three_processes_train_and_score_as_one(tiny, tmp_path):
@@ -171,7 +171,7 @@ def test_three_processes_train_and_score_as_one(tiny, tmp_path):
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 def test_shares_hold_each_image_once_and_are_of_one_length(images, world):
     numbers = TensorDataset(torch.arange(images), torch.arange(images) + 7)
-    shares = [Share(numbers, Team(rank, world, rank)) for rank in range(world)]
+    shares = [ValidationShard(numbers, ProcessGroup(rank, world, rank)) for rank in range(world)]
     assert len({len(share) for share in shares}) == 1
     pairs = [share[i] for share in shares for i in range(len(share))]
     assert sorted((int(image), int(label)) for image, label in pairs if label >= 0) == [
@@ -179,9 +179,9 @@ def test_shares_hold_each_image_once_and_are_of_one_length(images, world):
     ]
 
 
-def test_what_all_do_alike_is_shown_once(capsys):
+def test_what_all_do_alike_is_silence_others(capsys):
     for rank in range(3):
-        with Team(rank, 3, rank).shown_once():
+        with ProcessGroup(rank, 3, rank).silence_others():
             print("a warning", file=sys.stderr)
     assert capsys.readouterr().err == "a warning\n"
 
@@ -192,9 +192,9 @@ def test_a_second_signal_ends_a_run_at_once_but_not_under_torchrun(monkeypatch, 
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
-        with Stop(True) as stop:
+        with StopSignal(True) as stop:
             os.kill(os.getpid(), signal.SIGTERM)
-            assert (signal.getsignal(signal.SIGTERM) == stop._note) is launched
+            assert (signal.getsignal(signal.SIGTERM) == stop._handle) is launched
             os.kill(os.getpid(), signal.SIGTERM)
             assert stop.signal == signal.SIGTERM
         assert capfd.readouterr().err.count("saving and stopping") == 1

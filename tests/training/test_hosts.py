@@ -43,8 +43,8 @@ def hosts():
 def test_two_hosts_train_the_model_that_one_would(hosts, tiny, tmp_path):
     """A process on each, met at the first one's address, against two processes on one host: the same to the last bit."""
     job = {"recipe": tiny, "out": tmp_path / "out"}
-    together([job | {"run": tmp_path / "one"}], tmp_path)
-    command = written([job | {"run": tmp_path / "two"}], tmp_path)
+    together([job | {"run_dir": tmp_path / "one"}], tmp_path)
+    command = written([job | {"run_dir": tmp_path / "two"}], tmp_path)
     # They have a network of their own, so that Python needn't be kept from using it. Of the host's name it knows no address.
     environment = {"PYTHONPATH": "", "GLOO_SOCKET_IFNAME": "cable"}
     meeting = (

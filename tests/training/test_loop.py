@@ -15,7 +15,7 @@ from spvit_mini import create_model, load_weights
 from spvit_mini.data import TrainBatches, load_data
 from spvit_mini.errors import UserError
 from spvit_mini.training import progress, train
-from spvit_mini.training.loop import choose_device
+from spvit_mini.training.devices import choose_device
 from spvit_mini.training.metrics import COLUMNS, TIME_COLUMNS, read_rows
 from spvit_mini.zoo import model_from_weights
 
@@ -136,13 +136,13 @@ def test_max_steps_makes_the_first_steps_of_the_whole_run(tiny):
     assert without_time(part.rows) == without_time(whole.rows[:7])
     assert (part.step, part.steps) == (7, 12)
     assert train(tiny, max_steps=100, progress=False).step == 12
-    with pytest.raises(UserError, match="at least 1"):
+    with pytest.raises(UserError, match="expected at least 1"):
         train(tiny, max_steps=0)
 
 
 def test_a_run_folder_holds_what_it_should(tiny, tmp_path):
     run = tmp_path / "deep" / "run"
-    result = train(tiny, run=run, progress=False)
+    result = train(tiny, run_dir=run, progress=False)
     assert sorted(p.name for p in run.iterdir()) == [
         ".lock", "best.safetensors", "history.json", "last.pt", "metrics.csv", "previous.pt", "recipe.json", "summary.md",
     ]  # fmt: skip
@@ -163,20 +163,20 @@ def test_the_best_weights_are_those_of_the_best_row(tiny, tmp_path):
     def keep(step, model, row):
         kept[step] = {name: value.clone() for name, value in model.state_dict().items()}
 
-    result = train(tiny.but({"evaluate_every": "1 step"}), run=tmp_path / "run", progress=False, on_evaluation=keep)
+    result = train(tiny.but({"evaluate_every": "1 step"}), run_dir=tmp_path / "run", progress=False, on_evaluation=keep)
     state, _ = load_weights(tmp_path / "run" / "best.safetensors")
     assert all(torch.equal(value, state[name]) for name, value in kept[result.best["step"]].items())
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_overwrites_nothing(tiny, tmp_path):
     run = tmp_path / "run"
-    train(tiny, run=run, max_steps=4, progress=False)
+    train(tiny, run_dir=run, max_steps=4, progress=False)
     before = {p.name: p.read_bytes() for p in run.iterdir()}
     broken = torch.nn.Linear.forward
     try:
         torch.nn.Linear.forward = lambda self, x: broken(self, x) * float("nan")
-        with pytest.raises(UserError, match=r"not finite in 5 steps in a row, up to step 8.*Try a lower optim.lr"):
-            train(tiny, run=run, resume=True, progress=False)
+        with pytest.raises(UserError, match=r"not finite in 5 steps in a row, up to step 8.*Use a lower optim.lr"):
+            train(tiny, run_dir=run, resume=True, progress=False)
     finally:
         torch.nn.Linear.forward = broken
     after = {p.name: p.read_bytes() for p in run.iterdir()}
@@ -197,20 +197,18 @@ def test_auto_finds_a_device_and_a_missing_one_is_said(tiny):
     assert precision == (torch.bfloat16 if device.type == "cuda" else torch.float32)
     assert choose_device(tiny.but({"device": "cpu"})) == (torch.device("cpu"), torch.float32)
     for name in ("abacus", "cuda:99"):
-        with pytest.raises(UserError, match="choose auto or cpu"):
+        with pytest.raises(UserError, match="Use auto or cpu"):
             choose_device(tiny.but({"device": name}))
 
 
 def test_it_says_first_what_it_does_and_then_a_line_per_row(tiny, tmp_path, capsys):
-    result = train(tiny, run=tmp_path / "run")
+    result = train(tiny, run_dir=tmp_path / "run")
     lines = capsys.readouterr().out.splitlines()
     parameters = sum(p.numel() for p in result.model.parameters())
-    assert (
-        lines[0]
-        == f"model   spvit_mini, {parameters:,} parameters, 6×6 patches of 4 px, priors 32 wide, started at 0.5 (bias 0.5)"
-    )
+    prior = "priors of width 32, initialised with σ 0.5 (bias 0.5)"
+    assert lines[0] == f"model   spvit_mini, {parameters:,} parameters, 6×6 patches of 4 px, {prior}"
     assert lines[1] == "data    compass6, 123 training and 41 validation images of 24×24 px, 8 classes"
-    assert lines[2] == "steps   12 of 20 images, 6 an epoch; learning rate 0.002, seed 0"
+    assert lines[2] == "steps   12 of 20 images, 6 per epoch; learning rate 0.002, seed 0"
     assert lines[3].startswith("device  ") and lines[4] == f"run     {tmp_path / 'run'}"
     assert [line.split()[:2] for line in lines[5:]] == [["step", "5/12"], ["step", "10/12"], ["step", "12/12"]]
     assert f"val loss {result.rows[-1]['val_loss']:.4f}" in lines[-1]
@@ -218,7 +216,7 @@ def test_it_says_first_what_it_does_and_then_a_line_per_row(tiny, tmp_path, caps
 
 def test_on_a_terminal_a_bar_shows_loss_accuracy_speed_and_time_left(tiny, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(progress, "REFRESH_SECONDS", 0.0)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr(progress, "tqdm", partial(progress.tqdm, mininterval=0, ncols=120))
     progress.tqdm.write = tqdm.tqdm.write

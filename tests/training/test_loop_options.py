@@ -7,8 +7,7 @@ from spvit_mini import load_weights
 from spvit_mini.errors import UserError
 from spvit_mini.training import train
 from spvit_mini.training.checkpoint import read_state
-from spvit_mini.training.loop import top1
-from spvit_mini.training.metrics import read_rows
+from spvit_mini.training.metrics import best_top1, read_rows
 
 
 def parameters(model):
@@ -23,7 +22,7 @@ def test_the_average_is_that_of_the_weights_after_each_step(tiny, tmp_path):
     for n, weights in enumerate(after[1:], start=1):
         decay = min(0.8, (1 + n) / (10 + n))
         expected = decay * expected + (1 - decay) * weights
-    result = train(recipe, run=tmp_path / "run", progress=False)
+    result = train(recipe, run_dir=tmp_path / "run", progress=False)
     torch.testing.assert_close(parameters(result.ema).double(), expected, rtol=1e-5, atol=1e-6)
     (row,) = read_rows(tmp_path / "run" / "metrics.csv")
     assert row["ema_top1"] == pytest.approx(result.rows[0]["ema_top1"], rel=1e-5)
@@ -36,12 +35,12 @@ def test_the_average_is_that_of_the_weights_after_each_step(tiny, tmp_path):
 @pytest.mark.parametrize("decay", [0.0, 0.99])
 def test_best_weights_say_whether_they_are_averaged(tiny, tmp_path, decay):
     """With decay 0 the average is the weights themselves; a tie is the raw ones'."""
-    result = train(tiny.but({"ema": decay, "evaluate_every": "1 step"}), run=tmp_path / "run", progress=False)
+    result = train(tiny.but({"ema": decay, "evaluate_every": "1 step"}), run_dir=tmp_path / "run", progress=False)
     state, metadata = load_weights(tmp_path / "run" / "best.safetensors")
     best = result.best
-    assert top1(best) == max(max(row["val_top1"], row["ema_top1"]) for row in result.rows)
+    assert best_top1(best) == max(max(row["val_top1"], row["ema_top1"]) for row in result.rows)
     assert metadata["weights"] == ("ema" if best["ema_top1"] > best["val_top1"] else "last")
-    assert metadata["step"] == str(best["step"]) and float(metadata["val_top1"]) == pytest.approx(top1(best), rel=1e-5)
+    assert metadata["step"] == str(best["step"]) and float(metadata["val_top1"]) == pytest.approx(best_top1(best), rel=1e-5)
     if decay == 0:
         assert metadata["weights"] == "last"
         assert all(row["ema_top1"] == row["val_top1"] for row in result.rows)
@@ -87,23 +86,23 @@ def test_gradient_checkpointing_changes_nothing(tiny):
 def test_a_compiled_model_learns_the_same_and_its_weights_keep_their_names(tiny, tmp_path):
     recipe = tiny.but({"model.drop_path": 0.0, "duration": "5 steps", "data.val_images": 20})
     plain = train(recipe, progress=False)
-    compiled = train(recipe.but({"compile": True}), run=tmp_path / "run", progress=False)
+    compiled = train(recipe.but({"compile": True}), run_dir=tmp_path / "run", progress=False)
     torch.testing.assert_close(parameters(plain.model), parameters(compiled.model), rtol=1e-3, atol=1e-5)
     assert load_weights(tmp_path / "run" / "best.safetensors")[0].keys() == plain.model.state_dict().keys()
 
 
 def test_a_run_begins_with_other_weights_and_goes_on_with_its_own(tiny, tmp_path, capsys):
-    train(tiny, run=tmp_path / "first", progress=False)
+    train(tiny, run_dir=tmp_path / "first", progress=False)
     recipe = tiny.but({"init_from": tmp_path / "first", "duration": "3 steps", "optim.lr": 0.0, "optim.final_lr": 0.0})
-    result = train(recipe, run=tmp_path / "second")
-    assert f"begins with {tmp_path / 'first'}" in capsys.readouterr().out
+    result = train(recipe, run_dir=tmp_path / "second")
+    assert f"initialised with {tmp_path / 'first'}" in capsys.readouterr().out
     state, _ = load_weights(tmp_path / "first" / "best.safetensors")
     assert all(torch.equal(value, state[name]) for name, value in result.model.state_dict().items())
     # A resumed run needs the other weights no more.
     (tmp_path / "first" / "best.safetensors").unlink()
-    assert train(recipe, run=tmp_path / "second", resume=True, progress=False).step == 3
-    with pytest.raises(UserError, match="first.* holds no best.safetensors"):
-        train(recipe, run=tmp_path / "third", progress=False)
+    assert train(recipe, run_dir=tmp_path / "second", resume=True, progress=False).step == 3
+    with pytest.raises(UserError, match="first.* contains no best.safetensors"):
+        train(recipe, run_dir=tmp_path / "third", progress=False)
 
 
 def test_a_step_without_a_finite_gradient_is_skipped_and_counted(tiny, monkeypatch, tmp_path):
@@ -112,14 +111,14 @@ def test_a_step_without_a_finite_gradient_is_skipped_and_counted(tiny, monkeypat
 
     real, calls = loop.Objective.__call__, 0
 
-    def poisoned(self, model, batch, *, seeds):
+    def poisoned(self, model, images, labels, view, *, seeds):
         nonlocal calls
         calls += 1
-        loss, logits, labels = real(self, model, batch, seeds=seeds)
-        return loss * (float("nan") if calls in (3, 4) else 1.0), logits, labels
+        loss, logits = real(self, model, images, labels, view, seeds=seeds)
+        return loss * (float("nan") if calls in (3, 4) else 1.0), logits
 
     monkeypatch.setattr(loop.Objective, "__call__", poisoned)
-    result = train(tiny.but({"ema": 0.9}), run=tmp_path / "run", progress=False)
+    result = train(tiny.but({"ema": 0.9}), run_dir=tmp_path / "run", progress=False)
     assert [row["skipped_steps"] for row in result.rows] == [2, 2, 2]
     assert result.step == 12 and bool(parameters(result.model).isfinite().all())
     assert all(row["train_loss"] == row["train_loss"] for row in result.rows)
@@ -132,15 +131,14 @@ def test_a_bad_image_leaves_no_trace_in_what_batch_norms_remember(tiny, monkeypa
 
     real, calls, memories = loop.Objective.__call__, 0, []
 
-    def poisoned(self, model, batch, *, seeds):
+    def poisoned(self, model, images, labels, view, *, seeds):
         nonlocal calls
         calls += 1
         memories.append(torch.cat([m.double().flatten().clone() for m in model.buffers()]))
-        images, labels = batch
         if calls == 3:
             images = images.clone()
             images[0, 0, 0, 0] = float("inf")
-        return real(self, model, [images, labels], seeds=seeds)
+        return real(self, model, images, labels, view, seeds=seeds)
 
     monkeypatch.setattr(loop.Objective, "__call__", poisoned)
     stem = {"model.name": "lvvit_s", "model.depth": 1, "model.patch": 8, "model.drop_path": 0.0, "duration": "5 steps"}
@@ -153,10 +151,10 @@ def test_a_bad_image_leaves_no_trace_in_what_batch_norms_remember(tiny, monkeypa
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"micro_batch_size": 7}, "micro_batch_size is 7; it must divide the batch, 20"),
-        ({"ema": 1.0}, "ema is 1.0; it must be at least 0 and below 1"),
-        ({"ema": 0.9, "sharding": "fsdp"}, "needs sharding ddp"),
-        ({"model.sharing": "network", "sharding": "fsdp"}, "cannot keep a map that all of them share"),
+        ({"micro_batch_size": 7}, "micro_batch_size is 7; expected a divisor of batch_size, 20"),
+        ({"ema": 1.0}, "ema is 1.0; expected a decay of at least 0 and below 1"),
+        ({"ema": 0.9, "sharding": "fsdp"}, "EMA weights are not sharded. Use sharding ddp"),
+        ({"model.sharing": "network", "sharding": "fsdp"}, "can't shard a shared map. Use sharding ddp"),
     ],
 )
 def test_what_a_recipe_refuses(tiny, change, says):

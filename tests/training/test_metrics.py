@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from spvit_mini.training.metrics import COLUMNS, Counts, evaluate, read_rows, write_rows
+from spvit_mini.training.metrics import COLUMNS, ClassificationMetrics, evaluate, read_rows, write_rows
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -35,23 +35,23 @@ def test_scores_of_101_images_do_not_depend_on_the_batch(seed, classes, batch):
         right += better == 0
         right5 += better < 5
         loss += F.cross_entropy(torch.tensor([logits], dtype=torch.float64), torch.tensor([label])).item()
-    assert (scores.images, int(scores.right), int(scores.right5)) == (101, right, right5)
+    assert (scores.images, int(scores.correct), int(scores.correct5)) == (101, right, right5)
     assert scores.top1 == 100 * right / 101 and scores.top5 == 100 * right5 / 101
     assert scores.loss == pytest.approx(loss / 101, rel=1e-6)
 
 
 def test_counts_by_hand():
-    counts = Counts.zero()
+    counts = ClassificationMetrics.zero()
     assert (counts.loss, counts.top1) == (math.nan, math.nan)
-    counts.add(torch.tensor([[0.0, 1.0], [3.0, 2.0]]), torch.tensor([1, 1]), torch.tensor(2.5))
-    counts.add(torch.tensor([[0.0, 1.0]]), torch.tensor([0]), torch.tensor(0.5))
+    counts.update(torch.tensor([[0.0, 1.0], [3.0, 2.0]]), torch.tensor([1, 1]), torch.tensor(2.5))
+    counts.update(torch.tensor([[0.0, 1.0]]), torch.tensor([0]), torch.tensor(0.5))
     assert (counts.images, counts.loss, counts.top1, counts.top5) == (3, 1.0, 100 / 3, 100.0)
 
 
 def test_ties_are_counted_once():
-    counts = Counts.zero()
-    counts.add(torch.zeros(4, 6), torch.tensor([0, 1, 2, 3]), torch.tensor(0.0))
-    assert int(counts.right) <= 1 and int(counts.right5) <= 4
+    counts = ClassificationMetrics.zero()
+    counts.update(torch.zeros(4, 6), torch.tensor([0, 1, 2, 3]), torch.tensor(0.0))
+    assert int(counts.correct) <= 1 and int(counts.correct5) <= 4
 
 
 def test_metrics_csv_round_trip(tmp_path):

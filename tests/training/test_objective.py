@@ -24,7 +24,7 @@ class Flat(nn.Module):
 
 def objective(**changes):
     recipe = Recipe().but(changes)
-    return Objective(recipe, CLASSES, device=torch.device("cpu"), precision=torch.float32)
+    return Objective(recipe, CLASSES, precision=torch.float32)
 
 
 @pytest.fixture
@@ -47,33 +47,33 @@ def one_hot(labels):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
 def test_plain_and_smoothed_labels(batch, smoothing):
     model = Flat()
-    loss, logits, labels = objective(label_smoothing=smoothing)(model, batch, seeds=(0, 1))
-    assert torch.equal(model.seen, batch[0]) and torch.equal(labels, batch[1])
-    torch.testing.assert_close(loss.double(), written_out(logits, one_hot(labels), smoothing), rtol=1e-6, atol=0)
+    loss, logits = objective(label_smoothing=smoothing)(model, *batch, seeds=(0, 1))
+    assert torch.equal(model.seen, batch[0])
+    torch.testing.assert_close(loss.double(), written_out(logits, one_hot(batch[1]), smoothing), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_mixup_adds_neighbours_and_their_labels_in_the_same_share(batch, seed):
     model = Flat()
-    loss, logits, labels = objective(**{"augment.mixup": 0.8, "label_smoothing": 0.1})(model, batch, seeds=(0, seed))
+    loss, logits = objective(**{"augment.mixup": 0.8, "label_smoothing": 0.1})(model, *batch, seeds=(0, seed))
     values, before = model.seen[:, 0, 0, 0], batch[0][:, 0, 0, 0].roll(1)
     own = (model.seen[1, 0, 0, 0] - before[1]) / (batch[0][1, 0, 0, 0] - before[1])
     assert 0 <= own <= 1
     torch.testing.assert_close(values, own * batch[0][:, 0, 0, 0] + (1 - own) * before)
-    targets = own * one_hot(labels) + (1 - own) * one_hot(labels.roll(1))
+    targets = own * one_hot(batch[1]) + (1 - own) * one_hot(batch[1].roll(1))
     torch.testing.assert_close(loss.double(), written_out(logits, targets, 0.1), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_cutmix_weighs_labels_by_the_area_that_was_really_cut(batch, seed):
     model = Flat()
-    loss, logits, labels = objective(**{"augment.cutmix": 1.0})(model, batch, seeds=(1, seed))
+    loss, logits = objective(**{"augment.cutmix": 1.0})(model, *batch, seeds=(1, seed))
     cut = model.seen[1, 0] == batch[0][0, 0]
     rows, columns = cut.any(1).sum(), cut.any(0).sum()
     assert cut.sum() == rows * columns  # a rectangle
     assert torch.equal(model.seen[1, 0][~cut], batch[0][1, 0][~cut])
     area = cut.double().mean()
-    targets = (1 - area) * one_hot(labels) + area * one_hot(labels.roll(1))
+    targets = (1 - area) * one_hot(batch[1]) + area * one_hot(batch[1].roll(1))
     torch.testing.assert_close(loss.double(), written_out(logits, targets), rtol=1e-5, atol=1e-6)
 
 
@@ -82,7 +82,7 @@ def test_of_both_either_is_drawn_half_the_time_and_of_all_batches_the_wished_par
     compute = objective(**{"augment.mixup": 1.0, "augment.cutmix": 1.0, "augment.mix_prob": 0.6})
     kinds = []
     for step in range(400):
-        compute(model, batch, seeds=(0, step))
+        compute(model, *batch, seeds=(0, step))
         if torch.equal(model.seen, batch[0]):
             kinds.append("none")
         else:
@@ -97,8 +97,8 @@ def test_of_both_either_is_drawn_half_the_time_and_of_all_batches_the_wished_par
 def test_the_same_seeds_mix_the_same_and_leave_the_global_generator_alone(batch):
     model, compute = Flat(), objective(**{"augment.mixup": 1.0})
     state = torch.get_rng_state()
-    first = compute(model, batch, seeds=(0, 1, 2))[0]
+    first = compute(model, *batch, seeds=(0, 1, 2))[0]
     assert torch.equal(torch.get_rng_state(), state)
     torch.rand(5)
-    assert torch.equal(compute(model, batch, seeds=(0, 1, 2))[0], first)
-    assert not torch.equal(compute(model, batch, seeds=(0, 1, 3))[0], first)
+    assert torch.equal(compute(model, *batch, seeds=(0, 1, 2))[0], first)
+    assert not torch.equal(compute(model, *batch, seeds=(0, 1, 3))[0], first)

@@ -15,34 +15,34 @@ from spvit_mini import create_model
 from spvit_mini.data import load_data
 from spvit_mini.flops import multiply_adds
 from spvit_mini.training import loop, progress, train
-from spvit_mini.training.metrics import COLUMNS, Counts
-from spvit_mini.training.progress import Display, introduce
+from spvit_mini.training.metrics import COLUMNS, ClassificationMetrics
+from spvit_mini.training.progress import ProgressDisplay, describe_run
 
 ROW = dict.fromkeys(COLUMNS, 0.0) | {"ema_loss": None, "ema_top1": None, "mfu": None, "skipped_steps": 0}
 
 
-def counts(loss: float) -> Counts:
-    return Counts(torch.tensor(20), torch.tensor(20 * loss, dtype=torch.float64), torch.tensor(5), torch.tensor(9))
+def counts(loss: float) -> ClassificationMetrics:
+    return ClassificationMetrics(torch.tensor(20), torch.tensor(20 * loss, dtype=torch.float64), torch.tensor(5), torch.tensor(9))
 
 
 def said(recipe, *, device="cpu", precision=torch.float32, processes=1) -> list[str]:
     data = load_data(recipe.data, recipe.augment, seed=0)
     model = create_model("vit_mini", num_classes=8, image_size=data.preprocessing.image_size, depth=1, dim=16, heads=2)
-    where = {"device": torch.device(device), "precision": precision, "run": "runs/x", "processes": processes}
-    return introduce(model, recipe, data, steps=12, **where).splitlines()
+    where = {"device": torch.device(device), "precision": precision, "run_dir": "runs/x", "processes": processes}
+    return describe_run(model, recipe, data, steps=12, **where).splitlines()
 
 
 def test_a_plain_run_needs_five_lines(tiny):
     lines = said(tiny)
     assert [line.split()[0] for line in lines] == ["model", "data", "steps", "device", "run"]
-    assert lines[2] == "steps   12 of 20 images, 6 an epoch; learning rate 0.002, seed 0"
+    assert lines[2] == "steps   12 of 20 images, 6 per epoch; learning rate 0.002, seed 0"
     assert "MFU" not in lines[3]
 
 
 def test_it_says_how_the_batch_and_the_learning_rate_come_about(tiny):
     lines = said(tiny.but({"batch_size": 120, "micro_batch_size": 10, "optim.lr_base_batch_size": 480}), processes=4)
     assert lines[2] == (
-        "steps   12 of 120 images (4 processes × 3 micro-batches of 10), 1 an epoch; "
+        "steps   12 of 120 images (4 processes × 3 micro-batches of 10), 1 per epoch; "
         "learning rate 0.002 × 120 / 480 = 0.0005, seed 0"
     )
     assert "(4 processes × 5)" in said(tiny, processes=4)[2]
@@ -51,11 +51,11 @@ def test_it_says_how_the_batch_and_the_learning_rate_come_about(tiny):
 
 def test_it_says_what_is_done_beside_the_plain_thing(tiny, tmp_path):
     assert said(tiny.but({"ema": 0.9999, "token_labels.folder": tmp_path}))[3] == (
-        f"also    an average of the weights (decay 0.9999), token labels from {tmp_path} (weight 1)"
+        f"also    EMA weights (decay 0.9999), token labels from {tmp_path} (weight 1)"
     )
     changes = {"compile": True, "activation_checkpointing": True, "sharding": "fsdp"}
     lines = said(tiny.but(changes), processes=2)
-    assert lines[3] == "also    compiled, activations computed twice, weights in parts (FSDP)"
+    assert lines[3] == "also    compiled, activation checkpointing, sharded weights (FSDP)"
 
 
 def test_of_an_accelerator_it_says_the_peak_or_that_there_is_no_mfu(tiny, monkeypatch):
@@ -72,8 +72,8 @@ def shown(tiny, capsys):
     """Make a display of lines, and give what it has printed since."""
     made = []
 
-    def make(recipe=tiny, **options) -> tuple[Display, callable]:
-        made.append(Display(recipe, **{"progress": True, "init_from": 0, "last": 12, "classes": 8} | options))
+    def make(recipe=tiny, **options) -> tuple[ProgressDisplay, callable]:
+        made.append(ProgressDisplay(recipe, **{"enabled": True, "start": 0, "last": 12, "classes": 8} | options))
         return made[-1], lambda: capsys.readouterr().out.splitlines()
 
     yield make
@@ -84,15 +84,16 @@ def shown(tiny, capsys):
 @pytest.mark.parametrize(("loss", "odd"), [(math.log(8), False), (3.0, False), (3.2, True), (math.nan, True), (0.1, False)])
 def test_a_first_loss_far_above_guessing_is_said(shown, loss, odd):
     screen, lines = shown()
-    screen.stepped(counts(loss), seconds=0.1, waited=0.0)
-    assert any(f"the first loss is {loss:.2f}, but guessing among 8 classes has ln 8 = 2.08" in line for line in lines()) == odd
-    screen.stepped(counts(9.0), seconds=0.1, waited=0.0)
+    screen.update(counts(loss), seconds=0.1, waited=0.0)
+    warning = f"the first loss is {loss:.2f}, but uniform probabilities over 8 classes give ln 8 = 2.08"
+    assert any(warning in line for line in lines()) == odd
+    screen.update(counts(9.0), seconds=0.1, waited=0.0)
     assert lines() == []  # later steps are no first ones
 
 
 def test_a_resumed_run_and_token_labels_have_other_first_losses(shown, tiny, tmp_path):
-    for screen, lines in (shown(start=3), shown(tiny.but({"token_labels.folder": tmp_path})), shown(progress=False)):
-        screen.stepped(counts(9.0), seconds=0.1, waited=0.0)
+    for screen, lines in (shown(start=3), shown(tiny.but({"token_labels.folder": tmp_path})), shown(enabled=False)):
+        screen.update(counts(9.0), seconds=0.1, waited=0.0)
         assert lines() == []
 
 
@@ -100,8 +101,8 @@ def test_input_bound_is_said_once_and_shown_in_every_line(shown, tiny):
     screen, lines = shown(tiny.but({"data.workers": 3}))
     for waited, text in ((0.9, None), (2.3, "23% waiting"), (5.0, "50% waiting")):
         for _ in range(10):
-            screen.stepped(counts(2.0), seconds=1.0, waited=waited / 10)
-        screen.evaluated(ROW)
+            screen.update(counts(2.0), seconds=1.0, waited=waited / 10)
+        screen.show_row(ROW)
         row, *more = lines()
         assert ("waiting" in row) == (text is not None) and (text or "") in row
         if waited == 2.3:
@@ -112,26 +113,26 @@ def test_input_bound_is_said_once_and_shown_in_every_line(shown, tiny):
 
 def test_a_moment_of_waiting_in_a_short_run_is_not_worth_a_word(shown):
     screen, lines = shown()
-    screen.stepped(counts(2.0), seconds=1.0, waited=0.9)
-    screen.evaluated(ROW)
+    screen.update(counts(2.0), seconds=1.0, waited=0.9)
+    screen.show_row(ROW)
     assert len(lines()) == 1
 
 
 def test_a_line_says_the_average_the_utilisation_and_skipped_steps(shown):
     screen, lines = shown()
-    screen.evaluated(ROW | {"ema_loss": 1.5, "ema_top1": 61.25, "mfu": 31.26, "skipped_steps": 2, "seconds": 61})
+    screen.show_row(ROW | {"ema_loss": 1.5, "ema_top1": 61.25, "mfu": 31.26, "skipped_steps": 2, "seconds": 61})
     (line,) = lines()
-    assert "averaged loss 1.5000 top-1 61.25 %  " in line and "MFU 31.3 %  " in line and "2 skipped  1:01" in line
+    assert "EMA loss 1.5000 top-1 61.25 %  " in line and "MFU 31.3 %  " in line and "2 skipped  1:01" in line
 
 
 def test_on_a_terminal_the_bar_has_the_average_too(tiny, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(progress, "REFRESH_SECONDS", 0.0)
     monkeypatch.setattr(progress, "tqdm", partial(progress.tqdm, mininterval=0, ncols=150))
     progress.tqdm.write = tqdm.tqdm.write
     result = train(tiny.but({"ema": 0.9}))
     bars = [bar for bar in capsys.readouterr().err.split("\r") if "12/12 [" in bar]
-    seen = re.search(r"val ([\d.]+) %, averaged ([\d.]+) %, [\d,]+ images/s, \d+% waiting", bars[-1])
+    seen = re.search(r"val ([\d.]+) %, EMA ([\d.]+) %, [\d,]+ images/s, \d+% waiting", bars[-1])
     row = result.rows[1]  # the one before the last
     assert (float(seen[1]), float(seen[2])) == pytest.approx((row["val_top1"], row["ema_top1"]), abs=0.06)
 

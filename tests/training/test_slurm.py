@@ -62,7 +62,7 @@ def test_time_is_up_twice_and_the_job_goes_on_where_it_was(script, tmp_path):
         assert step >= max(1, before)
         # One of the two processes speaks, and once.
         assert [line for line in out.splitlines() if not line.startswith(("step", "best"))] == [
-            f"stopped at step {step} of 100000, saved in run; go on with: "
+            f"stopped at step {step} of 100000, saved in run; resume with: "
             "python -m spvit_mini train vit_mini_compass6 --run-dir run --resume",
             "requeued 7",
         ]

@@ -64,7 +64,7 @@ while deaths < kills:
     if (child := os.fork()) == 0:
         die_in_a_save(at) if how == "bytes" else tell_of_each_save()
         try:
-            train(recipe, run=folder / "killed", resume=True, progress=False)
+            train(recipe, run_dir=folder / "killed", resume=True, progress=False)
         except BaseException:
             traceback.print_exc()
         os._exit(0)
@@ -108,7 +108,7 @@ def everything(tiny_tree):
 @pytest.mark.parametrize("how", ["moments", "bytes"])
 def test_killed_twenty_times_it_ends_the_same(everything, tmp_path, how, workers, request):
     recipe = everything.but({"data.workers": workers})
-    train(recipe, run=tmp_path / "whole", progress=False)
+    train(recipe, run_dir=tmp_path / "whole", progress=False)
     (tmp_path / "recipe.json").write_text(recipe.to_json())
     size = (tmp_path / "whole" / "last.pt").stat().st_size
     seed = request.config.getoption("--seed")
@@ -118,7 +118,7 @@ def test_killed_twenty_times_it_ends_the_same(everything, tmp_path, how, workers
     assert done.stdout.split() == ["20"], f"done before it was killed twenty times: {done.stdout}{done.stderr}"
     if how == "bytes":
         assert (tmp_path / "killed" / "last.pt.tmp").exists()  # cut off in the last save
-    train(recipe, run=tmp_path / "killed", resume=True, progress=False)
+    train(recipe, run_dir=tmp_path / "killed", resume=True, progress=False)
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
@@ -139,6 +139,6 @@ def test_everything_that_is_on_has_its_effect(everything):
 def test_the_state_is_one_of_the_two_last_saved(everything, tmp_path, seed):
     """However long it ran, at most the steps since the last save are lost."""
     steps = random.Random(seed).randrange(4, 12)
-    train(everything, run=tmp_path / "run", max_steps=steps, progress=False)
+    train(everything, run_dir=tmp_path / "run", max_steps=steps, progress=False)
     assert read_state(tmp_path / "run" / "last.pt")["position"]["step"] == steps
     assert read_state(tmp_path / "run" / "previous.pt")["position"]["step"] == (steps - 1) // 3 * 3

@@ -193,10 +193,10 @@ def recipe(halves):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("class_target", ["teacher", "label"])
+@pytest.mark.parametrize("target", ["teacher", "label"])
 @pytest.mark.parametrize("mixtoken", [0.0, 1.0])
-def test_a_batch_s_loss_is_that_of_its_parts(recipe, halves, class_target, mixtoken):
-    recipe = recipe.but({"token_labels.class_target": class_target, "token_labels.mixtoken": mixtoken})
+def test_a_batch_s_loss_is_that_of_its_parts(recipe, halves, target, mixtoken):
+    recipe = recipe.but({"token_labels.class_target": target, "token_labels.mixtoken": mixtoken})
     data = load_data(recipe.data, recipe.augment, seed=0, token_labels=halves / "labels")
     batch = torch.utils.data.default_collate([data.train[i] for i in range(3)])
     model = create_model("lvvit_s", num_classes=3, image_size=32, **recipe.model.overrides()).eval()
@@ -209,7 +209,7 @@ def test_a_batch_s_loss_is_that_of_its_parts(recipe, halves, class_target, mixto
         box = None if seen["mix"] is None else tuple(seen["mix"].tolist())
         boxes.add(box)
         patches, whole = targets(batch[2], (4, 4), 3)
-        class_target = whole if class_target == "teacher" else torch.eye(3)[batch[1]]
+        class_target = whole if target == "teacher" else torch.eye(3)[batch[1]]
         with torch.no_grad():
             again, dense = model(batch[0], dense=True, mix=box)
         if mixtoken:
