@@ -1,10 +1,13 @@
-"""Checks that diagnose: one engine, and a module of exercises for each lesson.
+"""Checks that diagnose: one engine, and exercises as data for each lesson.
 
-engine.py      compares, diagnoses, speaks
-limits.py      time, and what an answer may not reach
-exchange.py    a whole class written by hand against the package's
-lesson_NN.py   `EXERCISES` of lesson NN: cases and known mistakes
-variants.py    exercises whose mechanism was changed, for graded use
+engine.py            compares, diagnoses, speaks
+resource_limits.py   time, and what an answer may not reach
+exchange.py          a whole class written by hand against the package's
+cases.py             what exercises share: draws, labels, calls
+composition.py       what answers share, and how variants are derived
+lesson_NN/           exercises.py: `EXERCISES` with cases, calls, properties; answers.py: right answers with options;
+                     mistakes.py: the bank, name → (hint, the options that make the mistake)
+variants/            the same for exercises whose mechanism was changed, for graded use
 """
 
 import importlib

@@ -1,18 +1,19 @@
 """The engine of the checks: compares an answer with the package and says what is wrong, never what is right.
 
-A check asks for the expected values first, in float64 on the CPU, on several random shapes; then the package's own
+A check computes the expected values first, in float64 on the CPU, on several random shapes; then the package's own
 solution is out of reach and the answer runs on the same inputs; then come properties, then gradients. A wrong answer is
 compared with a bank of known mistakes. A hint is given only where exactly one of them gives the answer's numbers on
 *all* cases; each mistake differs from the right answer on some of them (the informative ones), which tests make sure
 of. Otherwise the check says where the first difference is.
 
-An exercise is data: see `Exercise`, and lesson_00.py for two of them.
+An exercise is data: see `Exercise`, and lesson_00/ for two of them.
 """
 
 import linecache
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -20,15 +21,15 @@ from torch import Tensor
 
 import spvit_mini
 
-from .resource_limits import OutOfReach, TookTooLong, out_of_reach, time_limit
+from .resource_limits import OutOfReach, TookTooLong, hide_solution, limit_time
 
-SECONDS = 20.0  # for all calls of one check together
-CLOSE = 1e-9  # absolute and relative, in float64
+TIME_LIMIT = 20.0  # seconds, for all calls of one check together
+TOLERANCE = 1e-9  # absolute and relative, in float64
 
 
 @dataclass(frozen=True)
 class Case:
-    """One call of the answer: its arguments, and how messages name them. Tensors are float64 where they are real."""
+    """One call of the answer: its name in messages, and its arguments. Tensors are float64 where they are real."""
 
     label: str
     arguments: tuple
@@ -38,8 +39,8 @@ class Case:
 class Mistake:
     """A known mistake: a short name, a hint that says where to look, and an answer that makes the mistake.
 
-    One entry stands for all ways to the same numbers, so two entries must differ on some case, and none may be right
-    on all or raise on all (tests see to it). Where a mistake raises, an answer that makes it raises too.
+    One entry stands for all answers that give the same numbers, so two entries must differ on some case, and none may
+    be right on all or raise on all (tests make sure of it). Where a mistake raises, an answer that makes it raises too.
     """
 
     name: str
@@ -56,28 +57,38 @@ class Property:
     holds: Callable[[Callable], bool]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Exercise:
     """An exercise: its name, the package's solution, cases from a random generator, known mistakes, properties.
 
-    `call(answer, *arguments)` makes the call and returns a tensor; an exercise on a class builds it there. `gradients`
-    says whether gradients with respect to all real tensors among the arguments are compared. `stumble` is said where an
-    answer raises an error about shapes or indices that no known mistake explains.
+    `answer` is right as it stands, and has options. `mistakes` maps a name to a hint and to the options that make the
+    mistake, or to an answer of its own. `call(answer, *arguments)` makes the call and returns a tensor; an exercise on a
+    class builds it there. `gradients` says whether gradients with respect to all real tensors among the arguments are
+    compared. `shape_hint` is for errors about shapes or indices that no known mistake explains.
     """
 
     name: str
     solution: Callable
     cases: Callable[[torch.Generator], Sequence[Case]]
-    mistakes: tuple[Mistake, ...]
+    answer: Callable | None = None
+    mistakes: Mapping[str, tuple[str, Mapping | Callable]] = field(default_factory=dict)
     properties: tuple[Property, ...] = ()
     gradients: bool = True
-    stumble: str | None = None
+    shape_hint: str | None = None
     call: Callable[..., Tensor] = field(default=lambda answer, *arguments: answer(*arguments))
+
+    @cached_property
+    def bank(self) -> tuple[Mistake, ...]:
+        """Compose the known mistakes: the answer, with the options of each."""
+        return tuple(
+            Mistake(name, hint, change if callable(change) else partial(self.answer, **change))
+            for name, (hint, change) in self.mistakes.items()
+        )
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a check found: one to three lines of text. `mistake` names the known mistake, where there is one."""
+    """The result of a check: one to three lines of text. `mistake` names the known mistake, where there is one."""
 
     exercise: str
     status: str  # "PASS", "NOT YET" or "not done yet"
@@ -105,58 +116,85 @@ class Verdict(Exception):
         self.status, self.lines, self.mistake = status, lines, mistake
 
 
-def examine(exercise: Exercise, answer: Callable, *, seed: int = 0, seconds: float = SECONDS) -> Result:
-    """Check an answer. `seed` decides the shapes and values of the cases; `seconds` is the time for all its calls."""
-    cases = exercise.cases(torch.Generator().manual_seed(seed))
-    expected = [exercise.call(exercise.solution, *copied(case.arguments)) for case in cases]
-    slopes = [gradients(exercise, exercise.solution, case) for case in cases] if exercise.gradients else []
+class Trial:
+    """An exercise on the cases of one seed: what is expected, and what known mistakes give, computed when first needed."""
+
+    def __init__(self, exercise: Exercise, seed: int = 0):
+        self.exercise = exercise
+        self.cases = exercise.cases(torch.Generator().manual_seed(seed))
+        self.expected = [exercise.call(exercise.solution, *copy_tensors(case.arguments)) for case in self.cases]
+        with_gradients = self.cases if exercise.gradients else []
+        self.gradients = [compute_gradients(exercise, exercise.solution, case) for case in with_gradients]
+        self._outcomes: dict[tuple[str, int], Tensor | BaseException] = {}
+
+    def outcome(self, mistake: Mistake, number: int) -> Tensor | BaseException:
+        """Return what a known mistake gives on a case."""
+        key = mistake.name, number
+        if key not in self._outcomes:
+            self._outcomes[key] = compute_outcome(self.exercise, mistake.answer, self.cases[number])
+        return self._outcomes[key]
+
+    def is_right(self, outcomes: Sequence) -> bool:
+        """Tell whether outcomes on all cases are the expected ones."""
+        return all(is_equal(ours, theirs) for ours, theirs in zip(self.expected, outcomes, strict=True))
+
+
+def examine(
+    exercise: Exercise, answer: Callable, *, seed: int = 0, seconds: float = TIME_LIMIT, trial: Trial | None = None
+) -> Result:
+    """Check an answer.
+
+    `seed` decides the shapes and values of the cases; `seconds` is the time for all calls of the answer. A `trial` of
+    the exercise that was made before saves its computations, and replaces the seed.
+    """
+    trial = trial or Trial(exercise, seed)
     try:
         if not callable(answer):
-            raise Verdict(f"this is {article(answer)}, not a function or class. Was its name used for something else?")
-        with torch.random.fork_rng(devices=[]), out_of_reach(exercise.solution), time_limit(seconds):
-            found = [ask(exercise, answer, case) for case in cases]
-            wrong = not all(same(ours, theirs) for ours, theirs in zip(expected, found, strict=True))
-            if not wrong:
-                for held in exercise.properties:
-                    see_property(held, answer)
-                for case, ours in zip(cases, slopes, strict=False):
-                    see_gradients(exercise, answer, case, ours)
-        if wrong:
-            raise diagnosis(exercise, cases, expected, found)
+            raise Verdict(f"this is {name_type(answer)}, not a function or class. Was its name used for something else?")
+        with torch.random.fork_rng(devices=[]), hide_solution(exercise.solution), limit_time(seconds):
+            outcomes = [call_answer(exercise, answer, case) for case in trial.cases]
+            is_right = trial.is_right(outcomes)
+            if is_right:
+                for expected in exercise.properties:
+                    check_property(expected, answer)
+                for case, ours in zip(trial.cases, trial.gradients, strict=False):
+                    check_gradients(exercise, answer, case, ours)
+        if not is_right:
+            raise diagnose(trial, outcomes)
     except TookTooLong:
         lines = (f"stopped after {seconds:g} seconds. Is there a loop that never ends?",)
         return Result(exercise.name, "NOT YET", lines)
     except Verdict as verdict:
         return Result(exercise.name, verdict.status, verdict.lines, verdict.mistake)
-    extras = [held.name for held in exercise.properties] + ["gradients"] * exercise.gradients
-    return Result(exercise.name, "PASS", (", ".join([f"{len(cases)} shapes", *extras]),))
+    extras = [expected.name for expected in exercise.properties] + ["gradients"] * exercise.gradients
+    return Result(exercise.name, "PASS", (", ".join([f"{len(trial.cases)} shapes", *extras]),))
 
 
 # What an answer gives ---------------------------------------------------------------------------------------------------
 
 
-def copied(arguments: tuple) -> tuple:
+def copy_tensors(arguments: tuple) -> tuple:
     """Copy the tensors among the arguments, so that nobody else sees what is done to them."""
     return tuple(value.clone() if isinstance(value, Tensor) else value for value in arguments)
 
 
-def ask(exercise: Exercise, answer: Callable, case: Case) -> Tensor | BaseException:
+def call_answer(exercise: Exercise, answer: Callable, case: Case) -> Tensor | BaseException:
     """Call the answer on a case: the tensor it returns, or the error it raises. What is no tensor ends the check."""
-    arguments = copied(case.arguments)
+    arguments = copy_tensors(case.arguments)
     try:
-        found = exercise.call(answer, *arguments)
+        output = exercise.call(answer, *arguments)
     except (Exception, SystemExit) as error:
-        return final_or_error(error)
+        return as_outcome(error)
     for before, after in zip(case.arguments, arguments, strict=True):
-        if isinstance(before, Tensor) and not same(before, after):
+        if isinstance(before, Tensor) and not is_equal(before, after):
             raise Verdict("it changes its input in place. Whoever called it still needs that: make a new tensor.")
-    if not isinstance(found, Tensor):
-        forgotten = " Is the `return` missing?" if found is None else ""
-        raise Verdict(f"it returns {article(found)}, not a torch.Tensor.{forgotten}")
-    return found.detach()
+    if not isinstance(output, Tensor):
+        forgotten = " Is the `return` missing?" if output is None else ""
+        raise Verdict(f"it returns {name_type(output)}, not a torch.Tensor.{forgotten}")
+    return output.detach()
 
 
-def final_or_error(error: BaseException) -> BaseException:
+def as_outcome(error: BaseException) -> BaseException:
     """Return an error that the answer raised as an outcome, unless it ends the check by itself."""
     if isinstance(error, Verdict):
         raise error
@@ -167,11 +205,11 @@ def final_or_error(error: BaseException) -> BaseException:
     return error
 
 
-def gradients(exercise: Exercise, answer: Callable, case: Case) -> list[Tensor | None] | None:
+def compute_gradients(exercise: Exercise, answer: Callable, case: Case) -> list[Tensor | None] | None:
     """Differentiate a random sum of the answer by each real tensor among the arguments; None if no gradient flows."""
     arguments = [
         value.requires_grad_() if isinstance(value, Tensor) and value.is_floating_point() else value
-        for value in copied(case.arguments)
+        for value in copy_tensors(case.arguments)
     ]
     output = exercise.call(answer, *arguments)
     if not output.requires_grad:
@@ -181,46 +219,47 @@ def gradients(exercise: Exercise, answer: Callable, case: Case) -> list[Tensor |
     return list(torch.autograd.grad((output * mix).sum(), leaves, allow_unused=True))
 
 
-def same(one, other) -> bool:
-    """Tell whether two outcomes are the same: tensors of equal shape and values, or two errors."""
+def is_equal(one, other) -> bool:
+    """Tell whether two outcomes are equal: tensors of equal shape, type and values, or two errors."""
     if not isinstance(one, Tensor) or not isinstance(other, Tensor):
         return isinstance(one, BaseException) and isinstance(other, BaseException) or (one is None and other is None)
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
-    return torch.allclose(one, other, rtol=CLOSE, atol=CLOSE, equal_nan=True)
+    return torch.equal(one, other) or torch.allclose(one, other, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
 
 
 # What is said about it --------------------------------------------------------------------------------------------------
 
 
-def diagnosis(exercise: Exercise, cases: Sequence[Case], expected: Sequence[Tensor], found: Sequence) -> Verdict:
-    """Find what to say about a wrong answer: the hint of the one mistake that fits everywhere, and the first place."""
-    place = first_difference(cases, expected, found)
+def diagnose(trial: Trial, outcomes: Sequence) -> Verdict:
+    """Decide what to say about a wrong answer: the hint of the one mistake that fits everywhere, and the first difference."""
+    difference = describe_difference(trial.cases, trial.expected, outcomes)
     fitting = [
         mistake
-        for mistake in exercise.mistakes
-        if all(same(outcome(exercise, mistake.answer, case), theirs) for case, theirs in zip(cases, found, strict=True))
+        for mistake in trial.exercise.bank
+        if all(is_equal(trial.outcome(mistake, number), theirs) for number, theirs in enumerate(outcomes))
     ]
     if len(fitting) == 1:
-        return Verdict(fitting[0].hint, *place[:2], mistake=fitting[0].name)
-    if exercise.stumble and any(isinstance(theirs, (IndexError, RuntimeError, ValueError)) for theirs in found):
-        return Verdict(exercise.stumble, *place)
-    return Verdict(*place)
+        return Verdict(fitting[0].hint, *difference[:2], mistake=fitting[0].name)
+    shape_hint = trial.exercise.shape_hint
+    if shape_hint and any(isinstance(theirs, (IndexError, RuntimeError, ValueError)) for theirs in outcomes):
+        return Verdict(shape_hint, *difference)
+    return Verdict(*difference)
 
 
-def outcome(exercise: Exercise, answer: Callable, case: Case) -> Tensor | BaseException:
+def compute_outcome(exercise: Exercise, answer: Callable, case: Case) -> Tensor | BaseException:
     """Call a trusted answer, such as one of the bank: its tensor or its error."""
     try:
-        return exercise.call(answer, *copied(case.arguments)).detach()
+        return exercise.call(answer, *copy_tensors(case.arguments)).detach()
     except Exception as error:
         return error
 
 
-def first_difference(cases: Sequence[Case], expected: Sequence[Tensor], found: Sequence) -> tuple[str, ...]:
+def describe_difference(cases: Sequence[Case], expected: Sequence[Tensor], outcomes: Sequence) -> tuple[str, ...]:
     """Describe the first difference, in values where possible, else the first error."""
-    pairs = list(zip(cases, expected, found, strict=True))
-    wrong = [pair for pair in pairs if not same(*pair[1:])]
-    raised = [pair for pair in wrong if isinstance(pair[2], BaseException)]
+    triples = list(zip(cases, expected, outcomes, strict=True))
+    wrong = [triple for triple in triples if not is_equal(*triple[1:])]
+    raised = [triple for triple in wrong if isinstance(triple[2], BaseException)]
     case, ours, theirs = (raised or wrong)[0]
     if isinstance(theirs, BaseException):
         return (f"{describe_error(theirs)}", f"That was for {case.label}.")
@@ -234,33 +273,33 @@ def first_difference(cases: Sequence[Case], expected: Sequence[Tensor], found: S
         return (f"the shape differs for {case.label}: {shapes}.", *advice)
     if theirs.dtype != ours.dtype:
         return (f"it returns {theirs.dtype} for an input of {ours.dtype}: keep the type of the input.",)
-    differs = ~torch.isclose(theirs, ours, rtol=CLOSE, atol=CLOSE, equal_nan=True)
+    differs = ~torch.isclose(theirs, ours, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
     index = tuple(differs.nonzero()[0].tolist())
-    values = "{} expected, {} returned".format(*told_apart(ours[index], theirs[index]))
+    values = "{} expected, {} returned".format(*format_distinct(ours[index], theirs[index]))
     share = f"{int(differs.sum())} of {differs.numel()} values differ"
     return (f"different from the expected values for {case.label}: {share}.", f"First at {list(index)}: {values}.")
 
 
-def see_property(held: Property, answer: Callable) -> None:
+def check_property(expected: Property, answer: Callable) -> None:
     """Raise a verdict if a property does not hold, or the answer raises an error on the way."""
     try:
-        holds = held.holds(answer)
+        holds = expected.holds(answer)
     except (Exception, SystemExit) as error:
-        raise Verdict(held.hint, describe_error(final_or_error(error))) from None
+        raise Verdict(expected.hint, describe_error(as_outcome(error))) from None
     if not holds:
-        raise Verdict(held.hint)
+        raise Verdict(expected.hint)
 
 
-def see_gradients(exercise: Exercise, answer: Callable, case: Case, expected: list[Tensor | None] | None) -> None:
+def check_gradients(exercise: Exercise, answer: Callable, case: Case, expected: list[Tensor | None] | None) -> None:
     """Raise a verdict if the gradients of an answer whose values are right differ from the expected ones."""
     try:
-        found = gradients(exercise, answer, case)
+        gradients = compute_gradients(exercise, answer, case)
     except (Exception, SystemExit) as error:
-        where = describe_error(final_or_error(error))
+        where = describe_error(as_outcome(error))
         raise Verdict("the values are right, but there is an error on the way to the gradients.", where) from None
-    if found is None and expected is not None:
+    if gradients is None and expected is not None:
         raise Verdict("the values are right, but no gradient comes back. Was a tensor detached, or taken out of torch?")
-    if expected is not None and not all(same(ours, theirs) for ours, theirs in zip(expected, found, strict=True)):
+    if expected is not None and not all(is_equal(ours, theirs) for ours, theirs in zip(expected, gradients, strict=True)):
         raise Verdict(f"the values are right, but the gradients differ for {case.label}. Was a part detached?")
 
 
@@ -269,27 +308,27 @@ def describe_error(error: BaseException) -> str:
     message = " ".join(str(error).split())
     text = f"{type(error).__name__}: {message}" if message else type(error).__name__
     text = text if len(text) <= 240 else text[:237] + "..."
-    line = own_line(error)
+    line = find_own_line(error)
     return f"{text} (line {line})" if line else text
 
 
-def own_line(error: BaseException) -> str | None:
+def find_own_line(error: BaseException) -> str | None:
     """Find the last line of a traceback that stands in the student's code: its number and its text."""
     others = [Path(torch.__file__).parents[1], Path(os.__file__).parent]
     others += [Path(spvit_mini.__file__).parent, Path(__file__).parents[1]]
     if isinstance(error, SyntaxError):
         return None
-    found, step = None, error.__traceback__
+    line, step = None, error.__traceback__
     while step is not None:
         name = step.tb_frame.f_code.co_filename
         if not any(Path(name).is_relative_to(folder) for folder in others):
             text = linecache.getline(name, step.tb_lineno, step.tb_frame.f_globals).strip()
-            found = f"{step.tb_lineno}: {text}" if text else str(step.tb_lineno)
+            line = f"{step.tb_lineno}: {text}" if text else str(step.tb_lineno)
         step = step.tb_next
-    return found
+    return line
 
 
-def article(value) -> str:
+def name_type(value) -> str:
     """Name a value's type in a sentence: "a list", "an int", "None"."""
     name = type(value).__name__
     if value is None:
@@ -297,8 +336,8 @@ def article(value) -> str:
     return f"an {name}" if name[0].lower() in "aeiou" else f"a {name}"
 
 
-def told_apart(*values: Tensor) -> list[str]:
-    """Write numbers with four digits, or with as many as it takes to tell them apart."""
+def format_distinct(*values: Tensor) -> list[str]:
+    """Write numbers with four digits, or with as many digits as make them distinct."""
     for digits in range(4, 18):
         written = [f"{value.item():.{digits}g}" for value in values]
         if len(set(written)) == len(values):

@@ -29,16 +29,21 @@ def exchange(
         ]
         return [Case("the given inputs, at random weights", (*weights, *given))]
 
-    def call(made: Callable[..., nn.Module], *arguments) -> Tensor:
-        module = made(**build).double().eval()
-        compare_states(state, module.state_dict())
+    def call(kind: Callable[..., nn.Module], *arguments) -> Tensor:
         weights = dict(zip(names, arguments[: len(names)], strict=True))
-        return torch.func.functional_call(module, weights, arguments[len(names) :], strict=True)
+        return run_module(kind(**build), weights, *arguments[len(names) :])
 
-    result = examine(Exercise(package.__name__, package, cases, mistakes=(), call=call), student, seed=seed)
+    result = examine(Exercise(package.__name__, package, cases, call=call), student, seed=seed)
     if not result.passed:
         return result
     return Result(result.exercise, "PASS", ("weights fit both ways; outputs and gradients are the package's",))
+
+
+def run_module(module: nn.Module, weights: dict[str, Tensor], *inputs) -> Tensor:
+    """Call a module in float64 at these weights, which must be all of its own."""
+    module = module.double().eval()
+    compare_states(weights, module.state_dict())
+    return torch.func.functional_call(module, weights, inputs, strict=True)
 
 
 def compare_states(package: dict[str, Tensor], student: dict[str, Tensor]) -> None:

@@ -22,7 +22,7 @@ class OutOfReach(RuntimeError):
     """Say that an answer called the package's own solution."""
 
 
-def time_limit(seconds: float) -> AbstractContextManager[None]:
+def limit_time(seconds: float) -> AbstractContextManager[None]:
     """Raise TookTooLong inside the block once it has run for `seconds`.
 
     It interrupts Python code: a loop at its next step; one long call into C ends first.
@@ -77,7 +77,7 @@ def _watchdog(seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def out_of_reach(solution: Callable) -> Iterator[None]:
+def hide_solution(solution: Callable) -> Iterator[None]:
     """Let each call of a function or class raise OutOfReach inside the block, by whatever name it was imported.
 
     A function gets another body for a while, and a class other methods: the object stays the same, so names that were

@@ -2,7 +2,7 @@
 
 The lessons' answers are public. For graded work an instructor picks a variant: different axes, a different sign, a different
 map. It changes some exercises, in lessons and in problem sets: the task's text, the solution, and the check, whose bank of
-mistakes has the lesson's own answer as one of them (checks/variants.py).
+mistakes has the lesson's own answer as one of them (checks/variants/).
 
 These solutions are in this file: harder to find than the lessons', but not secret. If you need secrecy, add a variant of your
 own here and to `checks.variants.BANKS`, in a copy of the repository that is not published.

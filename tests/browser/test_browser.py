@@ -30,14 +30,59 @@ def work(tmp_path):
 @pytest.fixture
 def served(work, serve):
     """Start `lab` over a folder of copies: its address, with the token, and the folder."""
-    command = [sys.executable, "-m", "spvit_course", "lab", "--no-browser", "--out", str(work)]
+    command = [sys.executable, "-m", "spvit_course", "lab", "--no-browser", "--expose-app-in-browser", "--out", str(work)]
     return serve(command, SPVIT_PROFILE="smoke"), work
 
 
-def wait_for_kernel(page, status: str, *, minutes: int = 1) -> None:
-    """Wait until the kernel's light says idle or busy."""
-    light = page.locator(f".jp-Notebook-ExecutionIndicator[data-status='{status}']")
-    light.wait_for(state="attached", timeout=minutes * MINUTE)
+# JupyterLab draws only the cells in view, and its lights flicker; so the tests ask its model of the open notebook.
+PANEL = "const panel = window.jupyterapp?.shell.currentWidget; "
+READY = f"name => {{ {PANEL} return panel?.context?.path === name && panel.sessionContext?.session?.kernel ? true : false }}"
+CELLS = f"() => {{ {PANEL} return panel.content.model.toJSON().cells }}"
+ACTIVATE = f"index => {{ {PANEL} panel.content.activeCellIndex = index; return panel.content.scrollToItem(index) }}"
+RAN = f"""([index, before, said]) => {{
+    {PANEL}
+    const cell = panel.content.model.cells.get(index).toJSON();
+    const text = cell.outputs.map(output => output.text ?? "").flat().join("");
+    return cell.execution_count !== null && cell.execution_count !== before && text.includes(said);
+}}"""
+
+
+def open_notebook(page, address: str, name: str) -> None:
+    """Open a notebook of the served folder, and wait until it has a kernel."""
+    page.goto(address.replace(FIRST, name))
+    page.wait_for_function(READY, arg=name)
+
+
+def find_cell(page, text: str) -> tuple[int, int | None]:
+    """Find the first code cell with a piece of text, and bring it into view. Return its index and execution count."""
+    cells = page.evaluate(CELLS)
+    index = next(k for k, cell in enumerate(cells) if cell["cell_type"] == "code" and text in "".join(cell["source"]))
+    page.evaluate(ACTIVATE, index)
+    return index, cells[index]["execution_count"]
+
+
+def run_cell(page, text: str, source: str | None = None, *, said: str = "") -> str:
+    """Click into a code cell, type it anew if there is a source, run it, and wait until it ran and has printed `said`.
+
+    Returns what it printed.
+    """
+    index, before = find_cell(page, text)
+    page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell.jp-mod-active .cm-content").click()
+    if source is not None:
+        page.keyboard.press("Control+a")
+        page.keyboard.insert_text(source)
+    page.keyboard.press("Control+Enter")
+    page.wait_for_function(RAN, arg=[index, before, said])
+    return "".join("".join(output.get("text", "")) for output in page.evaluate(CELLS)[index]["outputs"])
+
+
+def run_all(page) -> list[dict]:
+    """Run all cells from the menu, and wait until the last code cell has run. Return the code cells."""
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    last = max(k for k, cell in enumerate(page.evaluate(CELLS)) if cell["cell_type"] == "code")
+    page.wait_for_function(RAN, arg=[last, None, ""], timeout=5 * MINUTE)
+    return [cell for cell in page.evaluate(CELLS) if cell["cell_type"] == "code"]
 
 
 def save(page, name: str = FIRST) -> None:
@@ -47,17 +92,21 @@ def save(page, name: str = FIRST) -> None:
     assert saved.value.ok
 
 
+def headings(path) -> list[str]:
+    """List the headings of a lesson's Markdown, code left out."""
+    text = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+    text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return [re.sub(r"[`*$]", "", found).strip() for found in re.findall(r"^#+ +(.+)$", text, re.MULTILINE)]
+
+
 def test_all_cells_of_lesson_00_run(page, served, shot):
     address, work = served
-    page.goto(address)
-    wait_for_kernel(page, "idle")
+    open_notebook(page, address, FIRST)
     page.get_by_role("heading", name="00 · ").wait_for()
+    assert page.get_by_role("menuitem", name="Nbgrader", exact=True).count() == 0  # it is for instructors
     shot("lesson_00_opened")
-
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    wait_for_kernel(page, "busy")
-    wait_for_kernel(page, "idle", minutes=5)
+    cells = run_all(page)
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     save(page)
     shot("lesson_00_run")
 
@@ -69,74 +118,46 @@ def test_all_cells_of_lesson_00_run(page, served, shot):
     assert "profile smoke" in said
     assert "not done yet patchify" in said
     assert any("image/png" in output.get("data", {}) for output in outputs)
-    page.locator(".jp-RenderedImage img").first.scroll_into_view_if_needed()
+    picture = next(k for k, cell in enumerate(page.evaluate(CELLS)) if "image/png" in str(cell.get("outputs")))
+    page.evaluate(ACTIVATE, picture)
+    page.locator(".jp-RenderedImage img").first.wait_for()
     shot("lesson_00_picture")
+
+    # JupyterLab's table of contents has the lesson's headings, and a click leads there.
+    page.get_by_role("tab", name="Table of Contents").click()
+    contents = page.locator(".jp-TableOfContents-tree .jp-tocItem-content")
+    expected = headings(work / FIRST)
+    contents.nth(len(expected) - 1).wait_for()
+    assert [" ".join(text.split()) for text in contents.all_inner_texts()] == expected
+    contents.nth(1).click()
+    page.get_by_role("heading", name=expected[1]).wait_for()
+    shot("contents")
 
 
 # Lesson 01, an exercise from the first wrong answer to the next lesson -------------------------------------------------
 
-HEAD = "def one_head(q, k, v):\n    "
-WRONG = HEAD + "return (q @ k.T).softmax(dim=-1) @ v"
-RIGHT = HEAD + "return (q @ k.T / q.shape[-1] ** 0.5).softmax(dim=-1) @ v"
-
-
-def code_cell(page, text: str):
-    """Find a code cell of the open notebook by a piece of its text, and bring it into view.
-
-    JupyterLab draws a cell when it comes near; so the page is scrolled until the cell is there.
-    """
-    notebook = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
-    cell = notebook.locator(".jp-CodeCell", has=page.locator(".cm-content", has_text=text)).first
-    scroller = notebook.locator(".jp-WindowedPanel-outer")
-    scroller.evaluate("element => element.scrollTo(0, 0)")
-    for _ in range(80):
-        if cell.count():
-            break
-        scroller.evaluate("element => element.scrollBy(0, 400)")
-        page.wait_for_timeout(100)
-    cell.scroll_into_view_if_needed()
-    return cell
-
-
-def type_and_run(page, cell, source: str) -> None:
-    """Type a whole cell anew and run it."""
-    cell.locator(".cm-content").click()
-    page.keyboard.press("Control+a")
-    page.keyboard.insert_text(source)
-    page.keyboard.press("Control+Enter")
-
-
-def run_check(page, said: str) -> str:
-    """Run the check of one_head, wait for what it says, and return its output."""
-    check = code_cell(page, "lesson.check(one_head)")
-    check.locator(".jp-InputPrompt").click()
-    page.keyboard.press("Control+Enter")
-    output = check.locator(".jp-OutputArea-output", has_text=said)
-    output.wait_for()
-    return output.inner_text()
+CHECK, HEAD = "lesson.check(one_head)", "def one_head(q, k, v):"
+WRONG = HEAD + "\n    return (q @ k.T).softmax(dim=-1) @ v"
+RIGHT = HEAD + "\n    return (q @ k.T / q.shape[-1] ** 0.5).softmax(dim=-1) @ v"
 
 
 def test_an_exercise_from_a_wrong_answer_to_the_next_lesson(page, served, shot):
     address, work = served
     name, following = (path.name for path in lesson_files(work)[1:3])
-    page.goto(address.replace(FIRST, name))
-    wait_for_kernel(page, "idle")
+    open_notebook(page, address, name)
     page.get_by_role("heading", name="01 · ").wait_for()
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    wait_for_kernel(page, "busy")
-    wait_for_kernel(page, "idle", minutes=5)
-    assert run_check(page, "not done yet one_head")
+    run_all(page)
+    assert run_cell(page, CHECK, said="not done yet one_head")
 
     # The wrong answer, and the hint.
     mistake = next(known for known in exercises("01")["one_head"].mistakes if "not divided by √C" in known.hint)
-    type_and_run(page, code_cell(page, "def one_head(q, k, v):"), WRONG)
-    assert mistake.hint[:60] in " ".join(run_check(page, "NOT YET one_head").split())
+    run_cell(page, HEAD, WRONG)
+    assert mistake.hint[:60] in " ".join(run_cell(page, CHECK, said="NOT YET one_head").split())
     shot("lesson_01_hint")
 
     # The right answer, saved.
-    type_and_run(page, code_cell(page, "def one_head(q, k, v):"), RIGHT)
-    assert run_check(page, "PASS one_head").startswith("PASS one_head: ")
+    run_cell(page, HEAD, RIGHT)
+    assert run_cell(page, CHECK, said="PASS one_head").startswith("PASS one_head: ")
     shot("lesson_01_pass")
     save(page, name)
     saved = {cell.id: cell.source for cell in read(work / name).cells}
@@ -146,18 +167,17 @@ def test_an_exercise_from_a_wrong_answer_to_the_next_lesson(page, served, shot):
     # A new kernel knows nothing, but the work is there, on the page and in the file.
     page.get_by_role("menuitem", name="Kernel", exact=True).click()
     page.locator(".lm-Menu-item[data-command='kernelmenu:restart']").click()
-    page.locator(".jp-Dialog .jp-mod-accept").click()
-    wait_for_kernel(page, "idle")
+    with page.expect_response(lambda answer: answer.url.partition("?")[0].endswith("/restart")):
+        page.locator(".jp-Dialog .jp-mod-accept").click()
     page.on("dialog", lambda dialog: dialog.accept())  # of the browser's own: whether to leave
     page.reload()
-    wait_for_kernel(page, "idle")
-    answer = code_cell(page, "def one_head(q, k, v):")
-    answer.scroll_into_view_if_needed()  # what is out of sight is not drawn, and has no text then
-    answer.filter(has_text=RIGHT.splitlines()[1].strip()).wait_for()
-    for text in ("from spvit_course import begin", "def one_head(q, k, v):"):
-        code_cell(page, text).locator(".cm-content").click()
-        page.keyboard.press("Control+Enter")
-    assert run_check(page, "PASS one_head")
+    page.wait_for_function(READY, arg=name)
+    find_cell(page, HEAD)
+    page.locator(".jp-CodeCell.jp-mod-active", has_text=RIGHT.splitlines()[1].strip()).wait_for()
+    run_cell(page, "from spvit_course import begin", said="Lesson 01")
+    run_cell(page, HEAD)
+    assert [cell["execution_count"] for cell in page.evaluate(CELLS) if HEAD in "".join(cell["source"])] == [2]
+    run_cell(page, CHECK, said="PASS one_head")
     save(page, name)
     shot("lesson_01_after_restart")
 

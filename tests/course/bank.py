@@ -1,39 +1,46 @@
-"""What the tests of all lessons' banks of mistakes share: an answer's outcomes, and whether two answers always agree."""
+"""Exercises of all lessons and variants for the tests of the checks, and outcomes of answers, those of known mistakes once."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import cache
 
-import pytest
-import torch
 from torch import Tensor
 
-from spvit_course.checks.engine import Exercise, outcome, same
+from spvit_course import checks
+from spvit_course.checks.engine import Exercise, Mistake, Trial, compute_outcome, is_equal
+from spvit_course.checks.variants import BANKS
+
+LESSONS = [f"{number:02}" for number in range(14)]
+EXERCISES = {f"{lesson} {name}": exercise for lesson in LESSONS for name, exercise in checks.exercises(lesson).items()}
+VARIED = {
+    f"{variant} {lesson} {name}": exercise
+    for variant, lessons in BANKS.items()
+    for lesson, bank in lessons.items()
+    for name, exercise in bank.items()
+}
+
+make_trial = cache(Trial)  # by exercise and seed
 
 
-def outcomes(exercise: Exercise, answer: Callable, seed: int) -> list[Tensor | BaseException]:
-    """Call a trusted answer on each case of a seed: its tensors or its errors."""
-    return [outcome(exercise, answer, case) for case in exercise.cases(torch.Generator().manual_seed(seed))]
+def list_outcomes(exercise: Exercise, answer: Callable | Mistake, seed: int) -> list[Tensor | BaseException]:
+    """Call a trusted answer, or a known mistake, on each case of a seed: its tensors or its errors."""
+    trial = make_trial(exercise, seed)
+    if isinstance(answer, Mistake):
+        return [trial.outcome(answer, number) for number in range(len(trial.cases))]
+    return [compute_outcome(exercise, answer, case) for case in trial.cases]
 
 
-def agree(exercise: Exercise, one: Callable, other: Callable, seeds: Iterable[int] = range(4)) -> bool:
-    """Say whether two answers give the same on every case of every seed."""
-    pairs = (zip(outcomes(exercise, one, seed), outcomes(exercise, other, seed), strict=True) for seed in seeds)
-    return all(same(a, b) for pair in pairs for a, b in pair)
+def is_same(exercise: Exercise, one: Callable | Mistake, other: Callable | Mistake, seeds: Iterable[int]) -> bool:
+    """Tell whether two answers give the same on every case of every seed."""
+    pairs = (zip(list_outcomes(exercise, one, s), list_outcomes(exercise, other, s), strict=True) for s in seeds)
+    return all(is_equal(a, b) for pair in pairs for a, b in pair)
 
 
-def each_mistake(exercises: Sequence[Exercise]) -> list:
-    """List (exercise, mistake) as parameters of a test, each named after both."""
-    return [pytest.param(e, m, id=f"{e.name}: {m.name}") for e in exercises for m in e.mistakes]
+def change_outcome(exercise: Exercise, one: Callable, change: Callable[[Tensor], Tensor]) -> Exercise:
+    """Change what one answer to an exercise gives; all others stay."""
 
+    def call(answer: Callable, *arguments) -> Tensor:
+        output = exercise.call(answer, *arguments)
+        return change(output) if answer is one else output
 
-def table(exercises: Sequence[Exercise], seed: int, *, width: int) -> str:
-    """Write what each case tells of each mistake: "x" another result, "!" an error, "." the right result."""
-    lines = [""]
-    for exercise in exercises:
-        lines.append(exercise.name)
-        right = outcomes(exercise, exercise.solution, seed)
-        for mistake in exercise.mistakes:
-            wrong = outcomes(exercise, mistake.answer, seed)
-            pairs = zip(right, wrong, strict=True)
-            marks = ("!" if isinstance(b, Exception) else "." if same(a, b) else "x" for a, b in pairs)
-            lines.append(f"    {mistake.name:<{width}}{''.join(marks)}")
-    return "\n".join([*lines, ""])
+    return replace(exercise, call=call)

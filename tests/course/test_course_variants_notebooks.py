@@ -112,7 +112,7 @@ def test_the_lessons_own_solution_is_refused_with_the_variants_hint(name, varied
     cell = next(cell for cell in lesson_of(varied.lesson).cells if solution_name(cell) == varied.exercise)
     exec(cell.source, space)
     lesson.check(space[varied.exercise], grade=True)
-    mistake = BANKS[name][varied.lesson][varied.exercise].mistakes[0]
+    mistake = BANKS[name][varied.lesson][varied.exercise].bank[0]
     assert mistake.name == LESSONS_OWN
     with pytest.raises(CheckFailed) as refused:
         lesson.check(space[varied.exercise], variant=name, grade=True)
@@ -201,7 +201,7 @@ def test_a_variant_that_changes_nothing_says_what_it_could():
     with pytest.raises(UserError) as refused:
         vary(lesson_of("00"), "decay")
     assert str(refused.value) == (
-        "the variant 'decay' changes nothing here: it knows psa_map (lesson 06), prior (lesson 08); "
+        "the variant 'decay' changes nothing here: it changes psa_map (lesson 06), prior (lesson 08); "
         "the exercises here: patchify, unpatchify"
     )
     with pytest.raises(UserError, match="there is no variant 'decoy'; the variants: x_first, .*Did you mean decay"):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from spvit_course.checks.engine import Case, Exercise, Mistake, Property, examine
+from spvit_course.checks.engine import Case, Exercise, Property, Trial, examine, is_equal
 
 
 def halve(values):
@@ -15,6 +15,10 @@ def halve(values):
 def cases(generator):
     shapes = [(3,), (2, 3), (1,), (4, 4)]
     return [Case(f"shape {shape}", (torch.randn(shape, dtype=torch.float64, generator=generator),)) for shape in shapes]
+
+
+def scaled(values, factor=0.5):
+    return factor * values
 
 
 def one_axis_only(values):
@@ -32,11 +36,12 @@ HALVE = Exercise(
     name="halve",
     solution=halve,
     cases=cases,
-    mistakes=(
-        Mistake("doubled", "it doubles.", lambda values: values * 2),
-        Mistake("one axis", "it knows one axis only.", one_axis_only),
-        Mistake("doubled where square", "squares are doubled.", doubled_where_square),
-    ),
+    answer=scaled,
+    mistakes={
+        "doubled": ("it doubles.", {"factor": 2}),
+        "one axis": ("it knows one axis only.", one_axis_only),
+        "doubled where square": ("squares are doubled.", doubled_where_square),
+    },
     properties=(
         Property(
             "whole numbers too",
@@ -49,7 +54,7 @@ HALVE = Exercise(
 
 @pytest.fixture
 def unlisted():
-    return Exercise("halve", halve, cases, mistakes=())
+    return Exercise("halve", halve, cases)
 
 
 def test_right_answers_pass_and_say_what_was_looked_at():
@@ -76,7 +81,7 @@ def test_what_torch_does_not_implement_is_an_error_like_others():
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("mistake", HALVE.mistakes, ids=lambda mistake: mistake.name)
+@pytest.mark.parametrize("mistake", HALVE.bank, ids=lambda mistake: mistake.name)
 def test_a_known_mistake_gets_its_hint(mistake, seed):
     result = examine(HALVE, mistake.answer, seed=seed)
     assert result.status == "NOT YET"
@@ -89,9 +94,34 @@ def test_a_mistake_that_fits_on_some_cases_only_gets_no_hint():
     assert result.status == "NOT YET" and result.mistake is None
 
 
+def test_a_trial_that_was_made_before_gives_the_same_result_and_computes_no_mistake_twice():
+    calls = []
+
+    def count(values):
+        calls.append(values)
+        return values + 1
+
+    exercise = Exercise("halve", halve, cases, scaled, HALVE.mistakes | {"one more": ("one more.", count)})
+    trial = Trial(exercise, seed=3)
+    for answer in (lambda values: values + 1, lambda values: values + 1, lambda values: values * 2, halve):
+        result = examine(exercise, answer, trial=trial)
+        assert len(calls) <= len(trial.cases)
+        before = len(calls)
+        assert result == examine(exercise, answer, seed=3)
+        del calls[before:]
+    assert len(calls) == len(trial.cases)
+
+
+def test_outcomes_are_equal_to_nine_digits_and_errors_to_errors():
+    one = torch.tensor([1.0, torch.nan], dtype=torch.float64)
+    assert is_equal(one, one + 1e-11) and not is_equal(one, one + 1e-7)
+    assert not is_equal(one, one.float()) and not is_equal(one, one[:1]) and not is_equal(one, ValueError())
+    assert is_equal(ValueError(), KeyError()) and is_equal(None, None) and not is_equal(None, ValueError())
+
+
 def test_two_mistakes_that_fit_give_no_hint():
-    twice = Mistake("also doubled", "again.", lambda values: values + values)
-    exercise = Exercise("halve", halve, cases, mistakes=(*HALVE.mistakes, twice))
+    twice = {"also doubled": ("again.", lambda values: values + values)}
+    exercise = Exercise("halve", halve, cases, scaled, HALVE.mistakes | twice)
     assert examine(exercise, lambda values: values * 2).mistake is None
 
 
@@ -219,13 +249,13 @@ def test_an_exercise_on_a_class_is_built_and_called():
     def call(kind, weight, values):
         return torch.func.functional_call(kind(len(weight)), {"weight": weight}, (values,))
 
-    def made(generator):
+    def draw_cases(generator):
         def draw(*shape):
             return torch.randn(shape, dtype=torch.float64, generator=generator)
 
         return [Case("width 3", (draw(3), draw(2, 3))), Case("width 1", (draw(1), draw(1, 1)))]
 
-    exercise = Exercise("Scale", Scale, made, (Mistake("added", "it adds.", Shifted),), call=call)
+    exercise = Exercise("Scale", Scale, draw_cases, mistakes={"added": ("it adds.", Shifted)}, call=call)
     assert examine(exercise, Right).passed
     assert examine(exercise, Shifted).mistake == "added"
     assert "calls the package's own solution" in str(examine(exercise, Inherited))

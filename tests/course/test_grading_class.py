@@ -75,7 +75,7 @@ def test_what_was_odd_is_named_and_nothing_else_of_a_plain_submission(graded, na
 
 @pytest.mark.parametrize(("exercise", "mistake"), [("offsets", "components swapped"), ("pad_prefix", "rows only")])
 def test_what_went_wrong_is_said_as_the_check_says_it(graded, exercise, mistake):
-    (hint,) = [known.hint for known in exercises("03")[exercise].mistakes if known.name == mistake]
+    (hint,) = [known.hint for known in exercises("03")[exercise].bank if known.name == mistake]
     assert graded[1]["wrong"].messages[exercise] == f"NOT YET {exercise}: {hint}"
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from spvit_course.checks.resource_limits import OutOfReach, TookTooLong, out_of_reach, time_limit
+from spvit_course.checks.resource_limits import OutOfReach, TookTooLong, hide_solution, limit_time
 from spvit_mini.geometry import patch_grid
 
 
@@ -35,7 +35,7 @@ LOOPS = [plain_loop, loop_that_catches_exceptions, loop_that_once_catches_everyt
 
 def limited(loop) -> str:
     try:
-        with time_limit(0.05):
+        with limit_time(0.05):
             loop()
     except TookTooLong:
         return "interrupted"
@@ -69,7 +69,7 @@ def test_a_sleeping_answer_is_woken():
 @pytest.mark.parametrize("in_thread", [False, True])
 def test_nothing_rings_after_the_end(in_thread):
     def work():
-        with time_limit(0.05):
+        with limit_time(0.05):
             pass
         time.sleep(0.1)
         found.append(sum(range(1000)))
@@ -102,7 +102,7 @@ def test_an_alarm_that_was_set_before_still_rings():
 def test_a_function_is_out_of_reach_by_any_name():
     import spvit_mini.geometry
 
-    with out_of_reach(spvit_mini.geometry.patch_grid):
+    with hide_solution(spvit_mini.geometry.patch_grid):
         for call in (patch_grid, spvit_mini.geometry.patch_grid):
             with pytest.raises(OutOfReach):
                 call((8, 8), patch=4)
@@ -128,7 +128,7 @@ class WithStart(Base):
 def test_a_class_is_out_of_reach_with_instances_made_before(kind):
     before = kind()
     names = set(vars(kind))
-    with out_of_reach(kind):
+    with hide_solution(kind):
         with pytest.raises(OutOfReach):
             kind()
         if "forward" in names:
@@ -140,9 +140,9 @@ def test_a_class_is_out_of_reach_with_instances_made_before(kind):
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, TookTooLong])
 def test_what_was_out_of_reach_comes_back_after_any_exception(error):
-    with pytest.raises(error), out_of_reach(patch_grid):
+    with pytest.raises(error), hide_solution(patch_grid):
         raise error
-    with pytest.raises(error), out_of_reach(Child):
+    with pytest.raises(error), hide_solution(Child):
         raise error
     assert patch_grid((8, 8), 4) == (2, 2)
     assert Child().forward() == "child forward"

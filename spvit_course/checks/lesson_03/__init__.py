@@ -1,0 +1,5 @@
+"""Lesson 03: its exercises, their answers with options, and known mistakes."""
+
+from .exercises import EXERCISES
+
+__all__ = ["EXERCISES"]

@@ -1,0 +1,5 @@
+"""The variant `i_minus_j`: its exercises, their answers with options, and known mistakes."""
+
+from .exercises import EXERCISES
+
+__all__ = ["EXERCISES"]

@@ -1,0 +1,5 @@
+"""The variant `x_first`: its exercises, their answers with options, and known mistakes."""
+
+from .exercises import EXERCISES
+
+__all__ = ["EXERCISES"]
