@@ -18,7 +18,6 @@ import torch
 import tyro
 
 from spvit_mini import plots
-from spvit_mini.cli.program import run_program
 from spvit_mini.data import load_data
 from spvit_mini.errors import UserError
 from spvit_mini.recipes import get_recipe
@@ -120,7 +119,3 @@ def main(argv: list[str] | None = None) -> None:
     figure.savefig(options.out)
     plt.close(figure)
     print(f"\nThe curves, some answers and the learned priors: {options.out}")
-
-
-if __name__ == "__main__":
-    run_program(main)

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from spvit_mini.cli.program import run_program
 from spvit_mini.data.synthetic import BLUE, Compass
 from spvit_mini.errors import UserError
 from spvit_mini.explain.attribution import attention_rollout, class_relevance, complement, nonlocality
@@ -222,7 +221,3 @@ def main(argv: list[str] | None = None) -> int:
         rows.sort(key=lambda row: (arms.index(row["arm"].removesuffix(AS_TABLE)), row["arm"], row["seed"]))
         print(write_rows(RESULTS / f"{name}.csv", rows))
     return 0
-
-
-if __name__ == "__main__":
-    run_program(main)

@@ -7,7 +7,7 @@ makes data/results/lesson_07_heads.csv: a row per run, evaluation, layer and hea
 
 import torch
 
-from spvit_mini.cli.program import refuse_arguments, run_program
+from spvit_mini.cli.program import refuse_arguments
 from spvit_mini.data.synthetic import Textures
 from spvit_mini.explain.attribution import gates, nonlocality
 from spvit_mini.training.loop import train
@@ -62,7 +62,3 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{arm}, seed {seed}: {rows[-1]['val_top1']:.1f} %", flush=True)
     print(write_rows(RESULTS / f"{HEADS.name}.csv", rows))
     return 0
-
-
-if __name__ == "__main__":
-    run_program(main)

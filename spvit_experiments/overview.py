@@ -15,13 +15,12 @@ import torch
 from matplotlib.figure import Figure
 
 from spvit_mini import plots
-from spvit_mini.cli.program import run_program
-from spvit_mini.data.synthetic import Compass
 from spvit_mini.training.loop import train
 
 from .core_studies import FIXED_RATE, main_arms
+from .explanations import scenes
 from .records import RESULTS, read_records, write_rows
-from .study import Study
+from .study import Arm, Study
 
 NAMES = {
     "vit": "MHSA",
@@ -36,17 +35,12 @@ ARMS = main_arms("compass6")
 STUDY = Study(
     name="story",
     question="Asked from the lighthouse, which attention finds the ship?",
-    arms={name: ARMS.get(name) or type(ARMS["vit"])("window_mini_compass6", colour="window") for name in NAMES},
+    arms={name: ARMS.get(name) or Arm("window_mini_compass6", colour="window") for name in NAMES},
     seeds=(0,),
     changes=FIXED_RATE,
 )
 GRID = (6, 6)
 COLUMNS = ("arm", "seed", "val_top1", "layer", "head", "found", "row", "column", "weight")
-
-
-def scenes(part: str, images: int) -> Compass:
-    """Make scenes that no run has seen in training or validation."""
-    return Compass(images, seed=0, split=part, rows=GRID[0], cols=GRID[1], reach=3)
 
 
 @torch.no_grad()
@@ -56,7 +50,7 @@ def select_head(model: torch.nn.Module) -> tuple[int, int, float, torch.Tensor]:
     The selection uses 100 scenes of one direction. Returns the layer, the head, its mean weight for the ship, and its weights
     (R, C) in another scene of this direction.
     """
-    others, scene = scenes("story-choice", 800), scenes("story", 1)
+    others, scene = scenes(800, 0, part="story-choice"), scenes(1, 0, part="story")
     others = others.select((others.labels == scene.labels[0]).nonzero()[:, 0])
     queries, keys = (position[:, 0] * GRID[1] + position[:, 1] for position in (others.lighthouse, others.ship))
     images = torch.arange(len(others))
@@ -83,7 +77,7 @@ def write_weights() -> Path:
 
 def draw_overview() -> Figure:
     """Draw the records: the scene, and the weights of each variant, with the lighthouse as query and the ship outlined."""
-    records, scene = read_records("story"), scenes("story", 1)
+    records, scene = read_records("story"), scenes(1, 0, part="story")
     (row, column), ship = scene.lighthouse[0].tolist(), scene.ship[0].tolist()
     figure, axes = plt.subplots(2, 4, figsize=(7, 4.2))
     marks = [(row, column, "white"), (*ship, "#D55E00")]
@@ -115,7 +109,3 @@ def main(argv: list[str] | None = None) -> int:
     else:
         print(write_weights())
     return 0
-
-
-if __name__ == "__main__":
-    run_program(main)

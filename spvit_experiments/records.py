@@ -22,19 +22,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from spvit_mini import __version__
 from spvit_mini.errors import UserError
 from spvit_mini.files import atomic_write
 from spvit_mini.recipes.recipe import Recipe
-from spvit_mini.training.metrics import COLUMNS, TIME_COLUMNS
 
 from .study import Study
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "data" / "results"
-METRICS = [column for column in COLUMNS if column not in TIME_COLUMNS]
 INTEGERS = ("seed", "step", "images", "skipped_steps")
 
 
@@ -140,16 +136,15 @@ def _parse(text: str, *, source: str) -> Record:
 
 def write_runs(name: str, folder: Path, records: Iterable[Record]) -> None:
     """Write both files, each by one rename, without the columns for which no run has a value."""
+    from spvit_mini.training.metrics import COLUMNS  # needs torch, which reading doesn't
+
     records = list(records)
-    columns = [column for column in METRICS if any(column in row for record in records for row in record.rows)]
+    columns = [column for column in COLUMNS if any(column in row for record in records for row in record.rows)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"the folder {folder} cannot be created ({error.strerror}). Name another with --out.") from None
-    with (
-        atomic_write(folder / f"{name}.csv") as temporary,
-        open(temporary, "w", newline="", encoding="utf-8") as file,
-    ):
+    with atomic_write(folder / f"{name}.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["arm", "seed", *columns])
         for record in records:
@@ -173,6 +168,11 @@ def read_record(run: Path) -> Record | None:
 
 def make_record(study: Study, arm: str, seed: int, rows: list[dict[str, Any]], **others: Any) -> Record:
     """Make the record of a run from its rows of metrics; `others` are the fields device, parameters and diverged."""
+    import torch
+
+    from spvit_mini.training.metrics import COLUMNS, TIME_COLUMNS
+
+    columns = [column for column in COLUMNS if column not in TIME_COLUMNS]
     recipe = study.recipe(arm, seed)
     paces = sorted(row["images_per_second"] for row in rows)
     dirty, commit = _find_commit()
@@ -187,7 +187,7 @@ def make_record(study: Study, arm: str, seed: int, rows: list[dict[str, Any]], *
         ms_per_step=six_digits(1000 * recipe.batch_size / paces[len(paces) // 2]) if paces else None,
         seconds=six_digits(rows[-1]["seconds"]) if rows else 0.0,
         rows=[
-            {c: int(row[c]) if c in INTEGERS else six_digits(row[c]) for c in METRICS if is_number(row.get(c))}
+            {c: int(row[c]) if c in INTEGERS else six_digits(row[c]) for c in columns if is_number(row.get(c))}
             for row in rows
         ],
         **others,

@@ -213,12 +213,8 @@ def list_comparisons() -> list[tuple[str, str, str, str, Difference, int]]:
 def draw_figures() -> dict[str, Figure]:
     """Draw the figures of all sections, by name."""
     plots.style()
-    return {
-        "looking": draw_explanations(),
-        "looking_heads": draw_heads(),
-        "resolution": draw_grids(),
-        "sparse": draw_sparsity(),
-    }
+    makers = {"looking": draw_explanations, "looking_heads": draw_heads, "resolution": draw_grids, "sparse": draw_sparsity}
+    return {name: make() for name, make in makers.items()}
 
 
 def draw_dots(axes, x: float, values: Sequence[float], colour) -> None:

@@ -15,7 +15,6 @@ from typing import Annotated
 import tyro
 
 from spvit_mini.cli.arguments import parse
-from spvit_mini.cli.program import run_program
 from spvit_mini.errors import UserError
 
 from . import result_sections
@@ -203,7 +202,3 @@ def draw_figures(folder: Path) -> None:
         figure.savefig(folder / f"{name}.png", dpi=100)
         plt.close(figure)
         print(folder / f"{name}.png")
-
-
-if __name__ == "__main__":
-    run_program(main)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from spvit_mini.attention import ModulatedAttention
 from spvit_mini.block_sparse import attend_sparse, sparsify, visible
-from spvit_mini.cli.program import refuse_arguments, run_program
+from spvit_mini.cli.program import refuse_arguments
 from spvit_mini.data import load_data
 from spvit_mini.geometry import spread
 from spvit_mini.training.loop import train
@@ -121,7 +121,3 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{arm}, seed {seed}: {whole['val_top1']:.1f} % with the whole prior", flush=True)
     print(write_rows(RESULTS / f"{SPARSITY.name}.csv", rows))
     return 0
-
-
-if __name__ == "__main__":
-    run_program(main)

@@ -23,19 +23,19 @@ the study itself, with the best candidate of each arm:
 Records go to data/results/NAME.csv and NAME.jsonl, described in spvit_experiments/records.py.
 """
 
+from __future__ import annotations
+
 import shutil
 import sys
 import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import tyro
 
 from spvit_mini.cli.arguments import parse
-from spvit_mini.cli.program import run_program
 from spvit_mini.errors import UserError
 from spvit_mini.extensions import read_imports
 
@@ -51,8 +51,10 @@ from .records import (
     run_folder,
     write_runs,
 )
-from .runner import Key, Resources, run_all
 from .study import Study
+
+if TYPE_CHECKING:
+    from .runner import Key, Resources  # needs torch, which lists and --help don't
 
 PROGRAM = "python -m spvit_experiments study"
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
@@ -156,6 +158,8 @@ def run(study: Study, arguments: Arguments) -> int:
             flush=True,
         )
 
+    from .runner import run_all
+
     failures, signal_number = run_all(
         study,
         due,
@@ -216,6 +220,10 @@ def select_runs(study: Study, arguments: Arguments) -> list[Key]:
 
 def make_resources(arguments: Arguments, *, threads: int | None = None) -> Resources:
     """Choose the resources of each run."""
+    import torch
+
+    from .runner import Resources
+
     threads = threads or arguments.threads or max(1, torch.get_num_threads() // arguments.parallel)
     return Resources(threads, arguments.root, arguments.device, arguments.workers)
 
@@ -261,6 +269,8 @@ def print_report(study: Study, records: dict[Key, Record], arguments: Arguments)
 
 def verify(study: Study, arguments: Arguments, chosen: list[Key]) -> int:
     """Make recorded runs again in a temporary folder, and compare all rows with the records."""
+    from .runner import run_all
+
     records = find_records(study, results=arguments.out, runs=arguments.runs)
     if missing := [key for key in chosen if key not in records]:
         raise UserError("{}, seed {} has no record. Choose recorded runs by --arm and --seed.".format(*missing[0]))
@@ -292,7 +302,3 @@ def list_recorded(arguments: Arguments) -> str:
             state = "tuning comes first"
         lines.append(f"  {name:<28}{size}, {state}. {study.question}")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    run_program(main)

@@ -12,14 +12,13 @@ from dataclasses import asdict, dataclass
 
 from spvit_mini.errors import UserError
 
-from .timing import Options as Common
-from .timing import choose_device
+from .timing import CommonOptions, choose_device
 
 ORDER = ("model", "attention", "scaling", "data", "lessons")
 
 
 @dataclass(frozen=True)
-class Options(Common):
+class Options(CommonOptions):
     """Run all parts."""
 
     minutes: float = 25

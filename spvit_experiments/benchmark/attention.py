@@ -23,8 +23,7 @@ from spvit_mini.flops import attention_cost
 from spvit_mini.geometry import Grid
 
 from .baselines import AllPairs, build_all_pairs, build_eager, build_timm_layers
-from .timing import Comparison, Side, check_equal, choose_device, run_comparisons
-from .timing import Options as Common
+from .timing import CommonOptions, Comparison, Side, check_equal, choose_device, run_comparisons
 
 PLAIN = "MHSA, fused kernel"
 LAYERS = {
@@ -44,7 +43,7 @@ WINDOW = {8: 4, 14: 7, 24: 8}
 
 
 @dataclass(frozen=True)
-class Options(Common):
+class Options(CommonOptions):
     """Time layers of attention."""
 
     layers: tuple[str, ...] = tuple(LAYERS)
@@ -162,7 +161,7 @@ def make_inference_step(layer: nn.Module, x: Tensor, grid: Grid, *, dtype: torch
     return step
 
 
-def multiply_adds(layer: nn.Module, ours: MHSA, grid: Grid) -> int:
+def count_multiply_adds(layer: nn.Module, ours: MHSA, grid: Grid) -> int:
     """Count the multiply-adds of one image's forward pass, as for our layer; a map on all pairs counts as such."""
     tokens = grid[0] * grid[1]
     cost = attention_cost(ours, queries=tokens, keys=tokens, grid=grid)
@@ -199,7 +198,7 @@ def build_sides(case: dict, grid: Grid, options: Options, device: torch.device) 
     make_step = make_training_step if training else make_inference_step
     sides = {}
     for name, layer in layers.items():
-        count = multiply_adds(layer, layers[PLAIN] if name == PLAIN else ours, grid)
+        count = count_multiply_adds(layer, layers[PLAIN] if name == PLAIN else ours, grid)
         layer = layer.to(device).train(training)
         if case["compile"] == "yes":
             layer = torch.compile(layer, dynamic=False)

@@ -17,7 +17,6 @@ measure again what the CSV contains. PART --help lists the options of a part.
 import importlib
 import sys
 
-from spvit_mini.cli.program import run_program
 from spvit_mini.errors import UserError, near
 
 from . import PARTS
@@ -37,7 +36,3 @@ def main(argv: list[str] | None = None) -> int:
 
     part = importlib.import_module(f".{name}", __package__)
     return part.main(parse(arguments, default=part.Options(), prog=f"{PROGRAM} {name}", description=part.__doc__))
-
-
-if __name__ == "__main__":
-    run_program(main)

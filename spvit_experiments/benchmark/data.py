@@ -43,8 +43,7 @@ from spvit_mini.data.images import InMemoryImages, read_image, read_image_tensor
 from spvit_mini.errors import UserError
 
 from .measurements import Measurements
-from .timing import Comparison, Side, check_equal, choose_device, has_timm, run_comparisons
-from .timing import Options as Common
+from .timing import CommonOptions, Comparison, Side, check_equal, choose_device, has_timm, run_comparisons
 
 AUGMENT = AugmentOptions(
     flip=True, crop="resized", crop_scale=(0.08, 1.0), randaugment=(2, 27), randaugment_prob=0.5, random_erasing_prob=0.25
@@ -59,7 +58,7 @@ KILOBYTES, SIDES = 108, (466, 390)  # of ImageNet's files, on average
 
 
 @dataclass(frozen=True)
-class Options(Common):
+class Options(CommonOptions):
     """Time the input pipeline."""
 
     threads: int = 1
@@ -277,8 +276,10 @@ def in_memory(options: Options) -> dict[str, Side]:
         epoch = next(epochs)
         return cached.to_device(cached.draw_params([Key(epoch, index) for index in range(count)]), device)
 
-    steps = {TORCHVISION: one_by_one, PLAIN: lambda: default_collate([pil_transform(image) for image in source.images]).to(device),
-             FAST: together}  # fmt: skip
+    def with_pil() -> Tensor:
+        return default_collate([pil_transform(image) for image in source.images]).to(device)
+
+    steps = {TORCHVISION: one_by_one, PLAIN: with_pil, FAST: together}
     return {name: Side(step, images=count, memory=False) for name, step in steps.items()}
 
 

@@ -8,6 +8,7 @@ Needs the extra `lab`: python -m pip install --editable .[lab]
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -19,8 +20,7 @@ from typing import Literal
 from spvit_mini.errors import UserError
 
 from ..records import ROOT
-from .timing import Comparison, Side, run_comparisons
-from .timing import Options as Common
+from .timing import CommonOptions, Comparison, Side, run_comparisons
 
 # In a process of its own, because a system reports the peak of all children of a process. Unit: bytes on macOS, else KiB.
 CHILD = """
@@ -37,7 +37,7 @@ Path(sys.argv[2]).write_text(json.dumps(peak * (1 if sys.platform == "darwin" el
 
 
 @dataclass(frozen=True)
-class Options(Common):
+class Options(CommonOptions):
     """Time the lessons."""
 
     lessons: tuple[str, ...] = ()
@@ -64,8 +64,8 @@ class Lesson:
             command = [sys.executable, "-c", CHILD, str(self.path.resolve()), str(result)]
             child = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
             if child.returncode:
-                reason = (child.stderr.strip().splitlines() or [f"exit status {child.returncode}"])[-1]
-                raise UserError(f"{self.path.name} failed: {reason}")
+                lines = re.sub(r"\x1b\[[0-9;]*m", "", child.stderr).strip().splitlines()
+                raise UserError(f"{self.path.name} failed: {lines[-1] if lines else f'exit status {child.returncode}'}")
             self.peak = json.loads(result.read_text())
 
 

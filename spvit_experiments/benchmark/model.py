@@ -24,15 +24,14 @@ from spvit_mini.flops import multiply_adds
 from spvit_mini.weights import load_state
 from spvit_mini.zoo import create_model
 
-from .timing import Comparison, Side, check_equal, choose_device, has_timm, run_comparisons
-from .timing import Options as Common
+from .timing import CommonOptions, Comparison, Side, check_equal, choose_device, has_timm, run_comparisons
 
 TIMM_NAMES = {"deit_small": "deit_small_patch16_224", "convit_small": "convit_small"}
 PLAIN = {"spvit_s": "MHSA, same skeleton", "spvit_mini": "MHSA, same skeleton"}  # sides, as in records
 
 
 @dataclass(frozen=True)
-class Options(Common):
+class Options(CommonOptions):
     """Time models."""
 
     models: tuple[str, ...] = ("spvit_s", "convit_small", "deit_small", "spvit_mini")

@@ -18,10 +18,9 @@ from spvit_mini.attention import MHSA, SPSA
 from spvit_mini.attention_backends import set_backend
 from spvit_mini.geometry import Grid
 
-from .attention import PLAIN, make_training_step, multiply_adds
+from .attention import PLAIN, count_multiply_adds, make_training_step
 from .baselines import build_eager
-from .timing import Comparison, Side, choose_device, run_comparisons
-from .timing import Options as Common
+from .timing import CommonOptions, Comparison, Side, choose_device, run_comparisons
 
 EAGER, RECOMPUTE = "MHSA, written out", "SPSA, recomputed"  # sides, as in the records
 DIM, HIDDEN = 384, 64
@@ -35,7 +34,7 @@ FIXED = {"patches": 196, "heads": 6, "images": 4, "blocks": 1}
 
 
 @dataclass(frozen=True)
-class Options(Common):
+class Options(CommonOptions):
     """Time layers of several sizes, forward and backward."""
 
     vary: tuple[Literal["patches", "heads", "images", "blocks"], ...] = tuple(VALUES)
@@ -87,7 +86,7 @@ def build_sides(case: dict, device: torch.device) -> dict[str, Side]:
     grid, dim, sides = (side, side), case["dim"], {}
     x = torch.randn(case["images"], case["patches"], dim, device=device)
     for name, stack in build_stacks(case["heads"], case["blocks"], dim=dim).items():
-        count = case["blocks"] * multiply_adds(stack.layers[0], stack.layers[0], grid)
+        count = case["blocks"] * count_multiply_adds(stack.layers[0], stack.layers[0], grid)
         step = make_training_step(stack.to(device), x.clone().requires_grad_(), grid, dtype=getattr(torch, case["dtype"]))
         sides[name] = Side(step, images=case["images"], multiply_adds=count, passes=3)
     return sides

@@ -16,12 +16,11 @@ from spvit_mini.errors import UserError
 
 from . import attention, model
 from .measurements import Measurements
-from .timing import Comparison, Side, choose_device, run_comparisons
-from .timing import Options as Common
+from .timing import CommonOptions, Comparison, Side, choose_device, run_comparisons
 
 
 @dataclass(frozen=True)
-class Options(Common):
+class Options(CommonOptions):
     """Measure the targets."""
 
     only: tuple[str, ...] = ()

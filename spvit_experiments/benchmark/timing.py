@@ -38,7 +38,7 @@ MIN_SECONDS = 0.01  # of a timing on an accelerator, where the launch dominates 
 
 
 @dataclass(frozen=True)
-class Options:
+class CommonOptions:
     """The options of all parts of the benchmark."""
 
     out: Path = RESULTS
@@ -192,7 +192,7 @@ def check_equal(results: dict[str, Tensor | list[Tensor]], *, rtol: float = 1e-4
         )
 
 
-def choose_device(options: Options) -> torch.device:
+def choose_device(options: CommonOptions) -> torch.device:
     """Choose the device, and set the number of threads. Raises UserError if the device is not available."""
     for name, least in (("threads", 0), ("rounds", 1), ("minutes", 0)):
         if (value := getattr(options, name)) < least:
@@ -220,7 +220,7 @@ def has_timm() -> bool:
 
 
 def run_comparisons(
-    name: str, comparisons: Iterable[Comparison], options: Options, *, title: str, warm_up: int = WARM_UP, draw: bool = True
+    name: str, comparisons: Iterable[Comparison], options: CommonOptions, *, title: str, warm_up: int = WARM_UP, draw: bool = True
 ) -> Measurements:
     """Measure all comparisons that the CSV does not contain, print the table and draw the figure; returns the measurements.
 

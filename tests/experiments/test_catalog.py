@@ -1,10 +1,10 @@
-"""What a study is: which runs, by which recipes, and how its tuning is done."""
+"""Studies: their runs, recipes and tuning; the catalog, with studies of the user's own."""
 
 from dataclasses import replace
 
 import pytest
 
-from spvit_experiments import Arm, Study, get_study, list_studies
+from spvit_experiments import Arm, Study, catalog, get_study, list_studies, register_study
 from spvit_mini.errors import UserError
 
 TUNED = {"optim.lr": (1e-3, 4e-3), "optim.weight_decay": (0.0, 0.1)}
@@ -55,6 +55,22 @@ def test_what_makes_no_study_is_refused(tiny):
         Study("bad", "?", {"a/b": Arm("vit_mini_compass6")}, (0,))
     with pytest.raises(UserError, match="no study is called 'demoo'. Did you mean demo"):
         get_study("demoo")
+
+
+def test_a_study_of_the_user_s_own_is_found_by_name_and_its_recipes_and_commands_name_the_imports(tiny, monkeypatch):
+    monkeypatch.setattr(catalog, "_STUDIES", dict(catalog._STUDIES))
+    assert register_study(replace(tiny, tuning=TUNED)).name == "tiny"
+    assert list(list_studies())[-2:] == ["tiny-tuning", "tiny"] and "demo" in list_studies()
+    register_study(tiny)  # a file that is imported again
+    assert get_study("tiny") == tiny and "tiny-tuning" not in list_studies()
+    own = replace(tiny, tuning=TUNED, imports=("my_attention.py", "my.study"))
+    options = "--import my_attention.py --import my.study"
+    assert own.commands() == [f"python -m spvit_experiments study {name} {options}" for name in ("tiny-tuning", "tiny")]
+    assert own.recipe("plain", 0).imports == own.tuning_study().imports == ("my_attention.py", "my.study")
+    assert tiny.recipe("plain", 0).find_difference(own.recipe("plain", 0)) is None  # a file may move
+    for name in ("demo", "variants_rings6-tuning", "mine-tuning"):
+        with pytest.raises(UserError, match=f"the name of the study is '{name}'; expected .* Rename the study"):
+            register_study(replace(tiny, name=name))
 
 
 @pytest.mark.parametrize("name", list_studies())

@@ -25,7 +25,7 @@ def test_the_head_that_finds_ships_is_chosen_and_its_weights_are_of_the_scene():
     assert (layer, head) == (1, 0)
     assert found == pytest.approx(0.7)
     assert weights.shape == GRID
-    assert weights[tuple(scenes("story", 1).ship[0])] == pytest.approx(0.7)
+    assert weights[tuple(scenes(1, 0, part="story").ship[0])] == pytest.approx(0.7)
 
 
 def test_the_record_holds_every_variant_and_weights_that_sum_to_1():

@@ -1,7 +1,9 @@
 """The page of results says what the records hold, and nothing that was typed."""
 
+import re
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import pytest
 
 from spvit_experiments import get_study, result_sections, results
@@ -10,21 +12,27 @@ from spvit_experiments.records import RESULTS, read_runs
 from spvit_experiments.statistics import Difference
 
 
-def test_page_and_records_agree(capsys):
+@pytest.fixture(scope="module")
+def page():
+    """The page, computed once: it takes all records."""
+    return results.make_page()
+
+
+def test_page_and_records_agree_and_a_page_that_was_touched_is_refused(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(results, "make_page", lambda: page)
     assert results.main(["--check"]) == 0, capsys.readouterr().out
-
-
-def test_a_page_that_was_touched_is_refused(tmp_path, monkeypatch, capsys):
-    page = tmp_path / "results.md"
-    page.write_text(results.make_page().replace("+", "−", 1), encoding="utf-8")
-    monkeypatch.setattr(results, "PAGE", page)
+    (tmp_path / "results.md").write_text(page.replace("+", "−", 1), encoding="utf-8")
+    monkeypatch.setattr(results, "PAGE", tmp_path / "results.md")
     assert results.main(["--check"]) == 1
     assert "out of date" in capsys.readouterr().out
 
 
-def test_every_figure_of_the_page_is_there():
-    for name in (*results.list_finished(), *result_sections.draw_figures()):
-        assert (results.PAGE.with_suffix("") / f"{name}.png").is_file()
+def test_every_figure_of_the_page_is_there(page):
+    figures = result_sections.draw_figures()
+    plt.close("all")
+    linked = set(re.findall(r"\]\(results/(\w+)\.png\)", page))
+    assert linked == {*results.list_finished(), *figures}
+    assert all((results.PAGE.with_suffix("") / f"{name}.png").is_file() for name in linked)
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=[claim.says for claim in CLAIMS])

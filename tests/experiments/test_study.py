@@ -228,6 +228,15 @@ def test_the_studies_are_listed_with_what_is_recorded(capsys, monkeypatch):
     assert re.search(r"lesson_00 +2 arms × 5 seeds, 10 recorded\. Which way", capsys.readouterr().out)
 
 
+def test_lists_help_and_records_need_no_torch():
+    code = "import contextlib, sys\nfrom spvit_experiments import read_records, study_command\n"
+    code += "assert study_command.main(['--list']) == 0 and len(read_records('lesson_00')) == 120\n"
+    code += "with contextlib.suppress(SystemExit): study_command.main(['lesson_00', '--help'])\n"
+    code += "assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "10 recorded. Which way" in done.stdout and "--rerun" in done.stdout, done.stderr
+
+
 def test_the_recorded_runs_are_told_and_drawn(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     assert program.main(["lesson_00", "--report", "--figure", str(tmp_path / "study.png")]) == 0

@@ -102,7 +102,7 @@ def test_what_is_counted_is_what_cost_counts_and_all_pairs_more(name):
     ours = layers.get(name, layers[PLAIN])
     own = sum(attention_cost(ours, queries=64, keys=64, grid=(8, 8)).values())
     for key, layer in layers.items():
-        counted = attention.multiply_adds(layer, layers[PLAIN] if key == PLAIN else ours, (8, 8))
+        counted = attention.count_multiply_adds(layer, layers[PLAIN] if key == PLAIN else ours, (8, 8))
         if key == "released layout, all pairs":
             assert counted - own == 3 * 4 * 8 * (64**2 - 15**2)  # three weights a hidden unit
         elif key != PLAIN:

@@ -13,12 +13,9 @@ from spvit_mini.errors import UserError
 ROWS = page.read_scaling(RESULTS)
 
 
-def test_page_and_records_agree(capsys):
+def test_page_and_records_agree_and_a_page_that_was_touched_is_refused(tmp_path, monkeypatch, capsys):
     assert command.main(["page", "--check"]) == 0, capsys.readouterr().out
     assert page.FIGURE.is_file()
-
-
-def test_a_page_that_was_touched_is_refused(tmp_path, monkeypatch, capsys):
     touched = tmp_path / "speed.md"
     touched.write_text(page.make_page(RESULTS).replace("1", "2", 1), encoding="utf-8")
     monkeypatch.setattr(page, "PAGE", touched)

@@ -4,14 +4,14 @@ import csv
 import sys
 from types import SimpleNamespace
 
+import nbformat
 import pytest
 import torch
+from nbformat import v4
 
 from spvit_experiments.benchmark import all as everything
 from spvit_experiments.benchmark import command, lessons, model, scaling, targets
-from spvit_experiments.benchmark.measurements import MEASURED, Measurements
 from spvit_experiments.benchmark.timing import Side
-from spvit_experiments.records import ROOT
 from spvit_mini.errors import UserError
 from spvit_mini.flops import multiply_adds
 from spvit_mini.zoo import create_model
@@ -184,11 +184,19 @@ def test_a_lesson_that_fails_is_left_out_with_its_last_line(tmp_path, monkeypatc
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no resource")
-def test_a_lesson_runs_in_a_process_of_its_own(tmp_path):
-    (path,) = (ROOT / "notebooks").glob("01_*.ipynb")
-    lesson = lessons.Lesson(path, "smoke")
-    lesson.run()
-    assert 2e8 < lesson.peak < 4e9
+def test_a_lesson_runs_in_a_kernel_whose_peak_of_memory_is_measured(tmp_path):
+    """A small notebook in place of a lesson; that lessons run is tested in tests/notebooks."""
+    cells = ["import os, spvit_mini", "assert os.environ['SPVIT_PROFILE'] == 'smoke', 'full'", "held = b'x' * 3 * 10**8"]
+    nbformat.write(v4.new_notebook(cells=[v4.new_code_cell(cell) for cell in cells]), tmp_path / "01_small.ipynb")
+    (comparison,) = lessons.list_comparisons(lessons.Options(lessons=("01",), profile="smoke"), tmp_path)
+    (side,) = comparison.build().values()
+    side.step()
+    assert 3e8 < side.peak() < 8e8
+    (other,) = lessons.list_comparisons(lessons.Options(profile="full"), tmp_path)
+    with pytest.raises(UserError, match="01_small.ipynb failed: AssertionError: full"):
+        other.build()["01_small"].step()
+    with pytest.raises(UserError, match="no lessons in .*empty"):
+        next(lessons.list_comparisons(lessons.Options(), tmp_path / "empty"))
 
 
 # --- All of it -------------------------------------------------------------------------------------------------------------
@@ -211,9 +219,3 @@ def test_all_parts_are_run_in_turn_with_the_time_that_is_left(tmp_path, capsys, 
     shown = capsys.readouterr().out
     assert given == {".model": 25, ".attention": 15, ".scaling": 10}
     assert "skipped: data: no images here" in shown and "out of time: lessons is not begun" in shown
-
-
-def test_a_record_holds_the_columns_in_order(tmp_path):
-    measurements = Measurements(tmp_path / "r.csv", case=["what"], machine={"device": "", "threads": 1, "torch": "", "timm": ""})
-    measurements.add({"what": 1}, [dict.fromkeys(MEASURED, "")])
-    assert (tmp_path / "r.csv").read_text().startswith("what," + ",".join(MEASURED))

@@ -7,7 +7,7 @@ import torch
 
 from spvit_experiments.benchmark import timing
 from spvit_experiments.benchmark.measurements import MACHINE, MEASURED, Measurements
-from spvit_experiments.benchmark.timing import Comparison, Options, Side
+from spvit_experiments.benchmark.timing import CommonOptions, Comparison, Side
 from spvit_mini.errors import UserError
 
 CPU = torch.device("cpu")
@@ -88,7 +88,7 @@ def comparison(name, steps, **more):
 def test_what_is_measured_is_not_measured_again(tmp_path, capsys):
     calls = []
     asked = [comparison(name, {"a": lambda: calls.append(1), "b": lambda: None}) for name in ("one", "two")]
-    options = Options(out=tmp_path, rounds=2, device="cpu")
+    options = CommonOptions(out=tmp_path, rounds=2, device="cpu")
     timing.run_comparisons("some", asked[:1], options, title="Some")
     first, made = (tmp_path / "some.csv").read_text(), len(calls)
     assert len(timing.run_comparisons("some", asked, options, title="Some").rows) == 4
@@ -107,12 +107,12 @@ def test_want_of_time_and_what_cannot_be_had_are_told(tmp_path, capsys, monkeypa
         raise UserError("it wants a square grid")
 
     refused = Comparison({"what": "no", "dtype": "float32"}, refuse)
-    timing.run_comparisons("some", [refused], Options(out=tmp_path, rounds=1, device="cpu"), title="Some")
+    timing.run_comparisons("some", [refused], CommonOptions(out=tmp_path, rounds=1, device="cpu"), title="Some")
     assert "skipped: no, float32: it wants a square grid" in capsys.readouterr().out
     clock = iter(range(0, 1000, 90))
     monkeypatch.setattr(timing.time, "monotonic", lambda: next(clock))
     late = [comparison(name, {"a": lambda: None}) for name in ("one", "two", "three")]
-    timing.run_comparisons("some", late, Options(out=tmp_path, rounds=1, device="cpu", minutes=2), title="Some")
+    timing.run_comparisons("some", late, CommonOptions(out=tmp_path, rounds=1, device="cpu", minutes=2), title="Some")
     assert "out of time: 2 of 3 comparisons" in capsys.readouterr().out
 
 
@@ -133,7 +133,7 @@ def test_mistakes_are_one_line_each(tmp_path):
         Measurements(tmp_path / "r.csv", case=["what"], machine=HERE)
     for wrong in ({"threads": -1}, {"rounds": 0}, {"minutes": -1.0}):
         with pytest.raises(UserError, match="expected at least"):
-            timing.choose_device(Options(**wrong))
+            timing.choose_device(CommonOptions(**wrong))
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="no CUDA device"):
-            timing.choose_device(Options(device="cuda"))
+            timing.choose_device(CommonOptions(device="cuda"))
