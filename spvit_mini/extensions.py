@@ -5,7 +5,6 @@ read, because names of recipes and attentions depend on them. Nothing is importe
 """
 
 import importlib
-import importlib.util
 import os
 import sys
 import traceback
@@ -15,6 +14,8 @@ from types import ModuleType
 
 from .errors import UserError
 
+EXPECTED = "expected an existing Python file (my_attention.py) or a module (package.module)"
+
 
 def import_extension(name: str) -> ModuleType:
     """Import a user's file (a path that ends with .py) or module (package.module), once in each process.
@@ -22,24 +23,21 @@ def import_extension(name: str) -> ModuleType:
     The folder of a file, or the working directory for a module, is put on Python's path, so that it can import its neighbours.
     Raises UserError in one line if it is missing, or with the line in the user's file if importing it fails.
     """
-    path = Path(name)
-    if path.suffix != ".py" and all(part.isidentifier() for part in name.split(".")):
-        return _import_module(name)
-    if path.suffix != ".py" or not path.is_file():
-        raise UserError(f"--import is {name}; expected an existing Python file (my_attention.py) or a module (package.module)")
-    loaded = sys.modules.get(path.stem)
-    if loaded is not None:
-        if Path(getattr(loaded, "__file__", None) or "").resolve() == path.resolve():
-            return loaded
-        raise UserError(f"--import is {name}, but another module named {path.stem} is loaded. Rename the file.")
-    _add_to_path(str(path.resolve().parent))
-    spec = importlib.util.spec_from_file_location(path.stem, path.resolve())
-    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+    path, module_name, folder = Path(name).resolve(), name, os.getcwd()
+    if is_file := path.suffix == ".py" or not all(part.isidentifier() for part in name.split(".")):
+        if path.suffix != ".py" or not path.is_file():
+            raise UserError(f"--import is {name}; {EXPECTED}")
+        module_name, folder = path.stem, str(path.parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
     try:
-        spec.loader.exec_module(module)
+        module = importlib.import_module(module_name)
     except Exception as error:
-        del sys.modules[path.stem]
-        raise _failure(name, error, (str(path.resolve()),)) from None
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{module_name}.".startswith(f"{error.name}."):
+            raise UserError(f"--import is {name}, but Python finds no module {error.name}; {EXPECTED}") from None
+        raise _failure(name, module_name, error) from None
+    if is_file and Path(getattr(module, "__file__", None) or "").resolve() != path:
+        raise UserError(f"--import is {name}, but another module has the name {module_name}. Rename the file.")
     return module
 
 
@@ -60,35 +58,20 @@ def read_imports(argv: list[str]) -> tuple[tuple[str, ...], list[str]]:
             is_value = word.startswith("--import=")
         (names if is_value else rest).append(word.removeprefix("--import="))
     if "--import" in argv and not names:
-        raise UserError("--import has no value; expected a Python file (my_attention.py) or a module (package.module)")
+        raise UserError(f"--import has no value; {EXPECTED}")
     import_extensions(names)
     return tuple(names), rest
 
 
-def _import_module(name: str) -> ModuleType:
-    _add_to_path(os.getcwd())
-    try:
-        return importlib.import_module(name)
-    except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
-            raise UserError(f"--import is {name}, and Python finds no module {error.name}; a file ends with .py") from None
-        file = os.path.join("", *name.split("."))
-        raise _failure(name, error, (f"{file}.py", os.path.join(file, "__init__.py"))) from None
-
-
-def _add_to_path(folder: str) -> None:
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-
-
-def _failure(name: str, error: Exception, endings: tuple[str, ...]) -> UserError:
-    """Report an error that importing an extension raised, with the line in its own file, whose path has one of these endings."""
+def _failure(name: str, module_name: str, error: Exception) -> UserError:
+    """Report an error that importing an extension raised, with the last line in its own file, or else anywhere."""
     frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError):
         frames.append((error.filename, error.lineno))
     frames = [frame for frame in frames if frame[0] and not frame[0].startswith("<") and frame[0] != __file__]
-    where = ([frame for frame in frames if frame[0].endswith(endings)] or frames)[-1:]
-    place = "".join(f" in line {line} of {Path(path).name}" for path, line in where)
+    file = os.path.join("", *module_name.split("."))
+    own = [frame for frame in frames if frame[0].endswith((f"{file}.py", os.path.join(file, "__init__.py")))]
+    place = "".join(f" in line {line} of {Path(path).name}" for path, line in (own or frames)[-1:])
     reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     return UserError(f"--import {name} fails{place}: {reason}")
 

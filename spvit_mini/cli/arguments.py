@@ -62,14 +62,8 @@ def parse(arguments: list[str], *, default: T, prog: str, description: str) -> T
     box = io.StringIO()
     try:
         with contextlib.redirect_stderr(box):
-            parsed, unknown = tyro.cli(
-                type(default),
-                prog=prog,
-                description=description,
-                default=default,
-                args=arguments,
-                return_unknown_args=True,
-            )
+            texts = {"prog": prog, "description": description}
+            parsed, unknown = tyro.cli(type(default), default=default, args=arguments, return_unknown_args=True, **texts)
     except SystemExit as end:
         if not end.code:
             raise

@@ -13,6 +13,7 @@ Model, preprocessing and dataset are read from the metadata of the weights; opti
 import csv
 import sys
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -62,8 +63,8 @@ def main(argv: list[str]) -> int:
     word, options = PROGRAM.split(argv, Arguments())
     path = Path(word)
     metadata = load_weights(find_weights(path))[1]
-    trained = Recipe.from_json(metadata["recipe"], source=str(path)) if "recipe" in metadata else Recipe()
-    arguments = PROGRAM.parse(options, Arguments(data=trained.data, device=trained.device), first=word)
+    recipe = Recipe.from_json(metadata["recipe"], source=str(path)) if "recipe" in metadata else Recipe()
+    arguments = PROGRAM.parse(options, Arguments(data=recipe.data, device=recipe.device), first=word)
     if "recipe" not in metadata and "--data.name" not in " ".join(options):
         raise UserError(f"{path} does not name the dataset that it was trained on; add --data.name NAME")
     for name, least in (("batch_size", 1), ("worst_classes", 0)):
@@ -74,25 +75,27 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--per-class is {table}; expected the name of a .csv file in an existing folder")
 
     model, metadata = load_trained(path, weights=arguments.weights)
-    data = load_data(arguments.data, seed=trained.seed, train=False, preprocessing=model.preprocessing)
+    data = load_data(arguments.data, seed=recipe.seed, train=False, preprocessing=model.preprocessing)
     check_classes(model, data, read_metadata(metadata, "classes", source=path), source=path)
     replace(model.config, image_size=data.preprocessing.image_size)  # raises UserError for an image size that it does not accept
-    device, precision = choose_device(replace(trained, device=arguments.device))
+    device, precision = choose_device(replace(recipe, device=arguments.device))
     model.to(device)
-    confusion = Confusion(len(data.classes), device) if table or arguments.worst_classes else None
+    count = len(data.classes)
+    confusion = torch.zeros(count, count, dtype=torch.int64, device=device) if table or arguments.worst_classes else None
     with open_process_group(device) as group:
         if group.is_main:
-            print(introduce(model, metadata, data, source=path), flush=True)
+            print(describe(model, metadata, data, source=path), flush=True)
         loader = DataLoader(ValidationShard(data.val, group), batch_size=arguments.batch_size, num_workers=arguments.data.workers)
         bar = tqdm(loader, unit="batch", leave=False, disable=not (group.is_main and sys.stderr.isatty()))
-        metrics = evaluate(model, bar, device=device, precision=precision, on_batch=confusion and confusion.add)
+        on_batch = None if confusion is None else partial(update_confusion, confusion)
+        metrics = evaluate(model, bar, device=device, precision=precision, on_batch=on_batch)
         metrics = group.sum(metrics)
         if confusion is not None and group.world_size > 1:
-            torch.distributed.all_reduce(confusion.matrix)
+            torch.distributed.all_reduce(confusion)
         if group.is_main:
-            print(report(metrics, len(data.classes)))
+            print(format_metrics(metrics, count))
             if confusion is not None:
-                rows = class_rows(confusion.matrix.cpu(), data.classes)
+                rows = list_classes(confusion.cpu(), data.classes)
                 print_worst(rows[: arguments.worst_classes])
                 if table is not None:
                     write_table(table, rows)
@@ -106,65 +109,58 @@ def check_classes(model: ViT, data: Data, classes: list[str] | None, *, source: 
     """Raise UserError unless the model has the classes of the dataset: their number, and their names if the file has names."""
     count = model.config.num_classes
     if (classes or data.classes) != data.classes or count != len(data.classes):
-        named = f" ({', '.join(classes[:3])}, …)" if classes else ""
+        names = f" ({', '.join(classes[:3])}, …)" if classes else ""
         raise UserError(
-            f"{source} has {count} classes{named}, but {data.name} has {len(data.classes)} "
+            f"{source} has {count} classes{names}, but {data.name} has {len(data.classes)} "
             f"({', '.join(data.classes[:3])}, …); name the dataset of the weights with --data.name"
         )
 
 
-def introduce(model: ViT, metadata: dict[str, str], data: Data, *, source: Path) -> str:
+def describe(model: ViT, metadata: dict[str, str], data: Data, *, source: Path) -> str:
     """Describe in two lines the weights and the dataset."""
 
     def pixels(size: tuple[int, int]) -> str:
         return "×".join(map(str, size))
 
-    size, trained = data.preprocessing.image_size, model.preprocessing.image_size
-    there = "" if size == trained else f" (trained at {pixels(trained)})"
+    size, own_size = data.preprocessing.image_size, model.preprocessing.image_size
+    note = "" if size == own_size else f" (trained at {pixels(own_size)})"
     crop = "" if data.preprocessing.crop == 1 else f", the central {data.preprocessing.crop:g} of the frame"
     return (
         f"{source}: {model.name}, {metadata.get('weights', 'last')} weights of step {metadata.get('step', '?')}\n"
-        f"{data.name}: {len(data.val):,} validation images of {pixels(size)} px{there}{crop}, {len(data.classes)} classes"
+        f"{data.name}: {len(data.val):,} validation images of {pixels(size)} px{note}{crop}, {len(data.classes)} classes"
     )
 
 
-def report(metrics: ClassificationMetrics, classes: int) -> str:
-    """Report accuracy and loss, with the counts."""
+def format_metrics(metrics: ClassificationMetrics, classes: int) -> str:
+    """Format accuracy and loss, with the counts."""
     lines = [f"top-1  {metrics.top1:.2f} %  ({int(metrics.correct):,} of {int(metrics.images):,})"]
     if classes > 5:
         lines.append(f"top-5  {metrics.top5:.2f} %  ({int(metrics.correct5):,} of {int(metrics.images):,})")
     return "\n".join([*lines, f"loss   {metrics.loss:.4f}"])
 
 
-class Confusion:
-    """Confusion matrix: `matrix` (classes, classes) counts images by true class (row) and predicted class (column)."""
-
-    def __init__(self, classes: int, device: torch.device) -> None:
-        self.matrix = torch.zeros(classes, classes, dtype=torch.int64, device=device)
-
-    def add(self, logits: Tensor, labels: Tensor) -> None:
-        """Count a batch: logits (B, classes), labels (B,). A label of −1 marks padding."""
-        best = logits.topk(min(5, logits.shape[-1])).indices[:, 0]  # as `ClassificationMetrics` does, also for ties
-        images = labels >= 0
-        ones = torch.ones_like(labels[images])
-        self.matrix.index_put_((labels[images], best[images]), ones, accumulate=True)
+def update_confusion(confusion: Tensor, logits: Tensor, labels: Tensor) -> None:
+    """Count a batch in a confusion matrix (classes, classes), true class by predicted class. The label −1 marks padding."""
+    best = logits.topk(min(5, logits.shape[-1])).indices[:, 0]  # as `ClassificationMetrics` does, also for ties
+    images = labels >= 0
+    confusion.index_put_((labels[images], best[images]), torch.ones_like(labels[images]), accumulate=True)
 
 
-def class_rows(matrix: Tensor, classes: list[str]) -> list[dict[str, str | int | float | None]]:
+def list_classes(confusion: Tensor, classes: list[str]) -> list[dict[str, str | int | float | None]]:
     """List each class with its accuracy and the class it is confused with most often, the lowest accuracy first.
 
     Ties keep the order of the classes. A class without images has neither value and comes last.
     """
-    images, right = matrix.sum(1), matrix.diagonal()
-    confused, other = matrix.clone().fill_diagonal_(0).max(1)
+    images, right = confusion.sum(1), confusion.diagonal()
+    errors, other = confusion.clone().fill_diagonal_(0).max(1)
     rows = [
         {
             "class": name,
             "images": int(images[i]),
             "right": int(right[i]),
             "top1": 100 * int(right[i]) / int(images[i]) if images[i] else None,
-            "confused_with": classes[other[i]] if confused[i] else None,
-            "confused": int(confused[i]),
+            "confused_with": classes[other[i]] if errors[i] else None,
+            "confused": int(errors[i]),
         }
         for i, name in enumerate(classes)
     ]
@@ -172,7 +168,7 @@ def class_rows(matrix: Tensor, classes: list[str]) -> list[dict[str, str | int |
 
 
 def print_worst(rows: list[dict]) -> None:
-    """Print rows of `class_rows` as a table."""
+    """Print rows of `list_classes` as a table."""
     width = max((len(row["class"]) for row in rows), default=0)
     for row in rows:
         confused = f"  {row['confused']:,} confused with {row['confused_with']}" if row["confused"] else ""
@@ -181,7 +177,7 @@ def print_worst(rows: list[dict]) -> None:
 
 
 def write_table(path: Path, rows: list[dict]) -> None:
-    """Write rows of `class_rows` to a CSV file."""
+    """Write rows of `list_classes` to a CSV file."""
     with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, COLUMNS)
         table.writeheader()

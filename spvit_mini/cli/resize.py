@@ -70,20 +70,20 @@ def main(argv: list[str]) -> int:
         raise UserError("expected --size of at least 1 pixel, --quality from 1 to 100, and --workers of at least 0")
     source, copy = arguments.folders
     check_folders(source, copy)
-    jobs = list_jobs(source, copy, suffix=".ppm" if arguments.format == "ppm" else None)
+    copies = list_copies(source, copy, suffix=".ppm" if arguments.format == "ppm" else None)
     write_record(source, copy, arguments)
 
     counts, corrupt = Counter(), []
     with (
-        closing(tqdm(total=len(jobs), desc=str(copy), unit=" images", disable=None)) as bar,
-        closing(run_jobs(jobs, arguments)) as results,
+        closing(tqdm(total=len(copies), desc=str(copy), unit=" images", disable=None)) as bar,
+        closing(write_copies(copies, arguments)) as results,
     ):
-        for job, result in results:
+        for path, result in results:
             if isinstance(result, CorruptImageError):
                 if arguments.on_corrupt_image == "error":
-                    raise UserError(f"{job.source} {result}; replace or remove it, or use --on-corrupt-image skip")
-                bar.write(f"skipped: {job.source} {result}", file=sys.stderr)
-                corrupt.append(str(job.source))
+                    raise UserError(f"{path} {result}; replace or remove it, or use --on-corrupt-image skip")
+                bar.write(f"skipped: {path} {result}", file=sys.stderr)
+                corrupt.append(str(path))
             else:
                 counts[result] += 1
             bar.update()
@@ -96,14 +96,6 @@ def main(argv: list[str]) -> int:
     if corrupt:
         print(f"{len(corrupt)} corrupt image files were skipped, {sorted(corrupt)[0]} first")
     return 0
-
-
-@dataclass(frozen=True)
-class Job:
-    """An image and its copy."""
-
-    source: Path
-    copy: Path
 
 
 def check_folders(source: Path, copy: Path) -> None:
@@ -119,8 +111,8 @@ def check_folders(source: Path, copy: Path) -> None:
         raise UserError(f"{copy} is a file; expected a folder for the copy")
 
 
-def list_jobs(source: Path, copy: Path, *, suffix: str | None) -> list[Job]:
-    """List all images of a directory with the names of their copies, with another suffix if one is given.
+def list_copies(source: Path, copy: Path, *, suffix: str | None) -> dict[Path, Path]:
+    """List the copies of all images of a directory, with another suffix if one is given: path of the copy → image.
 
     Raises UserError if there are no images, or if two images would get the same name.
     """
@@ -138,14 +130,13 @@ def list_jobs(source: Path, copy: Path, *, suffix: str | None) -> list[Job]:
         if name in sources:
             raise UserError(f"{sources[name]} and {path} would both become {name}; rename one of them")
         sources[name] = path
-    return [Job(path, name) for name, path in sources.items()]
+    return sources
 
 
 def write_record(source: Path, copy: Path, arguments: Arguments) -> None:
     """Create the folder of a copy with its record, or check that it holds the same copy. Raises UserError if not."""
-    wanted = {"source": str(source.resolve()), "size": arguments.size, "quality": arguments.quality}
-    wanted["format"] = arguments.format
-    record = copy / RECORD
+    options = {name: getattr(arguments, name) for name in ("size", "quality", "format")}
+    wanted, record = {"source": str(source.resolve()), **options}, copy / RECORD
     try:
         if not copy.is_dir() or not any(copy.iterdir()):
             copy.mkdir(parents=True, exist_ok=True)
@@ -163,19 +154,23 @@ def write_record(source: Path, copy: Path, arguments: Arguments) -> None:
         raise UserError(f"{copy} was written with {', '.join(differ)}; use another folder for this copy, or remove that one")
 
 
-def run_jobs(jobs: list[Job], arguments: Arguments) -> Iterator[tuple[Job, str | CorruptImageError]]:
-    """Run all jobs in threads, in any order (Pillow releases Python's lock). Closing the iterator starts no further jobs."""
+def write_copies(copies: dict[Path, Path], arguments: Arguments) -> Iterator[tuple[Path, str | CorruptImageError]]:
+    """Write copies in threads, in any order (Pillow releases Python's lock), and yield (image, result) for each.
 
-    def work(job: Job) -> tuple[Job, str | CorruptImageError]:
+    Closing the iterator starts no further copies.
+    """
+
+    def work(item: tuple[Path, Path]) -> tuple[Path, str | CorruptImageError]:
+        copy, source = item
         try:
-            return job, resize(job.source, job.copy, size=arguments.size, quality=arguments.quality)
+            return source, resize(source, copy, size=arguments.size, quality=arguments.quality)
         except CorruptImageError as reason:
-            return job, reason
+            return source, reason
 
     workers = arguments.workers or count_cores()
-    remaining, pool = iter(jobs), ThreadPool(workers)
+    remaining, pool = iter(copies.items()), ThreadPool(workers)
     try:
-        while chunk := list(itertools.islice(remaining, 1000 * workers)):  # a million waiting jobs would fill the memory
+        while chunk := list(itertools.islice(remaining, 1000 * workers)):  # a million waiting tasks would fill the memory
             yield from pool.imap_unordered(work, chunk)
     finally:
         pool.terminate()

@@ -30,21 +30,13 @@ TORCHVISION = "torchvision:"
 
 @dataclass
 class Teacher:
-    """A trained model that gives logits for each cell.
+    """A trained model that gives logits for each cell."""
 
-    Attributes:
-        name: name of the model, with a fingerprint of its weights.
-        cells: module from images (B, 3, height, width) to logits (B, R, C, classes).
-        preprocessing: preprocessing of its images.
-        classes: names of its classes, if they are known.
-        note: a warning about the value of its labels, or "".
-    """
-
-    name: str
-    cells: nn.Module
+    name: str  # of the model, with a fingerprint of its weights
+    cells: nn.Module  # from images (B, 3, height, width) to logits (B, R, C, classes)
     preprocessing: Preprocessing
-    classes: list[str] | None = None
-    note: str = ""
+    classes: list[str] | None = None  # names, if they are known
+    note: str = ""  # a warning about the value of its labels
 
 
 class PatchLogits(nn.Module):
@@ -118,8 +110,7 @@ def _own_teacher(path: Path, image_size: int | None) -> Teacher:
             "meaningless. Use a model with a dense head, or one that averages its patches"
         )
     classes = read_metadata(load_weights(path)[1], "classes", source=path)
-    name = f"{model.name} ({path.name}, sha256 {fingerprint(path)})"
-    return Teacher(name, PatchLogits(model), model.preprocessing, classes, note)
+    return Teacher(f"{model.name} {describe_file(path)}", PatchLogits(model), model.preprocessing, classes, note)
 
 
 def _torchvision_teacher(model: str, path: Path, image_size: int | None) -> Teacher:
@@ -149,14 +140,9 @@ def _torchvision_teacher(model: str, path: Path, image_size: int | None) -> Teac
     preset = torchvision.models.get_model_weights(name).DEFAULT.transforms()
     height, width = (image_size, image_size) if image_size else preset.crop_size * 2
     own = {"mean": preset.mean, "std": preset.std, "interpolation": preset.interpolation.value}
-    name = f"{model} ({path.name}, sha256 {fingerprint(path)})"
-    return Teacher(name, CellLogits(network), Preprocessing((height, width), **own))
+    return Teacher(f"{model} {describe_file(path)}", CellLogits(network), Preprocessing((height, width), **own))
 
 
-def fingerprint(path: Path) -> str:
-    """Compute a fingerprint of a file: the first twelve digits of its SHA-256."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()[:12]
+def describe_file(path: Path) -> str:
+    """Describe a file by its name and the first twelve digits of its SHA-256."""
+    return f"({path.name}, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:12]})"

@@ -68,14 +68,15 @@ def test_an_error_while_importing_is_one_line_with_the_line_in_the_users_file(fo
 
 
 def test_what_cannot_be_imported_is_refused(folder):
-    (folder / "notes.txt").write_text("")
+    (folder / "notes").mkdir()
+    (folder / "notes" / "own.txt").write_text("")
     (folder / "json.py").write_text("")
     for name, says in {
         "nowhere.py": "expected an existing Python file",
-        "./notes.txt": "expected an existing Python file",
+        "notes/own.txt": "expected an existing Python file",
         "no_such_package.parts": "Python finds no module no_such_package",
         "json.no_such_part": "Python finds no module json.no_such_part",
-        "json.py": "another module named json is loaded. Rename the file",
+        "json.py": "another module has the name json. Rename the file",
     }.items():
         with pytest.raises(UserError, match=f"^--import is {name}") as error:
             import_extension(name)
