@@ -5,6 +5,7 @@ predictions, and the learned prior of each head of the SP-ViT.
 """
 
 import dataclasses
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,9 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import torch
-import tyro
 
 from spvit_mini import plots
+from spvit_mini.cli.arguments import parse
 from spvit_mini.data import load_data
 from spvit_mini.errors import UserError
 from spvit_mini.recipes import get_recipe
@@ -107,7 +108,9 @@ def draw_priors(figure, result: Result) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    options = tyro.cli(Options, args=argv, prog="python -m spvit_experiments demo", description=__doc__)
+    """Run the program on command-line arguments."""
+    argv = sys.argv[1:] if argv is None else argv
+    options = parse(argv, default=Options(), prog="python -m spvit_experiments demo", description=__doc__)
     try:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.touch()

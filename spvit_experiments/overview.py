@@ -54,11 +54,11 @@ def select_head(model: torch.nn.Module) -> tuple[int, int, float, torch.Tensor]:
     others = others.select((others.labels == scene.labels[0]).nonzero()[:, 0])
     queries, keys = (position[:, 0] * GRID[1] + position[:, 1] for position in (others.lighthouse, others.ship))
     images = torch.arange(len(others))
-    found = torch.stack([maps[images, :, queries, keys].mean(0) for maps in model.attention_maps(others.images)])  # (L, H)
-    layer, head = divmod(int(found.argmax()), found.shape[1])
+    ship_weights = torch.stack([maps[images, :, queries, keys].mean(0) for maps in model.attention_maps(others.images)])  # (L, H)
+    layer, head = divmod(int(ship_weights.argmax()), ship_weights.shape[1])
     row, column = scene.lighthouse[0].tolist()
     weights = model.attention_maps(scene.images)[layer][0, head, row * GRID[1] + column]
-    return layer, head, found[layer, head].item(), weights.reshape(GRID)
+    return layer, head, ship_weights[layer, head].item(), weights.reshape(GRID)
 
 
 def write_weights() -> Path:
@@ -68,10 +68,10 @@ def write_weights() -> Path:
     for arm, seed in STUDY.runs():
         result = train(STUDY.recipe(arm, seed), progress=False)
         accuracy = result.rows[-1]["val_top1"]
-        layer, head, found, weights = select_head(result.model.eval())
-        print(f"{arm}: {accuracy:.1f} %, layer {layer}, head {head}: {found:.2f}", flush=True)
+        layer, head, ship_weight, weights = select_head(result.model.eval())
+        print(f"{arm}: {accuracy:.1f} %, layer {layer}, head {head}: {ship_weight:.2f}", flush=True)
         for position, weight in zip(positions, weights.flatten().tolist(), strict=True):
-            rows.append(dict(zip(COLUMNS, (arm, seed, accuracy, layer, head, found, *position, weight), strict=True)))
+            rows.append(dict(zip(COLUMNS, (arm, seed, accuracy, layer, head, ship_weight, *position, weight), strict=True)))
     return write_rows(RESULTS / "story.csv", rows)
 
 

@@ -221,12 +221,12 @@ def six_digits(value: float) -> float:
 def find_records(study: Study, *, results: Path, runs: Path) -> dict[tuple[str, int], Record]:
     """Find the valid records of a study in order, in its results and in its run folders, which take precedence."""
     order = [(arm, seed) for arm in study.arms for seed in study.seeds]
-    found = {record.key: record for record in read_runs(study.name, results)}
+    records = {record.key: record for record in read_runs(study.name, results)}
     for key in order:
         record = read_record(run_folder(study, *key, runs=runs))
         if record is not None and find_mismatch(study, record) is None:
-            found[key] = record
-    return {key: found[key] for key in order if key in found and find_mismatch(study, found[key]) is None}
+            records[key] = record
+    return {key: records[key] for key in order if key in records and find_mismatch(study, records[key]) is None}
 
 
 def collect_records(study: Study, *, results: Path, runs: Path) -> dict[tuple[str, int], Record]:

@@ -157,10 +157,7 @@ Those named `large_…` ask for an accelerator; none was at hand. Each is made b
 `python -m spvit_experiments study NAME`, with `--max-minutes 9` in as many pieces as one likes.
 
 """
-TABLE_HEAD = (
-    "| the claim | its source | study | arms | at the end | over the run |\n"
-    "|---|---|---|---|---|---|\n"
-)
+TABLE_HEAD = "| the claim | its source | study | arms | at the end | over the run |\n|---|---|---|---|---|---|\n"
 
 
 def claim_row(claim: Claim, comparison: Comparison) -> tuple[str, str] | None:
