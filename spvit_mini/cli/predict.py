@@ -31,6 +31,7 @@ from ..data.images import CorruptImageError, read_image
 from ..errors import UserError
 from ..explain.attribution import attention_rollout, check_has_attention, class_relevance, gates, lay_over, priors
 from ..extensions import read_imports
+from ..files import atomic_write
 from ..recipes.recipe import Recipe
 from ..training.checkpoint import WeightsChoice, load_trained
 from ..training.devices import choose_device
@@ -107,7 +108,10 @@ def main(argv: list[str]) -> int:
             probability, label = best[0]
             title = f"{image.name}: {classes[label]}, {100 * probability:.1f} %"
             out = free_name(arguments.out, image, used=[*arguments.images, *figures])
-            save(draw_explanation(model, pixels, label=label, class_name=classes[label], title=title), out)
+            figure = draw_explanation(model, pixels, label=label, class_name=classes[label], title=title)
+            with atomic_write(out) as temporary:
+                figure.savefig(temporary, format="png")
+            plt.close(figure)
             figures.append(out)
     for out in figures:
         print(f"explained: {out}")
@@ -138,16 +142,6 @@ def free_name(folder: Path, image: Path, *, used: list[Path]) -> Path:
     used_paths = {path.resolve() for path in used}
     names = (folder / f"{image.stem}_explained{f'_{number}' if number > 1 else ''}.png" for number in itertools.count(1))
     return next(name for name in names if name.resolve() not in used_paths)
-
-
-def save(figure: plt.Figure, out: Path) -> None:
-    """Write a figure and close it."""
-    try:
-        figure.savefig(out)
-    except OSError as error:
-        raise UserError(f"cannot write the figure {out} ({error.strerror}); use another folder with --out") from None
-    finally:
-        plt.close(figure)
 
 
 def draw_explanation(model: ViT, pixels: Tensor, *, label: int, class_name: str, title: str) -> plt.Figure:

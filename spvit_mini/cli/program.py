@@ -11,16 +11,10 @@ from ..errors import UserError, missing_package, near
 
 
 def run_command(program: str, about: str, commands: Mapping[str, tuple[str, str]], argv: list[str]) -> int | None:
-    """Run the command that `argv` names first, or print the table of commands.
+    """Run the command that `argv` names first, or print the table of commands; returns what its `main(argv)` returns.
 
-    Args:
-        program: how the program is started, such as "python -m spvit_mini".
-        about: one sentence for `--help`.
-        commands: name of a command → (module with a function main(argv), one line for the table). The module is imported
-            only when its command runs.
-        argv: the command line without the program's name.
-
-    Returns what the command's `main` returns. Raises UserError for an unknown command.
+    `program` starts the program, such as "python -m spvit_mini". `commands` has for each name its module, which is imported only
+    when the command runs, and a line for the table. Raises UserError for an unknown command.
     """
     if not argv or argv[0] in ("--help", "-h", "help"):
         width = max(map(len, commands))
