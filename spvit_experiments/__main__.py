@@ -10,11 +10,11 @@ COMMANDS = {
     "results": ("spvit_experiments.results", "write docs/results.md from the records"),
     "benchmark": ("spvit_experiments.benchmark.command", "measure speed and memory, side by side"),
     "demo": ("spvit_experiments.demo", "train vit_mini and spvit_mini side by side"),
-    "explanations": ("spvit_experiments.explanations", "record where trained models look"),
+    "explanations": ("spvit_experiments.explanations", "record whether explanations find the relevant patches"),
     "heads": ("spvit_experiments.heads", "record the gates and nonlocality of heads during training"),
     "sparsity": ("spvit_experiments.sparsity", "record the accuracy of binarised priors"),
     "speed": ("spvit_experiments.speed", "record the time and memory of layers"),
-    "overview": ("spvit_experiments.overview", "record and draw where each attention looks"),
+    "overview": ("spvit_experiments.overview", "record and draw what each attention attends to"),
 }
 
 

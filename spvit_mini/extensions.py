@@ -71,9 +71,9 @@ def _failure(name: str, module_name: str, error: Exception) -> UserError:
     frames = [frame for frame in frames if frame[0] and not frame[0].startswith("<") and frame[0] != __file__]
     file = os.path.join("", *module_name.split("."))
     own = [frame for frame in frames if frame[0].endswith((f"{file}.py", os.path.join(file, "__init__.py")))]
-    place = "".join(f" in line {line} of {Path(path).name}" for path, line in (own or frames)[-1:])
+    where = "".join(f" in line {line} of {Path(path).name}" for path, line in (own or frames)[-1:])
     reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    return UserError(f"--import {name} fails{place}: {reason}")
+    return UserError(f"--import {name} fails{where}: {reason}")
 
 
 def check_attention(metadata: dict[str, str], *, source: str | Path) -> None:

@@ -62,13 +62,13 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--model is missing; expected the model that the weights are for: {PROGRAM} {path} --model NAME")
     out = arguments.out or Path(f"{arguments.model}.safetensors")
     check_new_file(out)
-    state, place = read_state(path)
+    state, key = read_state(path)
     converted = convert_state(state)
     check_family(converted, arguments.model, source=str(path))
-    print(f"{path}{f' [{place}]' if place else ''}: weights of {converted.source.name}, {len(state)} tensors")
+    print(f"{path}{f' [{key}]' if key else ''}: weights of {converted.source.name}, {len(state)} tensors")
     print(converted.key_map())
     model = build(converted, arguments, source=str(path))
-    save_weights(model, out, converted_from=path.name, weights="ema" if "ema" in place else "last")
+    save_weights(model, out, converted_from=path.name, weights="ema" if "ema" in key else "last")
     count = sum(parameter.numel() for parameter in model.parameters())
     print(f"{out}: {arguments.model}, {count:,} parameters, {'×'.join(map(str, model.config.image_size))} px")
     return 0
@@ -79,12 +79,12 @@ def build(converted: Conversion, arguments: Arguments, *, source: str) -> torch.
 
     Raises UserError if any tensor differs, after printing all differences.
     """
-    name, said = arguments.model, converted.source.name
+    name, family = arguments.model, converted.source.name
     overrides = {}
-    if said == "an SP-ViT":
+    if family == "an SP-ViT":
         overrides = prior_overrides(converted, arguments, source=source)
     elif arguments.spatial_layers is not None:
-        raise UserError(f"--spatial-layers is {arguments.spatial_layers}, but only SP-ViT has it; {source} holds {said}")
+        raise UserError(f"--spatial-layers is {arguments.spatial_layers}, but only SP-ViT has it; {source} holds {family}")
     size = arguments.image_size
     if size is None and "positions" in converted.state:
         patch = create_on_meta(name).config.patch
@@ -93,7 +93,7 @@ def build(converted: Conversion, arguments: Arguments, *, source: str) -> torch.
 
     shapes = create_on_meta(name, **overrides)
     differ = list_differences(shapes, fit_grid(shapes, converted.state))
-    differ += [f"has {name}, which {said} here lacks" for name in converted.unmatched]
+    differ += [f"has {name}, which {family} here lacks" for name in converted.unmatched]
     if differ:
         print("\n".join(f"{source} {line}" for line in differ))
         raise UserError(f"{source} does not fit {name} in {len(differ)} tensors: it {differ[0]}, …; nothing is written")
@@ -110,8 +110,8 @@ def check_family(converted: Conversion, name: str, *, source: str) -> None:
         raise UserError(f"no model is called {name!r}.{near(name, list_models())} python -m spvit_mini models lists the models")
     fitting = [known for known in list_models() if re.fullmatch(converted.source.models, known)]
     if name not in fitting:
-        said = converted.source.name
-        raise UserError(f"--model is {name}, but {source} holds weights of {said}; use --model {' or '.join(fitting)}")
+        family = converted.source.name
+        raise UserError(f"--model is {name}, but {source} holds weights of {family}; use --model {' or '.join(fitting)}")
 
 
 def create_on_meta(name: str, **overrides) -> torch.nn.Module:

@@ -31,7 +31,7 @@ from .arguments import Imports, Program
 
 PROGRAM = Program("python -m spvit_mini curves", __doc__)
 SUFFIXES = (".png", ".pdf", ".svg")
-# Options in which the runs of a group may differ, beside the place of the work: the seed, and the intervals.
+# Options in which the runs of a group may differ, beside devices and folders: the seed and the intervals.
 FREE = (*NOT_COMPARED, "seed", "evaluate_every", "save_every")
 # The colour of a model by the first word of its name, where it isn't that word.
 METHODS = {"deit": "vit", "lvvit": "added", "convit": "gpsa", "spvit": "spsa", "cait": "cnn"}
