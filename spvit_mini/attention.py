@@ -24,6 +24,7 @@ Letters: B batch, N tokens, P prefix, D width, H heads, C = D/H head width (wher
 """
 
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -96,6 +97,7 @@ class MHSA(nn.Module):
 class SpatialAttention(MHSA):
     """Attention with a spatial map: what the modes have in common."""
 
+    spatial: Any  # its map, see spatial.py
     mode: str  # its name in the matrix of maps and modes
     map_kind = "number"  # what the map must give for each pair, see attention_registry.py
     neutral: float = 0.0  # the map's value for a prefix token, and where it changes nothing
@@ -147,7 +149,7 @@ class ContextualAttention(SpatialAttention):
         """Compute q · e_δ / √C for all pairs of tokens, 0 where a prefix token is one of them: (B, H, N, N)."""
         prefix = prefix_of(q.shape[-2], grid)
         patches = q[:, :, prefix:]
-        total = 0
+        total: Any = 0
         for vectors, buckets in self.spatial(grid):
             products = patches @ vectors.to(q.dtype).T * q.shape[-1] ** -0.5  # (B, H, R·C, K)
             total = total + products.gather(-1, spread(buckets, grid).expand(*products.shape[:-1], -1))
@@ -220,7 +222,7 @@ class PositionOnlyAttention(GatedAttention):
 
     def __init__(self, dim: int, heads: int, spatial: nn.Module, *, qkv_bias: bool = False):
         super().__init__(dim, heads, spatial, qkv_bias=qkv_bias)
-        self.gate = None
+        self.register_parameter("gate", None)
 
     def share(self) -> Tensor:
         return torch.ones(self.heads, 1, 1, device=self.qkv.weight.device, dtype=self.qkv.weight.dtype)
@@ -282,7 +284,7 @@ class RelativeBias(BiasedAttention):
     """Relative position bias (Swin, eq. 4) over the whole grid: a learned table of the offsets, additive."""
 
     def __init__(self, dim: int, heads: int, grid: Grid | None = None, *, spatial=None, qkv_bias: bool = False):
-        super().__init__(dim, heads, spatial or Table(heads, grid), qkv_bias=qkv_bias)
+        super().__init__(dim, heads, spatial or Table(heads, grid), qkv_bias=qkv_bias)  # type: ignore[arg-type]
 
 
 class WindowAttention(MaskedAttention):

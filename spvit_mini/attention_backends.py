@@ -21,7 +21,7 @@ Letters: B batch, N tokens, H heads, C head width.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -78,7 +78,7 @@ def choose_backend(requested: str, device: torch.device | str, *, gradients: boo
 def set_backend(model: nn.Module, backend: str) -> int:
     """Set the backend of all attentions of a model that multiply their scores; return how many these are."""
     choose_backend(backend, "cpu", gradients=False)  # refuses an unknown one
-    attentions = [module for module in model.modules() if hasattr(module, "backend")]
+    attentions: list[Any] = [module for module in model.modules() if hasattr(module, "backend")]
     for attention in attentions:
         attention.backend = backend
     return len(attentions)
@@ -155,7 +155,8 @@ class Recompute(torch.autograd.Function):
         q, k, v, f, g, out = ctx.saved_tensors
         scale = q.shape[-1] ** -0.5
         dq, dk, dv = (torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in (q, k, v))
-        df, dg = (m if m is None else torch.zeros_like(m, memory_format=torch.contiguous_format) for m in (f, g))
+        df = torch.zeros_like(f, memory_format=torch.contiguous_format)
+        dg = None if g is None else torch.zeros_like(g, memory_format=torch.contiguous_format)
         rows = (grad * out).sum(-1, keepdim=True, dtype=f.dtype)  # (B, H, N, 1)
         for images, heads in split_batch(q):
             part = images, heads
@@ -188,7 +189,8 @@ def split_batch(q: Tensor) -> list[tuple[slice, slice]]:
 
 def attend_flex(q: Tensor, k: Tensor, v: Tensor, f: Tensor, g: Tensor | None = None, *, compile: bool = True) -> Tensor:
     """Compute softmax(f ⊙ S + g) @ v by FlexAttention. Without `compile` it stores the scores: only to check values."""
-    f, g = (m if m is None else m.expand(q.shape[1], -1, -1).contiguous() for m in (f, g))
+    f = f.expand(q.shape[1], -1, -1).contiguous()
+    g = None if g is None else g.expand(q.shape[1], -1, -1).contiguous()
 
     def modulate(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         score = score * f[h, i, j]

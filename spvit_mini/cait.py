@@ -18,8 +18,7 @@ import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from .attention import MHSA
-from .config import CaiTConfig
-from .geometry import Grid, patch_grid
+from .config import CaiTConfig, Grid, patch_grid
 from .vit import Box, StochasticDepth, ViT, resize_grid, swap_box
 
 
@@ -86,6 +85,9 @@ class CaiT(ViT):
     `attention_maps` returns (B, heads, N, N) for each block of the patches, before the heads are mixed after the softmax,
     then (B, heads, 1, 1 + N) for each block of the class token. `spatial_maps` returns None for all of them.
     """
+
+    positions: nn.Parameter
+    class_token: nn.Parameter
 
     def __init__(self, config: CaiTConfig):
         nn.Module.__init__(self)  # none of ViT's parts, all of its methods

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from .config import CNNConfig
 from .errors import UserError
-from .geometry import Grid
-from .vit import Box, StochasticDepth
+from .vit import Box, StochasticDepth, VisionModel
 
 
 class ResidualBlock(nn.Module):
@@ -35,7 +34,7 @@ class ResidualBlock(nn.Module):
             convolution(inputs, width, stride=stride), nn.BatchNorm2d(width), nn.ReLU(),
             convolution(width, width), nn.BatchNorm2d(width),
         )  # fmt: skip
-        self.skip = nn.Identity()
+        self.skip: nn.Module = nn.Identity()
         if (inputs, stride) != (width, 1):
             self.skip = nn.Sequential(convolution(inputs, width, 1, stride=stride), nn.BatchNorm2d(width))
         self.stride = stride
@@ -45,7 +44,7 @@ class ResidualBlock(nn.Module):
         return torch.relu(self.skip(x) + self.drop_path(self.branch(x)))
 
 
-class CNN(nn.Module):
+class CNN(VisionModel):
     """A residual net with the interface of `ViT`, and without attention.
 
     Images are (B, channels, height, width) of any size. `attention_maps` and `spatial_maps` return empty lists.
@@ -68,7 +67,7 @@ class CNN(nn.Module):
         )
         self.head = nn.Linear(config.dim, config.num_classes)
         self.class_token = self.dense_head = None
-        self.activation_checkpointing = False  # True: recompute the activations of each block in the backward pass
+        self.activation_checkpointing = False
         self.reset_parameters()
 
     def reset_parameters(self):
@@ -76,11 +75,6 @@ class CNN(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    @property
-    def grid(self) -> Grid:
-        """Rows and columns of the last stage at the model's own image size."""
-        return self.config.grid
 
     def attentions(self) -> list:
         """List the attention of each block: there is none."""
@@ -101,14 +95,6 @@ class CNN(nn.Module):
         for block in self.blocks:
             x = checkpointed(block, x) if self.activation_checkpointing and self.training else block(x)
         return x.flatten(2).transpose(1, 2)
-
-    def attention_maps(self, images: Tensor) -> list[Tensor]:
-        """Record the attention weights of each block: none, []."""
-        return []
-
-    def spatial_maps(self, grid: Grid | None = None) -> list[Tensor | None]:
-        """Compute the spatial map of each block: none, []."""
-        return []
 
     def no_decay(self) -> set[str]:
         """List the parameters without weight decay: biases and norms."""

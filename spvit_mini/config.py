@@ -1,5 +1,6 @@
-"""What a model is made of: the configurations of a ViT, a CaiT and a CNN. Plain data, which needs no torch."""
+"""Configurations of the models: ViT, CaiT and CNN, as plain data without torch; and the grid of an image's patches."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .errors import UserError
@@ -8,7 +9,7 @@ Grid = tuple[int, int]  # (rows, columns)
 MAX_STAGES = 3  # of a CNN, as the paper's nets for CIFAR have (He et al. 2016, §4.2)
 
 
-def patch_grid(image_size: tuple[int, int], patch: int) -> Grid:
+def patch_grid(image_size: Sequence[int], patch: int) -> Grid:
     """Count the rows and columns of patches in an image of (height, width). Raises UserError if the patch does not fit."""
     height, width = image_size
     if height % patch or width % patch or not height or not width:

@@ -141,8 +141,8 @@ SOURCES = (
             Rule(r"blocks\.(\d+)\.attn\.proj_l\.(weight|bias)", r"blocks.\1.attention.before.\2"),
             Rule(r"blocks\.(\d+)\.attn\.proj_w\.(weight|bias)", r"blocks.\1.attention.after.\2"),
             *(
-                replace(rule, theirs=rule.theirs.replace("blocks", "blocks_token_only"), ours="class_" + rule.ours)
-                for rule in BLOCK if rule.ours.startswith("blocks")
+                replace(rule, theirs=rule.theirs.replace("blocks", "blocks_token_only"), ours=f"class_{rule.ours}")
+                for rule in BLOCK if rule.theirs.startswith("blocks")
             ),
             Rule(
                 r"blocks_token_only\.(\d+)\.attn\.q\.(weight|bias)", r"class_blocks.\1.attention.qkv.\2", join,

@@ -13,18 +13,20 @@ Letters: D width, N tokens, R, C grid.
 
 import warnings
 from collections import Counter
+from typing import Any
 
 import torch
 from torch import nn
 
 from .config import CaiTConfig, CNNConfig, Grid, ViTConfig, patch_grid
+from .vit import VisionModel
 from .zoo import build_model
 
 PARTS = ("embed", "qkv", "scores", "map", "values", "proj", "mlp", "peg", "convolutions", "head")
 
 
 def multiply_adds(
-    model: nn.Module | ViTConfig | CaiTConfig | CNNConfig, image_size: int | tuple[int, int] | None = None
+    model: VisionModel | ViTConfig | CaiTConfig | CNNConfig, image_size: int | tuple[int, int] | None = None
 ) -> dict[str, int]:
     """Count the multiply-adds of one image by part, and their sum as "total".
 
@@ -35,12 +37,12 @@ def multiply_adds(
     The parts: embed (stem and patches), qkv, scores (Q Kᵀ), map (its values and its products; talking heads too), values
     (weights · V), proj, mlp, peg, convolutions (of a CNN, after its stem), head (the dense head too).
     """
-    if not isinstance(model, nn.Module):
+    if not isinstance(model, VisionModel):
         with torch.device("meta"):
             model = build_model(model)
     config = model.config
     size = (image_size, image_size) if isinstance(image_size, int) else image_size or config.image_size
-    cost = Counter(dict.fromkeys(PARTS, 0), embed=convolutions(model.embed, size), head=weights_of(model.head))
+    cost = Counter({**dict.fromkeys(PARTS, 0), "embed": convolutions(model.embed, size), "head": weights_of(model.head)})
     if isinstance(config, CNNConfig):
         size = resized(model.embed, size)
         for block in model.blocks:
@@ -64,7 +66,7 @@ def multiply_adds(
     return {**cost, "total": cost.total()}
 
 
-def attention_cost(attention: nn.Module, *, queries: int, keys: int, grid: Grid) -> dict[str, int]:
+def attention_cost(attention: Any, *, queries: int, keys: int, grid: Grid) -> dict[str, int]:
     """Count an attention by part, in which `queries` tokens (all, or a class token alone) attend to `keys` tokens.
 
     If it has no method `multiply_adds`, count its linear layers alone, as "proj", and warn.
@@ -92,6 +94,7 @@ def convolutions(stem: nn.Module, size: tuple[int, int]) -> int:
 def resized(stem: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
     """Compute the height and width of an image after a sequence of convolutions."""
     for conv in (m for m in stem.modules() if isinstance(m, nn.Conv2d)):
-        steps = zip(size, conv.kernel_size, conv.stride, conv.padding, strict=True)
-        size = tuple((side + 2 * padding - kernel) // stride + 1 for side, kernel, stride, padding in steps)
+        axes: Any = zip(size, conv.kernel_size, conv.stride, conv.padding, strict=True)
+        height, width = ((side + 2 * padding - kernel) // stride + 1 for side, kernel, stride, padding in axes)
+        size = height, width
     return size

@@ -75,13 +75,13 @@ def table_grid(figure: Figure | SubFigure, values: Tensor, *, title: str, neutra
 
     The middle of each is the query itself, outlined; keys to the right and below are right of it and below it.
     """
-    values = values.detach().float().cpu().numpy()
-    layers, heads, rows, columns = values.shape
+    tables = values.detach().float().cpu().numpy()
+    layers, heads, rows, columns = tables.shape
     axes = figure.subplots(layers, heads, squeeze=False, sharex=True, sharey=True)
-    colours = diverging_colours(values, neutral)
+    colours = diverging_colours(tables, neutral)
     for (layer, head), ax in np.ndenumerate(axes):
         extent = (-columns / 2, columns / 2, rows / 2, -rows / 2)
-        shown = ax.imshow(values[layer, head], extent=extent, **colours)
+        shown = ax.imshow(tables[layer, head], extent=extent, **colours)
         frame(ax, 0, 0, colour="black")
         ax.grid(False)
         ax.set_title(f"head {head}" if layers == 1 else f"layer {layer}, head {head}", fontsize=9)

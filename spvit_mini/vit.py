@@ -10,6 +10,7 @@ class-token insertion, and a second head that reads every patch.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +19,8 @@ from torch import Tensor, nn
 
 from .attention import MHSA
 from .attention_registry import build_attention
-from .config import ViTConfig
+from .config import Grid, ViTConfig, patch_grid
 from .errors import UserError
-from .geometry import Grid, patch_grid
 
 # First row, first column, end of rows, end of columns, in patches. As a tensor (4,) it can change from step to step without
 # recompiling the model.
@@ -30,7 +30,7 @@ Box = tuple[int, int, int, int] | Tensor
 class Block(nn.Module):
     """A pre-norm transformer block: attention mixes the tokens, then an MLP transforms each."""
 
-    def __init__(self, attention: MHSA, config: ViTConfig, drop_path: float):
+    def __init__(self, attention: nn.Module, config: ViTConfig, drop_path: float):
         super().__init__()
         dim, hidden = config.dim, int(config.dim * config.mlp_ratio)
         self.norm1 = nn.LayerNorm(dim, eps=config.norm_eps)
@@ -103,7 +103,44 @@ class Stem(nn.Sequential):
         )
 
 
-class ViT(nn.Module):
+class VisionModel(nn.Module):
+    """The attributes that all models of images have; `ViT` documents their interface."""
+
+    config: Any
+    name: str  # in the zoo
+    preprocessing: Any
+    embed: nn.Module
+    blocks: Any
+    head: nn.Linear
+    class_token: nn.Parameter | None
+    dense_head: nn.Linear | None
+    activation_checkpointing: bool  # True: recompute the activations of each block in the backward pass
+
+    @property
+    def grid(self) -> Grid:
+        """Rows and columns of patches (of a CNN: of its last stage) at the model's own image size."""
+        return self.config.grid
+
+    def attentions(self) -> list[Any]:
+        """List the attention of each block, from the first to the last."""
+        return [block.attention for block in self.blocks]
+
+    def attention_maps(self, images: Tensor) -> list[Tensor]:
+        """Record the attention weights of each block for these images: (B, heads, N, N) each, a class token first.
+
+        They are computed by `weights`, whatever the backend. With gradients on, the maps are part of the graph. Raises
+        UserError for an attention without attention weights.
+        """
+        with recording(self) as maps:
+            self(images)
+        return maps
+
+    def spatial_maps(self, grid: Grid | None = None) -> list[Tensor | None]:
+        """Compute the spatial map of each block on a grid (default: the model's own): (heads, N, N), None if it has none."""
+        return [None if (spatial := spatial_of(a)) is None else spatial(grid or self.grid) for a in self.attentions()]
+
+
+class ViT(VisionModel):
     """A vision transformer (Dosovitskiy et al. 2021) with the attention, positions and pooling that `config` names.
 
     Images are (B, channels, height, width), of any size that the patch divides: learned positions are interpolated, and a
@@ -129,7 +166,7 @@ class ViT(nn.Module):
         self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
         self.head = nn.Linear(config.dim, config.num_classes)
         self.dense_head = nn.Linear(config.dim, config.num_classes) if config.dense_head else None
-        self.activation_checkpointing = False  # True: recompute the activations of each block in the backward pass
+        self.activation_checkpointing = False
         self.reset_parameters()
 
     def reset_parameters(self):
@@ -150,15 +187,6 @@ class ViT(nn.Module):
         for parameter in (self.positions, self.class_token):
             if parameter is not None:
                 nn.init.trunc_normal_(parameter, std=0.02)
-
-    @property
-    def grid(self) -> Grid:
-        """Rows and columns of patches at the model's own image size."""
-        return self.config.grid
-
-    def attentions(self) -> list[MHSA]:
-        """List the attention of each block, from the first to the last."""
-        return [block.attention for block in self.blocks]
 
     def forward(self, images: Tensor, *, dense: bool = False, mix: Box | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Classify images (B, channels, height, width): logits (B, num_classes).
@@ -198,20 +226,6 @@ class ViT(nn.Module):
                 x = block(x, grid)
         return self.norm(x)
 
-    def attention_maps(self, images: Tensor) -> list[Tensor]:
-        """Record the attention weights of each block for these images: (B, heads, N, N) each, a class token first.
-
-        They are computed by `weights`, whatever the backend. With gradients on, the maps are part of the graph. Raises
-        UserError for an attention without attention weights.
-        """
-        with recording(self) as maps:
-            self(images)
-        return maps
-
-    def spatial_maps(self, grid: Grid | None = None) -> list[Tensor | None]:
-        """Compute the spatial map of each block on a grid (default: the model's own): (heads, N, N), None if it has none."""
-        return [None if (spatial := spatial_of(a)) is None else spatial(grid or self.grid) for a in self.attentions()]
-
     def no_decay(self) -> set[str]:
         """List the parameters without weight decay.
 
@@ -223,7 +237,7 @@ class ViT(nn.Module):
         return names | {name for name, _ in self.named_parameters() if ".spatial." in name}
 
 
-def attention_of(config: ViTConfig, block: int) -> MHSA:
+def attention_of(config: ViTConfig, block: int) -> nn.Module:
     """Build the attention of one block."""
     if config.spatial_layers is not None and block >= config.spatial_layers:
         return MHSA(config.dim, config.heads, qkv_bias=config.qkv_bias)
@@ -241,10 +255,10 @@ def spatial_of(attention: nn.Module) -> nn.Module | None:
 def recording(model: nn.Module) -> Iterator[list[Tensor]]:
     """Collect the attention weights of every forward pass inside the `with` block, in the order of the layers."""
     maps: list[Tensor] = []
-    for attention in model.attentions() if hasattr(model, "attentions") else ():
+    for attention in getattr(model, "attentions", list)():
         if not hasattr(attention, "recorded"):
             raise UserError(f"{type(attention).__name__} has no attention weights to record; derive it from attention.MHSA")
-    attentions = [module for module in model.modules() if hasattr(module, "recorded")]
+    attentions: list[Any] = [module for module in model.modules() if hasattr(module, "recorded")]
     for attention in attentions:
         attention.recorded = maps
     try:

@@ -11,15 +11,15 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from .errors import UserError
 from .renamed import RENAMED_VALUES, current_names
-from .vit import resize_grid
+from .vit import VisionModel, resize_grid
 
 
 def save_weights(
-    model: nn.Module, path: str | Path, *, state: dict[str, Tensor] | None = None, **metadata: str
+    model: VisionModel, path: str | Path, *, state: dict[str, Tensor] | None = None, **metadata: str
 ) -> None:
     """Write a model's weights, with its name, configuration and preprocessing as metadata, to a safetensors file.
 
@@ -32,7 +32,7 @@ def save_weights(
     Path(path).write_bytes(content)  # save_file creates files that only their owner can read
 
 
-def model_metadata(model: nn.Module) -> dict[str, str]:
+def model_metadata(model: VisionModel) -> dict[str, str]:
     """Build the metadata from which a model can be rebuilt and its images prepared: name, configuration, preprocessing."""
     return {
         "model": model.name,
@@ -79,7 +79,7 @@ def read_metadata(metadata: dict[str, str], key: str, *, source: str | Path) -> 
         raise UserError(f"the {key} in {source} cannot be read ({error}). Write or copy the file again.") from None
 
 
-def load_state(model: nn.Module, state: dict[str, Tensor], *, source: str) -> None:
+def load_state(model: VisionModel, state: dict[str, Tensor], *, source: str) -> None:
     """Load weights strictly; only what was learned on another grid, positions and bias tables, is interpolated.
 
     Raises UserError that names the first differences if they belong to another model.
@@ -90,13 +90,13 @@ def load_state(model: nn.Module, state: dict[str, Tensor], *, source: str) -> No
     model.load_state_dict(state)
 
 
-def mismatch_error(model: nn.Module, differ: list[str], *, source: str) -> UserError:
+def mismatch_error(model: VisionModel, differ: list[str], *, source: str) -> UserError:
     """Build the error for weights of another model, with the first differences."""
     more = f", and {len(differ) - 3} more" if len(differ) > 3 else ""
     return UserError(f"{source} does not fit {model.name}: it {'; it '.join(differ[:3])}{more}")
 
 
-def fit_grid(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def fit_grid(model: VisionModel, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Interpolate the positions and bias tables of a state to the grid of a model."""
     own, state = model.state_dict(), dict(state)
     if "positions" in state and "positions" in own and state["positions"].shape[:2] == own["positions"].shape[:2]:
@@ -108,7 +108,7 @@ def fit_grid(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def list_differences(model: nn.Module, state: dict[str, Tensor]) -> list[str]:
+def list_differences(model: VisionModel, state: dict[str, Tensor]) -> list[str]:
     """List why a state does not fit a model: tensors that are missing, unexpected, or of another shape."""
     own = model.state_dict()
     lacks = [f"lacks {name}" for name in own if name not in state]
@@ -130,7 +130,7 @@ IGNORED_FIELDS = ("image_size", "num_classes", "drop_path", "init_std")
 IGNORED_OPTIONS = ("std", "weight_std", "bias_std", "strength")
 
 
-def init_from_weights(model: nn.Module, path: str | Path, *, classes: list[str]) -> str:
+def init_from_weights(model: VisionModel, path: str | Path, *, classes: list[str]) -> str:
     """Initialise a model from the weights of a run folder or a weights file, to train it on other images.
 
     The heads keep their initial values in `model` if the file's classes differ, in number or by name. What was learned on
@@ -179,7 +179,7 @@ def init_from_weights(model: nn.Module, path: str | Path, *, classes: list[str])
     return line
 
 
-def list_config_differences(model: nn.Module, config: dict[str, Any]) -> list[str]:
+def list_config_differences(model: VisionModel, config: dict[str, Any]) -> list[str]:
     """List where a file's configuration differs from the model's own, among the fields that weights depend on."""
 
     def relevant(config: dict[str, Any]) -> dict[str, Any]:

@@ -8,17 +8,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .config import CaiTConfig, CNNConfig, ViTConfig
 from .errors import UserError, near
 from .renamed import current_names
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from .cnn import CNN
-    from .vit import ViT
+    from .vit import VisionModel
 
 # The minis: one skeleton of 2.7 M parameters for 32-pixel images; only the attention differs.
 
@@ -29,7 +26,7 @@ def mini(attention: str, *, odd: dict | None = None, **options) -> ViTConfig:
 
 
 # The published ones, at 224 pixels in patches of 16. Facts: the papers' tables, and the released code where they differ.
-IMAGENET = {"image_size": (224, 224), "patch": 16, "num_classes": 1000, "pool": "class", "init_std": 0.02}
+IMAGENET: dict[str, Any] = {"image_size": (224, 224), "patch": 16, "num_classes": 1000, "pool": "class", "init_std": 0.02}
 
 
 def deit(dim: int, heads: int) -> ViTConfig:
@@ -42,7 +39,7 @@ def convit(dim: int, heads: int) -> ViTConfig:
 
     Head counts are squares, so that the heads' centres fill a square; 48 dimensions per head, 64 in the “+” sizes.
     """
-    late = {"spatial_layers": 10, "class_token_block": 10}
+    late: dict[str, Any] = {"spatial_layers": 10, "class_token_block": 10}
     return ViTConfig(**IMAGENET, **late, attention="gpsa", dim=dim, depth=12, heads=heads, mlp_ratio=4)
 
 
@@ -130,8 +127,8 @@ def create_model(
     num_classes: int | None = None,
     image_size: int | tuple[int, int] | None = None,
     weights: str | Path | None = None,
-    **overrides,
-) -> ViT | CNN:
+    **overrides: Any,
+) -> VisionModel:
     """Build a model by name.
 
     Args:
@@ -170,7 +167,7 @@ def create_model(
     return model
 
 
-def build_model(config: ViTConfig | CaiTConfig | CNNConfig) -> ViT | CNN:
+def build_model(config: ViTConfig | CaiTConfig | CNNConfig) -> VisionModel:
     """Build the model of a configuration, with initial weights."""
     if isinstance(config, CNNConfig):
         from .cnn import CNN  # imports torch._dynamo, which the others don't need
@@ -194,7 +191,7 @@ def unknown_option(name: str, option: str) -> str:
     return f"{name} is a {family}, and only a {' or '.join(others)} has an option {option!r}; its own are {', '.join(own)}"
 
 
-def model_from_weights(path: str | Path, *, image_size: int | tuple[int, int] | None = None) -> ViT:
+def model_from_weights(path: str | Path, *, image_size: int | tuple[int, int] | None = None) -> VisionModel:
     """Rebuild the model of a weights file from the name and configuration in its metadata.
 
     For another `image_size`, its positions are interpolated.
@@ -210,7 +207,7 @@ def model_from_weights(path: str | Path, *, image_size: int | tuple[int, int] | 
     return create_model(metadata["model"], weights=path, **config)
 
 
-def transforms_for(model: nn.Module) -> Callable:
+def transforms_for(model: VisionModel) -> Callable:
     """Build the transform from a PIL image to this model's input for evaluation: (3, height, width)."""
     from .data import EvalTransform
 

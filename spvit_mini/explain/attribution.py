@@ -30,12 +30,12 @@ from ..attention import prefix_of
 from ..errors import UserError
 from ..geometry import Grid, offsets, pad_prefix, patch_grid, spread
 from ..spatial import OffsetMap
-from ..vit import recording, spatial_of
+from ..vit import VisionModel, recording, spatial_of
 
 # --- Which patches an answer comes from ----------------------------------------------------------------------------------
 
 
-def attention_rollout(model: nn.Module, images: Tensor, *, residual: float = 0.5) -> Tensor:
+def attention_rollout(model: VisionModel, images: Tensor, *, residual: float = 0.5) -> Tensor:
     """Follow the attention of all layers back to the patches: images (B, channels, height, width) → (B, R, C).
 
     The product of `rollout`, read where the model reads its logits (`read_out`). It is the same for every class. Raises
@@ -47,7 +47,7 @@ def attention_rollout(model: nn.Module, images: Tensor, *, residual: float = 0.5
     return read_out(rollout(maps, residual=residual), grid_of(model, images))
 
 
-def class_relevance(model: nn.Module, images: Tensor, *, classes: Tensor | int | None = None) -> Tensor:
+def class_relevance(model: VisionModel, images: Tensor, *, classes: Tensor | int | None = None) -> Tensor:
     """Compute the relevance of patches for a class: images (B, channels, height, width) → (B, R, C), not negative.
 
     `relevance` of the attention maps and of the gradients of each image's logit with respect to them, read where the
@@ -71,7 +71,7 @@ def class_relevance(model: nn.Module, images: Tensor, *, classes: Tensor | int |
     return read_out(relevance([weights.detach() for weights in maps], gradients), grid_of(model, images))
 
 
-def check_has_attention(model: nn.Module) -> None:
+def check_has_attention(model: VisionModel) -> None:
     """Raise UserError for a model without attention."""
     if not model.attentions():
         raise UserError(
@@ -151,8 +151,8 @@ def read_out(running: Tensor, grid: Grid) -> Tensor:
     return row[:, prefix:].unflatten(-1, grid)
 
 
-def grid_of(model: nn.Module, images: Tensor) -> Grid:
-    """Count rows and columns of patches in these images, which may have another size than the model was made for."""
+def grid_of(model: VisionModel, images: Tensor) -> Grid:
+    """Count rows and columns of patches in these images, which may have a different size than the model's own."""
     return patch_grid(images.shape[-2:], model.config.patch)
 
 
@@ -263,7 +263,7 @@ def complement(weights: Tensor, grid: Grid, *, share: float = 0.5) -> Complement
 
 
 @torch.no_grad()
-def gates(model: nn.Module) -> list[Tensor | None]:
+def gates(model: VisionModel) -> list[Tensor | None]:
     """List the positional share of each head's attention, layer by layer: σ(λ), (H,); None for a layer without gates.
 
     ConViT, eq. 7. Position-only attention counts as a gate fixed at 1.
@@ -280,7 +280,7 @@ class Prior(NamedTuple):
 
 
 @torch.no_grad()
-def priors(model: nn.Module, grid: Grid | None = None) -> list[Prior]:
+def priors(model: VisionModel, grid: Grid | None = None) -> list[Prior]:
     """List the spatial maps that are functions of the offset alone, on a grid (default: the model's own).
 
     A factor and an addend are two of them. Embeddings and windows have no such table and are left out.
@@ -298,7 +298,7 @@ def priors(model: nn.Module, grid: Grid | None = None) -> list[Prior]:
 # --- For figures ---------------------------------------------------------------------------------------------------------
 
 
-def upsample(scores: Tensor, size: tuple[int, int]) -> Tensor:
+def upsample(scores: Tensor, size: Sequence[int]) -> Tensor:
     """Interpolate patches' scores (R, C) to an image of (height, width), linearly between the patches' middles."""
     return F.interpolate(scores[None, None].float(), size=tuple(size), mode="bilinear", align_corners=False)[0, 0]
 

@@ -25,26 +25,26 @@ BATCH_SIZE = 1000  # images of one forward pass
 # --- Against known positions ---------------------------------------------------------------------------------------------
 
 
-def hits(maps: Tensor, places: Tensor, *, top: int) -> Tensor:
+def hits(maps: Tensor, positions: Tensor, *, top: int) -> Tensor:
     """Compute the share of the known positions among a map's `top` highest patches: (B, R, C), (B, K, 2) → (B,).
 
     Positions are (row, column). By chance it is top/N. Raises UserError for a `top` below 1 or above N.
     """
     if not 1 <= top <= maps[0].numel():
         raise UserError(f"top is {top}; expected 1 to {maps[0].numel()}, the number of patches")
-    return (ranks(maps, places) <= top).double().mean(-1)
+    return (ranks(maps, positions) <= top).double().mean(-1)
 
 
-def ranks(maps: Tensor, places: Tensor) -> Tensor:
+def ranks(maps: Tensor, positions: Tensor) -> Tensor:
     """Compute the ranks of known positions in a map: (B, R, C), (B, K, 2) → integers (B, K), 1 for the highest.
 
     By chance the mean rank is (N+1)/2. Raises UserError for positions outside of the map.
     """
-    size = torch.tensor(maps.shape[1:], device=places.device)
-    if (places < 0).any() or (places >= size).any():
+    size = torch.tensor(maps.shape[1:], device=positions.device)
+    if (positions < 0).any() or (positions >= size).any():
         raise UserError(f"a position is outside of the {size[0]} × {size[1]} patches; expected (row, column), counted from 0")
     position = order(maps).argsort(-1)  # of each patch in the order, (B, N)
-    return position.gather(1, places[..., 0] * size[1] + places[..., 1]) + 1
+    return position.gather(1, positions[..., 0] * size[1] + positions[..., 1]) + 1
 
 
 def order(maps: Tensor) -> Tensor:
