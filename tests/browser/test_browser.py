@@ -39,11 +39,12 @@ PANEL = "const panel = window.jupyterapp?.shell.currentWidget; "
 READY = f"name => {{ {PANEL} return panel?.context?.path === name && panel.sessionContext?.session?.kernel ? true : false }}"
 CELLS = f"() => {{ {PANEL} return panel.content.model.toJSON().cells }}"
 ACTIVATE = f"index => {{ {PANEL} panel.content.activeCellIndex = index; return panel.content.scrollToItem(index) }}"
-RAN = f"""([index, before, said]) => {{
+FORGET = f"index => {{ {PANEL} panel.content.model.cells.get(index).executionCount = null }}"
+RAN = f"""([index, said]) => {{
     {PANEL}
     const cell = panel.content.model.cells.get(index).toJSON();
     const text = cell.outputs.map(output => output.text ?? "").flat().join("");
-    return cell.execution_count !== null && cell.execution_count !== before && text.includes(said);
+    return cell.execution_count !== null && text.includes(said);
 }}"""
 
 
@@ -53,12 +54,12 @@ def open_notebook(page, address: str, name: str) -> None:
     page.wait_for_function(READY, arg=name)
 
 
-def find_cell(page, text: str) -> tuple[int, int | None]:
-    """Find the first code cell with a piece of text, and bring it into view. Return its index and execution count."""
+def find_cell(page, text: str) -> int:
+    """Find the first code cell with a piece of text, bring it into view, and return its index."""
     cells = page.evaluate(CELLS)
     index = next(k for k, cell in enumerate(cells) if cell["cell_type"] == "code" and text in "".join(cell["source"]))
     page.evaluate(ACTIVATE, index)
-    return index, cells[index]["execution_count"]
+    return index
 
 
 def run_cell(page, text: str, source: str | None = None, *, said: str = "") -> str:
@@ -66,13 +67,14 @@ def run_cell(page, text: str, source: str | None = None, *, said: str = "") -> s
 
     Returns what it printed.
     """
-    index, before = find_cell(page, text)
+    index = find_cell(page, text)
     page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell.jp-mod-active .cm-content").click()
     if source is not None:
         page.keyboard.press("Control+a")
         page.keyboard.insert_text(source)
+    page.evaluate(FORGET, index)  # its number is set again when it has run
     page.keyboard.press("Control+Enter")
-    page.wait_for_function(RAN, arg=[index, before, said])
+    page.wait_for_function(RAN, arg=[index, said])
     return "".join("".join(output.get("text", "")) for output in page.evaluate(CELLS)[index]["outputs"])
 
 
@@ -81,7 +83,7 @@ def run_all(page) -> list[dict]:
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     last = max(k for k, cell in enumerate(page.evaluate(CELLS)) if cell["cell_type"] == "code")
-    page.wait_for_function(RAN, arg=[last, None, ""], timeout=5 * MINUTE)
+    page.wait_for_function(RAN, arg=[last, ""], timeout=5 * MINUTE)
     return [cell for cell in page.evaluate(CELLS) if cell["cell_type"] == "code"]
 
 

@@ -36,6 +36,13 @@ SMALL = ProblemSet(
 )
 
 
+# The fields save what is typed into them once the page has loaded the points and comments that are there.
+LOADED = """() => {
+    const grader = document.querySelector("iframe[src*='formgrader']").contentWindow.formgrader;
+    return grader?.grades?.loaded && grader?.comments?.loaded;
+}"""
+
+
 @pytest.fixture
 def classroom(tmp_path, monkeypatch):
     """A class with one set and one student, who has solved all of it; the check is graded, the answer is not read yet."""
@@ -84,6 +91,7 @@ def test_an_answer_is_read_and_the_total_rises(page, shot, serve, classroom, tmp
     form.get_by_role("link", name="Submission #1").click()
     form.get_by_text("What earns points").wait_for()
     form.get_by_text(ANSWER).wait_for()
+    page.wait_for_function(LOADED)
     points = form.locator("input.score").last
     points.fill("2")
     with page.expect_response(lambda answer: answer.request.method == "PUT" and "/api/grade/" in answer.url) as saved:

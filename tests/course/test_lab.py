@@ -13,7 +13,7 @@ import urllib.request
 import pytest
 
 import spvit_course.classroom.lab as lab_module
-from spvit_course.classroom.lab import open_lab
+from spvit_course.classroom.lab import WORKSPACES, open_lab
 from spvit_course.lessons import ROOT
 from spvit_mini.errors import UserError
 
@@ -36,6 +36,7 @@ def test_jupyterlab_stays_on_this_machine_with_its_token(monkeypatch, tmp_path, 
     open_lab(["--no-browser", "--port=9000"], work=tmp_path / "work")
     assert "--ServerApp.ip=127.0.0.1" in asked
     assert f"--ServerApp.root_dir={tmp_path / 'work'}" in asked
+    assert f"--LabApp.workspaces_dir={tmp_path / 'work' / WORKSPACES}" in asked
     assert f"--LabApp.default_url=/lab/tree/{FIRST}" in asked
     assert asked[-2:] == ["--no-browser", "--port=9000"]
     assert not any("token" in option or "password" in option for option in asked)
@@ -51,36 +52,37 @@ def test_it_serves_the_first_lesson(tmp_path, wait_until_it_listens):
         probe.bind(("127.0.0.1", 0))
         busy = probe.getsockname()[1]
         probe.listen()
-        command = [
-            sys.executable,
-            "-m",
-            "spvit_course",
-            "lab",
-            "--no-browser",
-            f"--port={busy}",
-            "--out",
-            tmp_path / "work",
-        ]
+        work = tmp_path / "work"
+        command = [sys.executable, "-m", "spvit_course", "lab", "--no-browser", f"--port={busy}", "--out", str(work)]
         environment = os.environ | {"HOME": str(tmp_path), "JUPYTER_CONFIG_DIR": str(tmp_path / "config")}
         server = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+        lines = []
         try:
-            address = next(
-                found for line in server.stderr if (found := re.search(r"(http://\S+?)/(\S+)\?token=(\w+)", line))
-            )
-            base, page, token = address.groups()
+            for line in server.stderr:
+                lines.append(line)
+                if found := re.search(r"(http://\S+?)/(\S+)\?token=(\w+)", line):
+                    break
+            base, page, token = found.groups()
             wait_until_it_listens(base)
-            assert base.startswith("http://127.0.0.1:") and not base.endswith(
-                f":{busy}"
-            )  # another port than the busy one
+            assert base.startswith("http://127.0.0.1:") and not base.endswith(f":{busy}")  # another port than the busy one
             assert page == f"lab/tree/{FIRST}"
             with pytest.raises(urllib.error.HTTPError) as refused:
                 urllib.request.urlopen(f"{base}/api/contents")
             assert refused.value.code == 403
-            with urllib.request.urlopen(f"{base}/api/contents?token={token}") as answer:
-                assert FIRST in {entry["name"] for entry in json.load(answer)["content"]}
-            with urllib.request.urlopen(f"{base}/{page}?token={token}") as answer:
-                assert answer.status == 200
+
+            def ask(address, **options):
+                request = urllib.request.Request(f"{base}/{address}", headers={"Authorization": f"token {token}"}, **options)
+                with urllib.request.urlopen(request) as answer:
+                    return answer.read().decode()
+
+            assert FIRST in {entry["name"] for entry in json.loads(ask("api/contents"))["content"]}
+            settings = json.loads(re.search(r'<script id="jupyter-config-data"[^>]*>(.*?)</script>', ask(page), re.DOTALL)[1])
+            assert "@jupyter/nbgrader" in settings["disabledExtensions"]  # its menu is for instructors
+            tabs = json.dumps({"data": {}, "metadata": {"id": "default"}}).encode()
+            ask("lab/api/workspaces/default", data=tabs, method="PUT")
+            assert list((work / WORKSPACES).glob("default*")) and not list((tmp_path / "config").rglob("default*"))
         finally:
             server.send_signal(signal.SIGTERM)
-            server.stderr.read()
+            lines += server.stderr.readlines()
             server.wait()
+        assert not [line for line in lines if line.startswith("[E")]
