@@ -49,7 +49,9 @@ def import_extensions(names: Iterable[str]) -> None:
 
 def read_imports(argv: list[str]) -> tuple[tuple[str, ...], list[str]]:
     """Import what `--import X [Y …]` names on a command line; returns the names, and the command line without them."""
-    names, rest, is_value = [], [], False
+    names: list[str] = []
+    rest: list[str] = []
+    is_value = False
     for word in argv:
         if word == "--import":
             is_value = True
@@ -67,8 +69,8 @@ def _failure(name: str, module_name: str, error: Exception) -> UserError:
     """Report an error that importing an extension raised, with the last line in its own file, or else anywhere."""
     frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError):
-        frames.append((error.filename, error.lineno))
-    frames = [frame for frame in frames if frame[0] and not frame[0].startswith("<") and frame[0] != __file__]
+        frames.append((error.filename or "<", error.lineno))
+    frames = [frame for frame in frames if not frame[0].startswith("<") and frame[0] != __file__]
     file = os.path.join("", *module_name.split("."))
     own = [frame for frame in frames if frame[0].endswith((f"{file}.py", os.path.join(file, "__init__.py")))]
     where = "".join(f" in line {line} of {Path(path).name}" for path, line in (own or frames)[-1:])

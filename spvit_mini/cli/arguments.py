@@ -10,7 +10,7 @@ import io
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
@@ -62,8 +62,9 @@ def parse(arguments: list[str], *, default: T, prog: str, description: str) -> T
     box = io.StringIO()
     try:
         with contextlib.redirect_stderr(box):
-            texts = {"prog": prog, "description": description}
-            parsed, unknown = tyro.cli(type(default), default=default, args=arguments, return_unknown_args=True, **texts)
+            parsed, unknown = tyro.cli(
+                type(default), default=default, prog=prog, description=description, args=arguments, return_unknown_args=True
+            )
     except SystemExit as end:
         if not end.code:
             raise
@@ -81,7 +82,7 @@ def check_new_file(out: Path) -> None:
         raise UserError(f"there is no folder {out.parent} to write {out.name} to")
 
 
-def list_options(default: object, prefix: str = "--") -> list[str]:
+def list_options(default: Any, prefix: str = "--") -> list[str]:
     """List the options of a dataclass as they are typed: --run-dir, --optim.weight-decay, …"""
     names = []
     for field in dataclasses.fields(default):

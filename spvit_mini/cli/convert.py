@@ -20,11 +20,13 @@ Most tensors change only their name. These change their layout:
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..convert import Conversion, convert_state, read_state
 from ..errors import UserError, near
+from ..vit import VisionModel
 from ..weights import fit_grid, list_differences, load_state, save_weights
 from ..zoo import create_model, list_models
 from .arguments import Program, check_new_file
@@ -74,22 +76,21 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def build(converted: Conversion, arguments: Arguments, *, source: str) -> torch.nn.Module:
+def build(converted: Conversion, arguments: Arguments, *, source: str) -> VisionModel:
     """Build the model and load the converted weights.
 
     Raises UserError if any tensor differs, after printing all differences.
     """
     name, family = arguments.model, converted.source.name
-    overrides = {}
+    overrides: dict[str, Any] = {}
     if family == "an SP-ViT":
         overrides = prior_overrides(converted, arguments, source=source)
     elif arguments.spatial_layers is not None:
         raise UserError(f"--spatial-layers is {arguments.spatial_layers}, but only SP-ViT has it; {source} holds {family}")
-    size = arguments.image_size
-    if size is None and "positions" in converted.state:
+    overrides |= {"num_classes": arguments.num_classes, "image_size": arguments.image_size}
+    if arguments.image_size is None and "positions" in converted.state:
         patch = create_on_meta(name).config.patch
-        size = tuple(side * patch for side in converted.state["positions"].shape[-2:])
-    overrides |= {"num_classes": arguments.num_classes, "image_size": size}
+        overrides["image_size"] = tuple(side * patch for side in converted.state["positions"].shape[-2:])
 
     shapes = create_on_meta(name, **overrides)
     differ = list_differences(shapes, fit_grid(shapes, converted.state))
@@ -99,8 +100,8 @@ def build(converted: Conversion, arguments: Arguments, *, source: str) -> torch.
         raise UserError(f"{source} does not fit {name} in {len(differ)} tensors: it {differ[0]}, …; nothing is written")
     model = create_model(name, **overrides)
     load_state(model, converted.state, source=source)
-    prepared = {field: getattr(arguments, field) for field in ("mean", "std", "crop")}
-    model.preprocessing = replace(model.preprocessing, **{k: v for k, v in prepared.items() if v is not None})
+    changes = {field: getattr(arguments, field) for field in ("mean", "std", "crop")}
+    model.preprocessing = replace(model.preprocessing, **{k: v for k, v in changes.items() if v is not None})
     return model
 
 
@@ -114,7 +115,7 @@ def check_family(converted: Conversion, name: str, *, source: str) -> None:
         raise UserError(f"--model is {name}, but {source} holds weights of {family}; use --model {' or '.join(fitting)}")
 
 
-def create_on_meta(name: str, **overrides) -> torch.nn.Module:
+def create_on_meta(name: str, **overrides) -> VisionModel:
     """Build a model on the meta device: it has shapes, but no values."""
     with torch.device("meta"):
         return create_model(name, **overrides)

@@ -95,7 +95,7 @@ def read_runs(folders: tuple[Path, ...]) -> list[Run]:
     """Read run folders. Raises UserError for no folder, for a folder given twice, and for a folder without a row of metrics."""
     if not folders:
         raise UserError(f"no run is named; expected run folders: {PROGRAM} runs/a runs/b")
-    runs = []
+    runs: list[Run] = []
     for folder in folders:
         rows, recipe, sessions = read_metrics(folder), read_recipe(folder), read_history(folder)
         if recipe is None or not rows:
@@ -145,7 +145,8 @@ def mean_curve(group: list[Run], column: str, x: str) -> tuple[list[float], list
     """Average a column and its x values over the runs of a group, at their common steps."""
     by_step = [{row["step"]: row for row in run.rows} for run in group]
     steps = common_steps(group)
-    return tuple([statistics.fmean(rows[step][name] for rows in by_step) for step in steps] for name in (x, column))
+    x_values, values = ([statistics.fmean(rows[step][name] for rows in by_step) for step in steps] for name in (x, column))
+    return x_values, values
 
 
 def draw(groups: dict[str, list[Run]], *, x: str) -> Figure:
@@ -160,9 +161,9 @@ def draw(groups: dict[str, list[Run]], *, x: str) -> Figure:
         axes.set(title=title, ylabel=unit, xlabel=f"{x} of training" if x != "seconds" else "seconds since the start")
     top1_axes = figure.axes[0]
     top1_axes.set_ylim(bottom=0)
-    classes = {run.classes for group in groups.values() for run in group}
-    if len(classes) == 1 and None not in classes:
-        plots.level(top1_axes, 100 / classes.pop(), "chance")
+    classes = {run.classes or 0 for group in groups.values() for run in group}
+    if len(classes) == 1 and (count := classes.pop()):
+        plots.level(top1_axes, 100 / count, "chance")
     entries = [(Line2D([], [], color=colours[label]), f"{label}: {final_accuracy(group)}") for label, group in groups.items()]
     if any(run.has_ema for group in groups.values() for run in group):
         entries.append((Line2D([], [], color="#595959", linestyle="--"), "EMA weights"))

@@ -22,7 +22,7 @@ from ..errors import UserError
 from ..extensions import read_imports
 from ..files import atomic_write
 from ..training.checkpoint import WeightsChoice, load_trained
-from ..vit import ViT
+from ..vit import VisionModel
 from ..weights import model_metadata, save_weights
 from .arguments import Imports, Program, check_new_file
 
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
         if content is not None:
             temporary.write_bytes(content)
         else:
-            save_weights(model, temporary, **metadata)
+            save_weights(model, temporary, state=None, **metadata)
     count = sum(parameter.numel() for parameter in model.parameters())
     print(
         f"{out}: {model.name}, {count:,} parameters, {'×'.join(map(str, model.config.image_size))} px, "
@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def onnx_bytes(model: ViT, metadata: dict[str, str]) -> bytes:
+def onnx_bytes(model: VisionModel, metadata: dict[str, str]) -> bytes:
     """Convert a model to the content of an ONNX file, and compare its logits with the model's."""
     try:
         import onnx
@@ -87,8 +87,12 @@ def onnx_bytes(model: ViT, metadata: dict[str, str]) -> bytes:
         # In two steps: in one, torch writes a fixed batch size where a dynamic one fails, without an error.
         batch = torch.export.Dim("batch")
         program = torch.export.export(model, (images[:2],), dynamic_shapes={"images": {0: batch}})
-        names = {"input_names": ["images"], "output_names": ["logits"], "dynamic_shapes": {"images": {0: batch}}}
-        proto = torch.onnx.export(program, dynamo=True, verbose=False, **names).model_proto
+        exported = torch.onnx.export(
+            program, dynamo=True, verbose=False, input_names=["images"], output_names=["logits"],
+            dynamic_shapes={"images": {0: batch}},
+        )  # fmt: skip
+        assert exported is not None  # it is a program, with dynamo
+        proto = exported.model_proto
     onnx.helper.set_model_props(proto, model_metadata(model) | metadata)
     content = proto.SerializeToString()
     check_onnx(content, images, model(images))
@@ -109,7 +113,8 @@ def check_onnx(content: bytes, images: Tensor, expected: Tensor) -> None:
 
     onnx.checker.check_model(content)
     evaluator = onnx.reference.ReferenceEvaluator(onnx.load_from_string(content), new_ops=[GatherElements])
-    actual = torch.from_numpy(evaluator.run(None, {"images": images.numpy()})[0])
+    [output] = evaluator.run(None, {"images": images.numpy()})
+    actual = torch.from_numpy(output)
     differ = ((actual - expected).abs().max() / expected.abs().max()).item()
     if not differ <= TOLERANCE:
         raise UserError(

@@ -110,7 +110,10 @@ def main(argv: list[str]) -> int:
     image_folder = find_image_folder(arguments.data.name, arguments.data.root)
     listing = image_folder.list_files(train=arguments.split == "train", on_corrupt_image="skip")
     listing = listing.select(torch.from_numpy(np.argsort(listing.paths)))
-    info, maps_of = (from_teacher if arguments.archive is None else from_archive)(arguments, listing)
+    if arguments.archive is None:
+        info, maps_of = from_teacher(arguments, listing)
+    else:
+        info, maps_of = from_archive(arguments.archive, read_names(arguments.class_names), listing)
     write_all(info, maps_of, listing, arguments.out, batch_size=arguments.batch_size)
     return 0
 
@@ -181,7 +184,7 @@ def from_teacher(arguments: Arguments, listing: ImageFileList) -> tuple[TokenLab
 
     height, width = teacher.preprocessing.image_size
     try:
-        *grid, count = predict(torch.zeros(1, 3, height, width)).shape[1:]
+        rows, columns, count = predict(torch.zeros(1, 3, height, width)).shape[1:]
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{arguments.model} fails at {height}×{width} px ({reason}); use another --image-size") from None
@@ -201,14 +204,14 @@ def from_teacher(arguments: Arguments, listing: ImageFileList) -> tuple[TokenLab
             pin_memory=device.type == "cuda",
         )
         for indices, images, bad in loader:
-            logits = predict(images) if indices else torch.zeros(0, *grid, count)
+            logits = predict(images) if indices else torch.zeros(0, rows, columns, count)
             if not logits.isfinite().all():
                 raise UserError(f"the logits of {arguments.model} are not finite; use --precision float32")
             scores, classes = best_classes(logits if selection is None else logits[..., selection.to(logits.device)], top)
             yield Maps(indices, scores.half().cpu().numpy(), classes.cpu().numpy(), bad)
 
     description = f"{teacher.name}, images squeezed to {height}×{width} px"
-    return TokenLabelInfo(description, listing.classes, tuple(grid), top), maps_of
+    return TokenLabelInfo(description, listing.classes, (rows, columns), top), maps_of
 
 
 class SquareImages(Dataset):
@@ -249,10 +252,10 @@ def best_classes(logits: Tensor, top: int) -> tuple[Tensor, Tensor]:
     return scores, classes
 
 
-def from_archive(arguments: Arguments, listing: ImageFileList) -> tuple[TokenLabelInfo, MapsOf]:
+def from_archive(folder: Path, names: list[str] | None, listing: ImageFileList) -> tuple[TokenLabelInfo, MapsOf]:
     """Open the original authors' labels; returns their description, and the function that reads them."""
-    selection = match_classes(read_names(arguments.class_names), None, listing.classes, source=str(arguments.archive))
-    archive = TokenLabelArchive(arguments.archive, num_classes=len(listing.classes), class_indices=selection)
+    selection = match_classes(names, None, listing.classes, source=str(folder))
+    archive = TokenLabelArchive(folder, num_classes=len(listing.classes), class_indices=selection)
     grid, top = archive.read_shape(listing.paths)
 
     def maps_of(batches: list[list[int]]) -> Iterator[Maps]:
@@ -266,13 +269,13 @@ def from_archive(arguments: Arguments, listing: ImageFileList) -> tuple[TokenLab
             scores, classes = (np.array([m[i] for m in maps.values()]).reshape(-1, *grid, top) for i in (0, 1))
             yield Maps(list(maps), scores, classes, bad)
 
-    return TokenLabelInfo(f"the archive {arguments.archive.resolve().name}", listing.classes, grid, top), maps_of
+    return TokenLabelInfo(f"the archive {folder.resolve().name}", listing.classes, grid, top), maps_of
 
 
 def best_of_all_cells(scores: np.ndarray, classes: np.ndarray, count: int) -> Tensor:
     """Find the class with the largest sum of scores over all cells: (n,)."""
-    scores, classes = (torch.from_numpy(array).flatten(1) for array in (scores, classes))
-    return torch.zeros(len(scores), count).scatter_add_(1, classes.long(), scores.float()).argmax(1)
+    values, indices = (torch.from_numpy(array).flatten(1) for array in (scores, classes))
+    return torch.zeros(len(values), count).scatter_add_(1, indices.long(), values.float()).argmax(1)
 
 
 def match_classes(names: list[str] | None, count: int | None, classes: list[str], *, source: str) -> Tensor | None:

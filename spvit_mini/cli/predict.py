@@ -23,6 +23,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 import tyro
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from .. import plots
@@ -90,7 +91,8 @@ def main(argv: list[str]) -> int:
     width = max(5, *(len(str(image)) for image in arguments.images))
     class_width = max(5, *map(len, classes))
     print(f"{'image':<{width}}  rank  {'class':<{class_width}}  probability", flush=True)
-    prepare, failures, figures = transforms_for(model), 0, []
+    prepare, failures = transforms_for(model), 0
+    figures: list[Path] = []
     for image in arguments.images:
         try:
             pixels = prepare(read_image(image)).to(device)
@@ -144,14 +146,14 @@ def free_name(folder: Path, image: Path, *, used: list[Path]) -> Path:
     return next(name for name in names if name.resolve() not in used_paths)
 
 
-def draw_explanation(model: ViT, pixels: Tensor, *, label: int, class_name: str, title: str) -> plt.Figure:
+def draw_explanation(model: ViT, pixels: Tensor, *, label: int, class_name: str, title: str) -> Figure:
     """Draw what a model attends to in an image: its input (3, height, width), rollout, relevance for a class, priors."""
     plots.style()
     mean, std = (torch.tensor(v)[:, None, None] for v in (model.preprocessing.mean, model.preprocessing.std))
     image = (pixels.cpu() * std + mean).clamp(0, 1)
     head_priors = choose_priors(model)
     figure = plt.figure(figsize=(9.2, 5.8 if head_priors else 3.2))
-    upper, *lower = figure.subfigures(2, 1, height_ratios=[1.3, 1]) if head_priors else [figure]
+    [upper], *lower = figure.subfigures(2, 1, height_ratios=[1.3, 1], squeeze=False) if head_priors else [[figure]]
     upper.suptitle(title, x=0.01, ha="left", fontsize=12)
 
     axes = upper.subplots(1, 3)
@@ -165,7 +167,7 @@ def draw_explanation(model: ViT, pixels: Tensor, *, label: int, class_name: str,
     bar = upper.colorbar(overlay, ax=axes[2], shrink=0.8)
     bar.set_ticks(overlay.get_clim(), labels=["least", "most"])
     if head_priors:
-        draw_priors(lower[0], head_priors)
+        draw_priors(lower[0][0], head_priors)
     return figure
 
 
@@ -185,12 +187,13 @@ def choose_priors(model: ViT, count: int = 4) -> list[HeadPrior]:
     """
     candidates = priors(model)
     candidates = [prior for prior in candidates if prior.multiplies] or candidates
-    gate, heads = gates(model), []
+    heads: list[HeadPrior] = []
     for layer, multiplies, tables in candidates:
+        gate = gates(model)[layer]
         for head, table in enumerate(tables.cpu()):
             if not multiplies:
                 table = table.flatten().softmax(-1).view_as(table)
-            suffix = "" if gate[layer] is None else f", gate {gate[layer][head]:.2f}"
+            suffix = "" if gate is None else f", gate {gate[head]:.2f}"
             which = "all heads" if len(tables) == 1 < model.config.heads else f"head {head}"
             heads.append(HeadPrior(f"layer {layer}, {which}{suffix}", multiplies, table))
     best = sorted(range(len(heads)), key=lambda i: -heads[i].table.std().item())[:count]

@@ -18,7 +18,7 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
@@ -73,7 +73,8 @@ def main(argv: list[str]) -> int:
     copies = list_copies(source, copy, suffix=".ppm" if arguments.format == "ppm" else None)
     write_record(source, copy, arguments)
 
-    counts, corrupt = Counter(), []
+    counts: Counter[str] = Counter()
+    corrupt: list[str] = []
     with (
         closing(tqdm(total=len(copies), desc=str(copy), unit=" images", disable=None)) as bar,
         closing(write_copies(copies, arguments)) as results,
@@ -154,7 +155,7 @@ def write_record(source: Path, copy: Path, arguments: Arguments) -> None:
         raise UserError(f"{copy} was written with {', '.join(differ)}; use another folder for this copy, or remove that one")
 
 
-def write_copies(copies: dict[Path, Path], arguments: Arguments) -> Iterator[tuple[Path, str | CorruptImageError]]:
+def write_copies(copies: dict[Path, Path], arguments: Arguments) -> Generator[tuple[Path, str | CorruptImageError]]:
     """Write copies in threads, in any order (Pillow releases Python's lock), and yield (image, result) for each.
 
     Closing the iterator starts no further copies.
@@ -212,8 +213,8 @@ def resize(source: Path, copy: Path, *, size: int, quality: int) -> str:
 
 def scale_sides(sides: tuple[int, int], size: int) -> tuple[int, int]:
     """Compute width and height of an image whose shorter side becomes `size`; the longer side is rounded."""
-    short = min(sides)
-    return tuple(size if side == short else round(side * size / short) for side in sides)
+    width, height = (size if side == min(sides) else round(side * size / min(sides)) for side in sides)
+    return width, height
 
 
 def copy_annotations(source: Path, copy: Path) -> None:

@@ -13,6 +13,7 @@ How a model gives logits of a single cell:
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torchvision
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from ..convert import read_state
 from ..data.preprocessing import Preprocessing
 from ..errors import UserError, near
 from ..geometry import patch_grid
-from ..vit import ViT
+from ..vit import VisionModel
 from ..weights import find_weights, list_differences, load_weights, mismatch_error, read_metadata
 from ..zoo import model_from_weights
 
@@ -42,9 +43,9 @@ class Teacher:
 class PatchLogits(nn.Module):
     """The logits of each patch by a ViT of this package."""
 
-    def __init__(self, model: ViT):
+    def __init__(self, model: VisionModel):
         super().__init__()
-        self.model = model
+        self.model: Any = model
 
     def forward(self, images: Tensor) -> Tensor:
         model, grid = self.model, patch_grid(images.shape[-2:], self.model.config.patch)
@@ -63,12 +64,12 @@ class CellLogits(nn.Module):
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.model = model
-        self.model.avgpool = CellsAsImages()
+        self.model, self.cells = model, CellsAsImages()
+        model.avgpool = self.cells
 
     def forward(self, images: Tensor) -> Tensor:
         logits = self.model(images)  # (B·R·C, classes)
-        return logits.unflatten(0, (len(images), *self.model.avgpool.grid))
+        return logits.unflatten(0, (len(images), *self.cells.grid))
 
 
 class CellsAsImages(nn.Module):
