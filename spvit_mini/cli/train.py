@@ -64,13 +64,8 @@ def main(argv: list[str]) -> int:
             raise UserError(f"the run in {run_dir} needs an extension that is not imported; add --import {' '.join(missing)}")
         arguments = parse(name, options, replace(recorded, imports=imports), run_dir)
 
-    result = train(
-        arguments.recipe,
-        run_dir=run_dir,
-        resume=arguments.resume,
-        max_steps=arguments.max_steps,
-        tensorboard=arguments.tensorboard,
-    )
+    how = {name: getattr(arguments, name) for name in ("resume", "max_steps", "tensorboard")}
+    result = train(arguments.recipe, run_dir=run_dir, **how)
     if is_main_process() and (best := result.best) is not None:
         print(f"best validation accuracy {best_top1(best):.2f} % at step {best['step']}: {run_dir / 'best.safetensors'}")
     if is_main_process() and (result.step < result.steps or result.stopped_by):

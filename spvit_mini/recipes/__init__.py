@@ -65,7 +65,8 @@ def list_recipes() -> list[str]:
 def get_recipe(name: str) -> Recipe:
     """Build the recipe of a name. Raises UserError, with similar names, for an unknown one."""
     if name not in RECIPES:
-        raise UserError(f"no recipe is called {name!r}.{near(name, RECIPES)} python -m spvit_mini recipes lists all of them")
+        hint = "python -m spvit_mini recipes lists the recipes; --import FILE adds those of a file of yours"
+        raise UserError(f"no recipe is called {name!r}.{near(name, RECIPES)} {hint}")
     recipe = RECIPES[name]()
     return replace(recipe, name=name, model=drop_unknown_options(recipe.model))
 
