@@ -112,6 +112,7 @@ def test_bad_images_cost_a_line_each_and_nothing_else(folder, capsys):
         assert line.startswith("error: ") and str(path) in line and words in line
 
 
+@pytest.mark.slow
 def test_explanations_are_whole_pictures_that_replace_nothing(folder, tmp_path, capsys):
     """Two images of one name, an image that has the name of another's picture, and pictures among the images."""
     for name in ("a.png", "a_explained.png", "b/a.png"):
@@ -135,6 +136,7 @@ def test_free_names(tmp_path):
     assert free_name(tmp_path, tmp_path / "x.jpg", used=used) == tmp_path / "x_explained_3.png"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vit_mini", "spvit_mini", "anchored_mini", "window_mini", "rpb_mini"])
 def test_every_kind_of_prior_is_drawn_or_left_out(name, folder, tmp_path, capsys):
     options = {"attention_options": {"size": 2}, "odd_block_options": {}} if name == "window_mini" else {}

@@ -78,6 +78,7 @@ def test_eager_and_recompute_are_the_equation_in_value_and_gradient(backend, add
     assert_same(attention_backends.attend_modulated(*inputs, backend=backend), theirs, inputs, tolerance=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("added", [False, True])
 def test_what_is_compiled_is_the_equation_in_value_and_gradient(added, compile_by):
     compile_by("aot_eager")
@@ -199,6 +200,7 @@ def test_a_model_uses_the_backend_that_is_set(monkeypatch):
         attention_backends.set_backend(model, "quick")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["compile", "flex_attention"])
 def test_a_model_of_many_layers_is_compiled_once(backend, compile_by):
     """Past eight compilations PyTorch would go on uncompiled, in silence, and store all scores."""
@@ -212,6 +214,7 @@ def test_a_model_of_many_layers_is_compiled_once(backend, compile_by):
     assert counter.frame_count == 1
 
 
+@pytest.mark.slow
 def test_a_compiler_that_sees_the_whole_gets_the_equation_and_no_cached_map():
     model = create_model("spvit_mini", depth=2, dim=16).eval()
     images = torch.randn(1, 3, 16, 16)

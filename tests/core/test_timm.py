@@ -102,6 +102,7 @@ def test_parameters_are_timms_but_for_those_without_effect(name):
     assert counts[1] + INERT.get(name, 0) == counts[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "theirs", "size"), [("cait_s24", "cait_s24_224", 224), ("cait_m36", "cait_m36_384", 384)])
 def test_parameters_of_larger_caits_are_timms(name, theirs, size):
     with torch.device("meta"):

@@ -136,6 +136,7 @@ def test_metadata_that_nobody_can_read_are_one_clear_line(trained, tmp_path):
         model_from_weights(tmp_path / "odd.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("code", "absent"), [
     ("import spvit_mini.zoo; spvit_mini.zoo.list_models()", {"torch", "numpy"}),
     ("from spvit_mini.zoo import create_model; create_model('spvit_mini', depth=1)", {"torchvision", "torch._dynamo"}),

@@ -192,6 +192,7 @@ def test_minutes_are_rounded_as_an_estimate_may_be(minutes, says):
     assert module.round_minutes(minutes) == says
 
 
+@pytest.mark.slow
 def test_a_calibration_leaves_the_random_numbers_alone():
     torch.manual_seed(3)
     wanted = torch.rand(2)

@@ -57,6 +57,7 @@ def test_without_nbgrader_it_says_what_brings_it(monkeypatch, tmp_path):
             call()
 
 
+@pytest.mark.slow
 def test_the_package_and_its_programs_do_without_nbgrader():
     modules = ("__main__", "classroom.copies", "classroom.grading", "classroom.assignments")
     code = "import sys; sys.modules['nbgrader'] = None; import " + ", ".join(f"spvit_course.{name}" for name in modules)

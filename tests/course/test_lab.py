@@ -27,6 +27,7 @@ def test_a_missing_jupyterlab_is_named(monkeypatch, tmp_path):
     assert not (tmp_path / "work").exists()
 
 
+@pytest.mark.slow
 def test_jupyterlab_stays_on_this_machine_with_its_token(monkeypatch, tmp_path, capsys):
     from jupyterlab.labapp import LabApp
 

@@ -42,6 +42,7 @@ def limited(loop) -> str:
     return "ended"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", LOOPS)
 def test_endless_loops_are_interrupted_in_the_main_thread(loop):
     assert limited(loop) == "interrupted"

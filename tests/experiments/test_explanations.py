@@ -93,6 +93,7 @@ def test_a_baked_table_answers_alike_on_its_own_grid_and_not_elsewhere(positions
         assert (model(larger) - baked(larger)).abs().max() > 1e-2
 
 
+@pytest.mark.slow
 def test_a_model_that_looks_evenly_is_at_chance(study):
     """With q = 0 each token averages all: the untrained class of a blank model, and one score for each map."""
     model = build_initial_model(study.recipe("spsa", 0)).eval()
@@ -112,6 +113,7 @@ def test_untrained_models_are_the_recipe_s_start(study):
     assert not torch.equal(one.head.weight, other.head.weight)
 
 
+@pytest.mark.slow
 def test_fine_tuning_begins_where_the_model_is_and_leaves_it_as_it_was(monkeypatch):
     monkeypatch.setattr(explanations, "TUNING_STEPS", (0, 3, 6))
     model, val = stirred(), scenes(20, 0, *LARGER)

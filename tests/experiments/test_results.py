@@ -18,6 +18,7 @@ def page():
     return results.make_page()
 
 
+@pytest.mark.slow
 def test_page_and_records_agree_and_a_page_that_was_touched_is_refused(page, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(results, "make_page", lambda: page)
     assert results.main(["--check"]) == 0, capsys.readouterr().out

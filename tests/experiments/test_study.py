@@ -222,12 +222,14 @@ def test_mistakes_are_one_clear_line(command, said):
     assert said in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_studies_are_listed_with_what_is_recorded(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert program.main([]) == 0
     assert re.search(r"lesson_00 +2 arms × 5 seeds, 10 recorded\. Which way", capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_lists_help_and_records_need_no_torch():
     code = "import contextlib, sys\nfrom spvit_experiments import read_records, study_command\n"
     code += "assert study_command.main(['--list']) == 0 and len(read_records('lesson_00')) == 120\n"

@@ -235,6 +235,7 @@ def test_another_recipe_is_not_resumed(tmp_path):
     assert c.read_recipe(tmp_path) == recipe
 
 
+@pytest.mark.slow
 def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path):
     """The first is another process, which is then killed."""
     recipe = get_recipe("vit_mini_compass")

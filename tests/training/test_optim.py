@@ -30,6 +30,7 @@ def test_a_warmup_as_long_as_the_run_only_rises():
     assert at == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["mean", "class"])
 def test_decay_is_for_matrices_and_convolutions_alone(pool):
     model = create_model("spvit_mini", depth=2, dim=16, heads=2, pool=pool)

@@ -62,6 +62,7 @@ def test_killed_anywhere_and_resumed_the_run_ends_the_same(tiny, whole, tmp_path
     assert leftover == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_killed_at_every_step_with_augmented_images(tiny_tree, tmp_path, monkeypatch, workers):
     """A state a step, so that each attempt gets one step further."""

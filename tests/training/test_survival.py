@@ -122,6 +122,7 @@ def test_killed_twenty_times_it_ends_the_same(everything, tmp_path, how, workers
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
+@pytest.mark.slow
 def test_everything_that_is_on_has_its_effect(everything):
     """Else surviving it would prove nothing."""
     first = train(everything.but({"duration": "6 steps"}), progress=False)

@@ -233,6 +233,7 @@ def test_a_run_learns_from_token_labels_and_says_what_it_lacks(recipe, halves):
         train(recipe.but({"token_labels.folder": halves}), progress=False)
 
 
+@pytest.mark.slow
 def test_training_brings_patches_to_what_the_teacher_sees(recipe):
     """Red patches learn to say 1 and blue ones 2, from labels that have a place; the image's own label says nothing of it."""
     recipe = recipe.but({"duration": "60 steps", "evaluate_every": "60 steps", "label_smoothing": 0.0, "optim.lr": 3e-3})

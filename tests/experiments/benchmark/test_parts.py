@@ -61,6 +61,7 @@ def test_a_training_step_trains_and_leaves_the_weights_where_they_are():
         torch.testing.assert_close(value, before[key], rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_the_program_times_models(tmp_path, capsys):
     pytest.importorskip("timm")
     more = ["--images", "48", "--batch-size", "1", "--depth", "3", "--rounds", "1", "--device", "cpu"]
