@@ -40,12 +40,12 @@ def draw_grids(generator: torch.Generator) -> list[Grid]:
     ]
 
 
-def count(number: int, noun: str, ending: str = "s") -> str:
+def format_count(number: int, noun: str, ending: str = "s") -> str:
     """Write a number of things: "1 head", "3 heads"."""
     return f"{number} {noun}{ending * (number != 1)}"
 
 
-def count_prefix(prefix: int) -> str:
+def format_prefix(prefix: int) -> str:
     """Write a number of prefix tokens: "no prefix", "one prefix token", "2 prefix tokens"."""
     return {0: "no prefix", 1: "one prefix token"}.get(prefix, f"{prefix} prefix tokens")
 

@@ -95,7 +95,10 @@ def select(mistakes: Mapping[str, tuple], *names: str) -> dict[str, tuple]:
 def derive_exercise(
     lesson: Exercise, solution: Callable, answer: Callable, mistakes: Mapping[str, tuple], call: Callable | None = None
 ) -> Exercise:
-    """Change a lesson's exercise to a variant's, with the lesson's own solution out of reach too: reversed it would do."""
+    """Derive a variant's exercise from a lesson's.
+
+    The lesson's own solution is out of reach too, because a flipped or negated call of it would answer the variant.
+    """
     run = call or lesson.call
 
     def run_without_the_lessons(answer: Callable, *arguments) -> Tensor:

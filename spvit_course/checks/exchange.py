@@ -24,10 +24,10 @@ def exchange(
             torch.randn(value.shape, dtype=value.dtype, generator=generator) if value.is_floating_point() else value
             for value in state.values()
         ]
-        given = [
+        arguments = [
             value.double() if isinstance(value, Tensor) and value.is_floating_point() else value for value in inputs
         ]
-        return [Case("the given inputs, at random weights", (*weights, *given))]
+        return [Case("the given inputs, at random weights", (*weights, *arguments))]
 
     def call(kind: Callable[..., nn.Module], *arguments) -> Tensor:
         weights = dict(zip(names, arguments[: len(names)], strict=True))

@@ -1,14 +1,17 @@
 """Exercises of all lessons and variants for the tests of the checks, and outcomes of answers, those of known mistakes once."""
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cache
 
+import torch
 from torch import Tensor
 
 from spvit_course import checks
 from spvit_course.checks.engine import Exercise, Mistake, Trial, compute_outcome, is_equal
 from spvit_course.checks.variants import BANKS
+from spvit_mini.geometry import Grid
 
 LESSONS = [f"{number:02}" for number in range(14)]
 EXERCISES = {f"{lesson} {name}": exercise for lesson in LESSONS for name, exercise in checks.exercises(lesson).items()}
@@ -44,3 +47,9 @@ def change_outcome(exercise: Exercise, one: Callable, change: Callable[[Tensor],
         return change(output) if answer is one else output
 
     return replace(exercise, call=call)
+
+
+def stack_pairs(grid: Grid, of: Callable[[int, int], Tensor]) -> Tensor:
+    """Stack `of(rows down, columns right)` over all pairs of patches, for δ = key minus query: (…, N, N)."""
+    cells = list(itertools.product(range(grid[0]), range(grid[1])))
+    return torch.stack([torch.stack([of(r - a, c - b) for r, c in cells], dim=-1) for a, b in cells], dim=-2)

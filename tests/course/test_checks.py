@@ -270,6 +270,6 @@ def test_a_variant_knows_the_lessons_own_answer_and_says_what_is_asked_instead(k
 def test_the_exercises_of_a_lesson_import_those_of_no_other(lesson):
     folder = Path(checks.__file__).parent / f"lesson_{lesson}"
     assert sorted(path.name for path in folder.glob("*.py")) == ["__init__.py", "answers.py", "exercises.py", "mistakes.py"]
-    for path in [*folder.glob("*.py"), *folder.parent.glob("c*.py")]:
+    for path in [*folder.glob("*.py"), *folder.parent.glob("*.py")]:
         imports = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
         assert not [node.module for node in imports if "lesson_" in (node.module or "")]

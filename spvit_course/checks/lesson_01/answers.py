@@ -94,7 +94,7 @@ class MHSA(nn.Module):
 def entropy(
     w: Tensor,
     *,
-    given: str = "weights",
+    source: str = "weights",
     base: float = math.e,
     axis: int = -1,
     sign: int = -1,
@@ -103,7 +103,7 @@ def entropy(
     total: str = "sum",
 ) -> Tensor:
     """Compute −Σ w log w, right as it stands; each changed option is one mistake."""
-    if given == "scores":
+    if source == "scores":
         w = w.softmax(-1)
     way, _, small = zero.partition(" ")
     if way == "clamped":

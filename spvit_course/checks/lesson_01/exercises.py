@@ -9,7 +9,7 @@ from torch import Tensor
 from spvit_mini.attention import MHSA
 from spvit_mini.explain.attribution import entropy
 
-from ..cases import count, draw_integer, draw_normal, stays_float32
+from ..cases import draw_integer, draw_normal, format_count, stays_float32
 from ..engine import Case, Exercise, Property
 from ..exchange import run_module
 from . import answers, mistakes
@@ -60,7 +60,7 @@ def draw_layers(generator: torch.Generator) -> list[Case]:
         dim = heads * width
         shapes = ((3 * dim, dim), (dim, dim), (dim,), (batch, tokens, dim))
         qkv, proj, bias, x = (draw_normal(generator, *shape) for shape in shapes)
-        label = f"x of shape {tuple(x.shape)} and {count(heads, 'head')}"
+        label = f"x of shape {tuple(x.shape)} and {format_count(heads, 'head')}"
         cases.append(Case(label, (heads, 1.5 * qkv * dim**-0.5, proj * dim**-0.5, bias, x)))
     return cases
 

@@ -108,7 +108,7 @@ ENTROPY = {
         {"total": "one number"}),
     "one sum": ("all rows are summed into one number: was the sum given no axis, or did w[w > 0] forget the rows? A "
         "mask as an index leaves one long list. Each query has an entropy of its own.", {"total": "one sum"}),
-    "softmax again": ("softmax is taken of w. But w are weights already: each row sums to 1.", {"given": "scores"}),
+    "softmax again": ("softmax is taken of w. But w are weights already: each row sums to 1.", {"source": "scores"}),
     "effective number": ("this is e to the power of the entropy, the effective number of keys. Asked for is the "
         "entropy itself.", {"total": "effective"}),
     "normalised": ("this is the entropy as a share of its largest value. Asked for is the entropy itself, in nats.",

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from spvit_mini.explain.attribution import nonlocality
 
-from ..cases import count, count_prefix, draw_integer, draw_normal
+from ..cases import draw_integer, draw_normal, format_count, format_prefix
 from ..engine import Case, Exercise, Property, compute_gradients, is_equal
 from . import answers, mistakes
 
@@ -48,7 +48,7 @@ def draw_mixtures(generator: torch.Generator) -> list[Case]:
     for images, heads, patches, prefix in [(2, 3, n, 0), (1, 2, n, 1), (2, 3, n, 2), (2, 1, n, 1), (1, n, n, 0), (2, 2, 1, 1)]:
         total = prefix + patches
         shapes = (images, heads, total, total), (heads, patches, patches), (heads,)
-        label = f"{count(heads, 'head')}, {count(patches, 'patch', 'es')}, {count_prefix(prefix)}"
+        label = f"{format_count(heads, 'head')}, {format_count(patches, 'patch', 'es')}, {format_prefix(prefix)}"
         cases.append(Case(label, tuple(1.5 * draw_normal(generator, *shape) for shape in shapes)))
     return cases
 
@@ -85,7 +85,7 @@ def draw_trunks(generator: torch.Generator) -> list[Case]:
     cases = []
     for images, blocks, k in [(2, 4, 2), (3, 3, 1), (2, 3, 2), (2, 3, 0), (1, 5, 3)]:
         arguments = draw_trunk(generator, images, n, blocks)
-        cases.append(Case(f"{count(images, 'image')}, {blocks} blocks, k = {k}", (*arguments, k)))
+        cases.append(Case(f"{format_count(images, 'image')}, {blocks} blocks, k = {k}", (*arguments, k)))
     return cases
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from spvit_mini.attention import SPSA
 from spvit_mini.geometry import Grid, offsets
 
-from ..cases import count, count_prefix, draw_integer, draw_normal, run_weights, stays_float32
+from ..cases import draw_integer, draw_normal, format_count, format_prefix, run_weights, stays_float32
 from ..engine import Case, Exercise, Property, Verdict, name_type
 from . import answers, mistakes
 
@@ -57,7 +57,7 @@ def draw_networks(generator: torch.Generator) -> list[Case]:
         w1, b1, w2, b2 = draw_prior(generator, heads, hidden)
         if len(cases) == 6:
             w2, b2 = -w2.abs(), -b2.abs()
-        label = f"{count(heads, 'head')}, K = {hidden}, {name}"
+        label = f"{format_count(heads, 'head')}, K = {hidden}, {name}"
         cases.append(Case(label, (delta.double(), w1, b1, w2, b2)))
     return cases
 
@@ -89,7 +89,7 @@ def draw_layers(generator: torch.Generator) -> list[Case]:
         w1, b1, w2, b2 = draw_prior(generator, heads, 3)
         if len(cases) == 6:
             w2 = torch.zeros_like(w2)
-        label = f"q and k of shape {tokens} on the grid {grid}, {count_prefix(prefix)}"
+        label = f"q and k of shape {tokens} on the grid {grid}, {format_prefix(prefix)}"
         cases.append(Case(label, (heads, grid, w1, b1, w2, b2, q, k)))
     return cases
 

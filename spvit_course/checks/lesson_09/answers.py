@@ -101,7 +101,7 @@ def mix_labels(
     high, wide = bottom - top, right - left
     size = {"R·C": rows * columns, "R²": rows**2, "C²": columns**2, "1": 1}[whole]
     meant = [int(side * (1 - lam) ** 0.5) for side in grid]  # what the box's sides would be, rounded down
-    taken = {
+    part = {
         "area": high * wide / size,
         "λ drawn": 1 - lam,
         "sides from λ": meant[0] * meant[1] / size,
@@ -115,11 +115,11 @@ def mix_labels(
     }[share]
     other = y.flip(1) if partner == "the classes" else PARTNERS[partner](y)
     own, others = {
-        "to the partner": (1 - taken, taken),
-        "to the image": (taken, 1 - taken),
-        "added": (1.0, taken),
-        "not divided": (1 - taken, 1.0),
-        "in numbers of patches": (size * (1 - taken), size * taken),
+        "to the partner": (1 - part, part),
+        "to the image": (part, 1 - part),
+        "added": (1.0, part),
+        "not divided": (1 - part, 1.0),
+        "in numbers of patches": (size * (1 - part), size * part),
     }[goes]
     return own * y + others * other
 

@@ -8,7 +8,7 @@ from spvit_mini.geometry import Grid
 from spvit_mini.training.token_loss import dense_loss, mix_classes
 from spvit_mini.vit import swap_box
 
-from ..cases import count, draw_integer, draw_normal
+from ..cases import draw_integer, draw_normal, format_count
 from ..engine import Case, Exercise
 from . import answers, mistakes
 from .answers import Box
@@ -104,7 +104,7 @@ def draw_batches(generator: torch.Generator) -> list[Case]:
         shapes = (images, classes), (images, patches, classes), (images, classes), (images, patches, classes)
         cls, dense, y, maps = (2 * draw_normal(generator, *shape) for shape in shapes)
         y = torch.eye(classes, dtype=torch.float64)[y.argmax(-1)] if number == 1 else y.softmax(-1)
-        label = f"{count(images, 'image')}, {count(patches, 'patch', 'es')}, {classes} classes, w = {w}"
+        label = f"{format_count(images, 'image')}, {format_count(patches, 'patch', 'es')}, {classes} classes, w = {w}"
         if number == 6:  # so far that exp gives 0 for all classes but one, in double precision too
             cls[:, 0], dense[..., 0], label = cls[:, 0] + 1000, dense[..., 0] + 1000, f"{label}, logits far apart"
         cases.append(Case(label, (cls, dense, y, maps.softmax(-1), w)))

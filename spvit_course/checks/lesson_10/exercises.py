@@ -9,7 +9,7 @@ from torch import Tensor
 
 from spvit_experiments.statistics import paired, steps_to
 
-from ..cases import count, draw_integer, draw_normal
+from ..cases import draw_integer, draw_normal, format_count
 from ..engine import Case, Exercise, Verdict, name_type
 from . import answers, mistakes
 
@@ -68,7 +68,7 @@ def draw_records(generator: torch.Generator) -> list[Case]:
         for place, seed in enumerate(seeds):
             kind = ["rises", "falls back", "never", "at once", "exactly"][(place + len(cases)) % 5]
             rows += make_run(kind, seed, level, pace, draw)
-        cases.append(Case(f"rows of {count(len(seeds), 'seed')} and the level {level:g}", (rows, level)))
+        cases.append(Case(f"rows of {format_count(len(seeds), 'seed')} and the level {level:g}", (rows, level)))
     return cases
 
 

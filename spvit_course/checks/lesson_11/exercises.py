@@ -7,7 +7,7 @@ from torch import Tensor
 
 from spvit_mini.explain import attribution, faithfulness
 
-from ..cases import count, draw_integer, draw_normal
+from ..cases import draw_integer, draw_normal, format_count
 from ..engine import Case, Exercise, Property, Verdict, describe_error
 from . import answers, mistakes
 
@@ -34,8 +34,8 @@ def draw_layers(generator: torch.Generator) -> list[Case]:
             tokens = patches + (i >= enter)
             scores = 1.5 * draw_normal(generator, heads, tokens, tokens)
             maps.append(scores.softmax(-1))
-        label = f"{count(layers, 'map')} of {count(heads, 'head')}, {count(patches, 'patch', 'es')}, enter = {enter}"
-        cases.append(Case(label, (enter, *maps)))
+        label = f"{format_count(layers, 'map')} of {format_count(heads, 'head')}, {format_count(patches, 'patch', 'es')}"
+        cases.append(Case(f"{label}, enter = {enter}", (enter, *maps)))
     return cases
 
 
@@ -117,9 +117,9 @@ def run_deletion(answer: Callable, image: Tensor, map: Tensor, w1: Tensor, w2: T
 def is_list_unchanged(answer: Callable) -> bool:
     """Tell whether the list of maps is as long as before: popping from it would take it from the caller."""
     maps = [torch.full((1, 2, 2), 0.5, dtype=torch.float64), torch.full((1, 3, 3), 1 / 3, dtype=torch.float64)]
-    given = list(maps)
-    answer(given, 1)
-    return len(given) == 2 and all(one is other for one, other in zip(given, maps, strict=True))
+    copy = list(maps)
+    answer(copy, 1)
+    return len(copy) == 2 and all(one is other for one, other in zip(copy, maps, strict=True))
 
 
 ALONE = Property(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from spvit_mini.training.optim import lr_at
 
-from ..cases import count, draw_integer, draw_normal
+from ..cases import draw_integer, draw_normal, format_count
 from ..engine import Case, Exercise, Property, Verdict, name_type
 from . import answers, mistakes
 from .answers import Batch
@@ -198,7 +198,7 @@ def draw_teams(generator: torch.Generator) -> list[Case]:
         other = (best + 1 + torch.randint(5, best.shape, generator=generator)) % 6
         labels = torch.where((image % 7) % 3 < 2, best, other)
         labels[image >= images] = -1
-        label = f"{images} images, {count(world, 'process', 'es')}, batches of {batch}"
+        label = f"{images} images, {format_count(world, 'process', 'es')}, batches of {batch}"
         cases.append(Case(label, (world, batch, logits, labels)))
     return cases
 

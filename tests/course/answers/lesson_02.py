@@ -1,5 +1,7 @@
 """Lesson 02: right answers that are written in an unusual way, and wrong ones that the bank does not hold as they stand."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -41,15 +43,11 @@ class BlockByLoop(Given):
 
 class BlockTokenByToken(Given):
     def forward(self, x, grid):
-        width = x.shape[-1]
         centred = x - x.mean(-1, keepdim=True)
         normed = centred / (centred.square().mean(-1, keepdim=True) + self.norm1.eps).sqrt()
         x = x + self.attention(normed * self.norm1.weight + self.norm1.bias, grid)
-        rows = [
-            row + self.mlp(F.layer_norm(row, (width,), self.norm2.weight, self.norm2.bias, 1e-6))
-            for row in x.flatten(0, 1)
-        ]
-        return torch.stack(rows).reshape(x.shape)
+        norm2 = partial(F.layer_norm, normalized_shape=x.shape[-1:], weight=self.norm2.weight, bias=self.norm2.bias, eps=1e-6)
+        return torch.stack([row + self.mlp(norm2(row)) for row in x.flatten(0, 1)]).reshape(x.shape)
 
 
 class Parts(nn.Module):
@@ -65,15 +63,18 @@ class Parts(nn.Module):
         self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
         self.head = nn.Linear(config.dim, config.num_classes)
 
+    def run_blocks(self, x, grid=None):
+        for block in self.blocks:
+            x = block(x, grid or self.config.grid)
+        return x
+
 
 class ViTAsTaught(Parts):
     def forward(self, images):
         x = (self.embed(images) + self.positions).flatten(2).transpose(1, 2)
         if self.class_token is not None:
             x = torch.cat([self.class_token.expand(len(x), -1, -1), x], dim=1)
-        for block in self.blocks:
-            x = block(x, self.config.grid)
-        x = self.norm(x)
+        x = self.norm(self.run_blocks(x))
         return self.head(x[:, 0] if self.class_token is not None else x.mean(dim=1))
 
 
@@ -83,8 +84,7 @@ class ViTThatFlattensEarly(Parts):
         grid = self.embed(images).shape[2:]
         if self.config.pool == "class":
             x = torch.cat([self.class_token.repeat(x.shape[0], 1, 1), x], 1)
-        for block in self.blocks:
-            x = block(x, tuple(grid))
+        x = self.run_blocks(x, tuple(grid))
         return self.head(self.norm(x[:, 0]) if self.config.pool == "class" else self.norm(x).mean(-2))
 
 
@@ -92,10 +92,7 @@ class ViTThatAveragesLogits(Parts):
     def forward(self, images):
         x = torch.einsum("bdrc->brcd", self.embed(images) + self.positions).flatten(1, 2)
         token = [] if self.class_token is None else [self.class_token.expand(len(images), 1, self.config.dim)]
-        x = torch.cat([*token, x], dim=1)
-        for number in range(self.config.depth):
-            x = self.blocks[number](x, self.config.grid)
-        logits = self.head(self.norm(x))
+        logits = self.head(self.norm(self.run_blocks(torch.cat([*token, x], dim=1))))
         return logits[:, 0] if token else logits.mean(1)
 
 
@@ -106,9 +103,8 @@ class ViTByPatchify(Parts):
         x = F.linear(cut, self.embed.weight.flatten(1), self.embed.bias) + self.positions.flatten(2).mT
         if self.class_token is not None:
             x = torch.cat([self.class_token + 0 * x[:, :1], x], 1)
-        for block in self.blocks:
-            x = block(x, self.config.grid)
-        return self.head(self.norm(x)[:, 0] if self.class_token is not None else self.norm(x).sum(1) / x.shape[1])
+        x = self.norm(self.run_blocks(x))
+        return self.head(x[:, 0] if self.class_token is not None else x.sum(1) / x.shape[1])
 
 
 class PositionsTooLate(Parts):
@@ -116,13 +112,8 @@ class PositionsTooLate(Parts):
         return self.embed(images).flatten(2).mT + self.positions
 
 
-def unsolved(given):
-    """Make the class that the notebook gives, with its stub."""
-
-    def forward(self, *arguments):
-        raise NotImplementedError()
-
-    return type("Unsolved", (given,), {"forward": forward})
+def stub(self, *arguments):
+    raise NotImplementedError()
 
 
 def renamed(right):
@@ -140,8 +131,8 @@ RIGHT = {
     "ViT": [ViTAsTaught, ViTThatFlattensEarly, ViTThatAveragesLogits, ViTByPatchify],
 }
 REFUSED = [
-    ("Block", "not done yet", unsolved(Given)),
-    ("ViT", "not done yet", unsolved(Parts)),
+    ("Block", "not done yet", type("Block", (Given,), {"forward": stub})),
+    ("ViT", "not done yet", type("ViT", (Parts,), {"forward": stub})),
     ("Block", "only yours has: last.weight, last.bias", renamed(BlockInTwoLines)),
     ("ViT", "only yours has: last.weight, last.bias", renamed(ViTAsTaught)),
 ]

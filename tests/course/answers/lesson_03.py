@@ -10,9 +10,7 @@ import torch.nn.functional as F
 from spvit_course.checks.lesson_03.answers import offsets, spread
 from spvit_mini.geometry import pair_offsets
 
-
-def offsets_by_loops(rows, columns):
-    return torch.tensor([[[a, b] for b in range(1 - columns, columns)] for a in range(1 - rows, rows)])
+from ..bank import stack_pairs
 
 
 def offsets_by_nonzero(rows, columns):
@@ -33,21 +31,9 @@ def offsets_from_all_pairs(rows, columns):
     return distinct.reshape(2 * rows - 1, 2 * columns - 1, 2)
 
 
-def spread_by_loops(table, grid):
-    rows, columns = grid
-    places = list(itertools.product(range(rows), range(columns)))
-    entries = [[table[..., c - a + rows - 1, d - b + columns - 1] for c, d in places] for a, b in places]
-    return torch.stack([torch.stack(row, dim=-1) for row in entries], dim=-2)
-
-
 def spread_by_slices(table, grid):
-    rows, columns = grid
-    seen = [
-        table[..., rows - 1 - r : 2 * rows - 1 - r, columns - 1 - c : 2 * columns - 1 - c].flatten(-2)
-        for r in range(rows)
-        for c in range(columns)
-    ]
-    return torch.stack(seen, dim=-2)
+    starts = itertools.product(range(grid[0] - 1, -1, -1), range(grid[1] - 1, -1, -1))
+    return torch.stack([table[..., r : r + grid[0], c : c + grid[1]].flatten(-2) for r, c in starts], dim=-2)
 
 
 def spread_by_one_index(table, grid):
@@ -56,9 +42,8 @@ def spread_by_one_index(table, grid):
 
 
 def spread_by_unfold(table, grid):
-    images = table.reshape(1, -1, *table.shape[-2:])
-    n = grid[0] * grid[1]
-    return F.unfold(images, grid).reshape(*table.shape[:-2], n, n).flip(-1).mT
+    frames = F.unfold(table.reshape(1, -1, *table.shape[-2:]), grid)
+    return frames.reshape(*table.shape[:-2], *[grid[0] * grid[1]] * 2).flip(-1).mT
 
 
 def spread_by_einsum(table, grid):
@@ -85,11 +70,8 @@ def pad_prefix_by_filling(spatial, prefix, neutral):
 
 
 def pad_prefix_by_recursion(spatial, prefix, neutral):
-    return (
-        spatial
-        if prefix == 0
-        else pad_prefix_by_recursion(F.pad(spatial, (1, 0, 1, 0), value=neutral), prefix - 1, neutral)
-    )
+    more = F.pad(spatial, (1, 0, 1, 0), value=neutral)
+    return pad_prefix_by_recursion(more, prefix - 1, neutral) if prefix else spatial
 
 
 def windows(table, grid):
@@ -103,12 +85,10 @@ def shifted_too_far(table, grid):
 
 
 def looked_up_one_by_one(table, grid):
-    rows, columns = grid
-    result = table.new_zeros(rows * columns, rows * columns)
-    for i, j in itertools.product(range(rows * columns), repeat=2):
-        down, right = j // columns - i // columns, j % columns - i % columns
-        result[i, j] = table[down + rows - 1, right + columns - 1]
-    return result
+    result = table.new_zeros(*grid, *grid)
+    for a, b, r, c in itertools.product(*map(range, grid * 2)):
+        result[a, b, r, c] = table[r - a + grid[0] - 1, c - b + grid[1] - 1]
+    return result.flatten(2).flatten(0, 1)
 
 
 def side_guessed(table, grid):
@@ -130,13 +110,15 @@ def filled_without_axes_in_front(spatial, prefix, neutral):
 
 RIGHT = {
     "offsets": [
-        offsets_by_loops, offsets_by_nonzero, offsets_by_broadcasting, offsets_from_all_pairs,
+        lambda rows, columns: torch.tensor([[[a, b] for b in range(1 - columns, columns)] for a in range(1 - rows, rows)]),
+        offsets_by_nonzero, offsets_by_broadcasting, offsets_from_all_pairs,
         lambda rows, columns: offsets(rows, columns).int(),
         lambda rows, columns: -offsets(rows, columns).flip(0, 1),
         lambda rows, columns: offsets(columns, rows).transpose(0, 1).flip(-1),
     ],
     "spread": [
-        spread_by_loops, spread_by_slices, spread_by_one_index, spread_by_unfold, spread_by_einsum,
+        lambda table, grid: stack_pairs(grid, lambda r, c: table[..., r + grid[0] - 1, c + grid[1] - 1]),
+        spread_by_slices, spread_by_one_index, spread_by_unfold, spread_by_einsum,
         lambda table, grid: spread(table.flip(-2, -1), grid).mT, partial(spread, stride="2C−1"),
     ],
     "pad_prefix": [

@@ -1,6 +1,5 @@
 """Lesson 04: right answers that are written in an unusual way, and wrong ones that the bank does not hold as they stand."""
 
-import itertools
 import math
 
 import torch
@@ -10,15 +9,13 @@ from spvit_course.checks.lesson_04.answers import RelativeBias, log_offsets, sha
 from spvit_mini.attention import MHSA
 from spvit_mini.geometry import offsets, pair_offsets, spread
 
+from ..bank import stack_pairs
+
 
 def with_weights(weights):
     """Make a class of the exercise from its one method."""
     own = {"__init__": lambda self, *sizes: RelativeBias.__init__(self, *sizes), "weights": weights}
     return type("RelativeBias", (RelativeBias,), own)
-
-
-def edge(delta, window):
-    return delta.new_tensor(window) - 1
 
 
 def bias_by_the_map(self, q, k, grid):
@@ -43,24 +40,16 @@ def bias_by_sdpa(self, q, k, grid):
 
 
 def shaw2d_by_loops(q, tables, grid, clip):
-    rows, columns = grid
-    places = list(itertools.product(range(rows), range(columns)))
+    def vector(*delta):
+        return sum(table[max(-clip, min(clip, step)) + clip] for table, step in zip(tables, delta, strict=True))
 
-    def vector(query, key):
-        steps = (max(-clip, min(clip, b - a)) for a, b in zip(query, key, strict=True))
-        return sum(table[step + clip] for table, step in zip(tables, steps, strict=True))
-
-    found = [[q[..., i, :] @ vector(a, b) for b in places] for i, a in enumerate(places)]
-    return torch.stack([torch.stack(row, -1) for row in found], -2) / math.sqrt(q.shape[-1])
+    return torch.einsum("...ic,cij->...ij", q, stack_pairs(grid, vector)) / math.sqrt(q.shape[-1])
 
 
 def shaw2d_products_first(q, tables, grid, clip):
     index = pair_offsets(*grid).clamp(-clip, clip) + clip
-    total = 0
-    for k in (0, 1):
-        products = q @ tables[k].T / q.shape[-1] ** 0.5
-        total = total + products.gather(-1, index[..., k].expand(*q.shape[:-1], -1))
-    return total
+    products = [(q @ tables[k].T).gather(-1, index[..., k].expand(*q.shape[:-1], -1)) for k in (0, 1)]
+    return sum(products) / q.shape[-1] ** 0.5
 
 
 def shaw2d_scaling_the_queries(q, tables, grid, clip):
@@ -81,9 +70,7 @@ def log_offsets_by_copysign(delta, window):
 
 def log_offsets_by_numpy_style(delta, window):
     near = delta / ((torch.as_tensor(window, dtype=torch.float64) - 1) / 8)
-    return (
-        torch.where(near < 0, -1.0, 1.0).double() * torch.log2(near.abs() + 1) / torch.log2(torch.tensor(8.0)).double()
-    )
+    return torch.where(near < 0, -1.0, 1.0).double() * torch.log2(near.abs() + 1) / torch.tensor(8.0).double().log2()
 
 
 def taken_for_a_batch(q, tables, grid, clip):
@@ -113,17 +100,15 @@ NAMED = [
     ("RelativeBias", "left out", with_weights(MHSA.weights)),
     ("RelativeBias", "no root", with_weights(lambda self, q, k, grid: (q @ k.mT + self.spatial(grid)).softmax(-1))),
     ("RelativeBias", "left out",
-        with_weights(
-            lambda self, q, k, grid: (self.scores(q, k) + self.spatial.values.mean((1, 2))[:, None, None]).softmax(-1)
-        )),
+        with_weights(lambda self, q, k, grid: (self.scores(q, k) + self.spatial.values.mean((1, 2), True)).softmax(-1))),
     ("RelativeBias", "root twice",
         with_weights(lambda self, q, k, grid: (q @ k.mT / q.shape[-1] + self.spatial(grid)).softmax(-1))),
     ("shaw2d", "transposed", lambda q, tables, grid, clip: shaw2d(q, tables, grid, clip).mT),
     ("shaw2d", "sign", lambda q, tables, grid, clip: shaw2d(q, tables.flip(1), grid, clip)),
     ("shaw2d", "axes swapped", lambda q, tables, grid, clip: shaw2d(q, tables.flip(0), grid, clip)),
     ("log_offsets", "clamped",
-        lambda delta, window: log_offsets(delta.minimum(edge(delta, window)).maximum(-edge(delta, window)), window)),
-    ("log_offsets", "no absolute value", lambda delta, window: (1 + 8 * delta / edge(delta, window)).log2() / 3),
+        lambda delta, window: log_offsets(delta.clamp(1 - torch.tensor(window), torch.tensor(window) - 1), window)),
+    ("log_offsets", "no absolute value", lambda delta, window: (1 + 8 * delta / (delta.new_tensor(window) - 1)).log2() / 3),
     ("log_offsets", "no sign", lambda delta, window: log_offsets(delta.abs(), window)),
     ("log_offsets", "axes swapped", lambda delta, window: log_offsets(delta, window[::-1])),
 ]

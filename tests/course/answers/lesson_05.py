@@ -21,8 +21,13 @@ def room(scores, mask):
     return F.pad(mask, (prefix, 0, prefix, 0), value=True)
 
 
-def by_fill(scores, hidden):
-    return scores.masked_fill(hidden, -torch.inf).softmax(-1)
+def by_fill(scores, hidden, low=-torch.inf):
+    return scores.masked_fill(hidden, low).softmax(-1)
+
+
+def share_whole(inside):
+    total = inside.sum(-1, keepdim=True)
+    return inside / torch.where(total == 0, 1, total)
 
 
 def renormalised(scores, mask, guard=1.0):
@@ -43,9 +48,8 @@ def window_mask_by_loops(grid, size, shift):
 def window_mask_by_kron(grid, size, shift):
     bands = []
     for side in grid:
-        begins = [start for start in range(shift - size, side, size)]
         band = torch.zeros(side, side)
-        for start in begins:
+        for start in range(shift - size, side, size):
             band[max(start, 0) : start + size, max(start, 0) : start + size] = 1
         bands.append(band)
     return torch.kron(*bands).bool()
@@ -58,16 +62,9 @@ def window_mask_by_cumsum(grid, size, shift):
 
 
 def window_mask_by_one_hot(grid, size, shift):
-    hits = [
-        F.one_hot((torch.arange(side) + size - shift).div(size, rounding_mode="floor"), 30).float() for side in grid
-    ]
+    hits = [F.one_hot((torch.arange(side) + size - shift) // size, 30).float() for side in grid]
     member = torch.einsum("ra,cb->rcab", *hits).flatten(2).flatten(0, 1)
     return member @ member.T > 0.5
-
-
-def masked_weights_by_where(scores, mask):
-    visible = room(scores, mask)
-    return torch.where(visible, scores, -torch.inf).softmax(-1).nan_to_num(0)
 
 
 def masked_weights_by_loops(scores, mask):
@@ -81,44 +78,10 @@ def masked_weights_by_loops(scores, mask):
     return weights
 
 
-def masked_weights_by_a_finite_number(scores, mask):
-    hidden = ~room(scores, mask)
-    return scores.masked_fill(hidden, -1e30).softmax(-1) * ~hidden
-
-
 def masked_weights_by_sdpa(scores, mask):
-    tokens = scores.shape[-1]
-    eye = torch.eye(tokens, dtype=scores.dtype).expand_as(scores)
-    hidden = ~room(scores, mask)
+    eye, hidden = torch.eye(scores.shape[-1], dtype=scores.dtype).expand_as(scores), ~room(scores, mask)
     low = scores.masked_fill(hidden, -1e30)
     return F.scaled_dot_product_attention(torch.zeros_like(scores), eye, eye, attn_mask=low).masked_fill(hidden, 0)
-
-
-def bare_exp(scores, mask):
-    kept = scores.exp() * room(scores, mask)
-    total = kept.sum(-1, keepdim=True)
-    return kept / torch.where(total == 0, 1, total)
-
-
-def softmax_shared_anew(scores, mask):
-    kept = scores.softmax(-1) * room(scores, mask)
-    total = kept.sum(-1, keepdim=True)
-    return kept / torch.where(total == 0, 1, total)
-
-
-def filled_with_too_little(scores, mask):
-    visible = room(scores, mask)
-    return scores.masked_fill(~visible, -1e4).softmax(-1) * visible
-
-
-def penalised_too_little(scores, mask):
-    visible = room(scores, mask)
-    return (scores - 1e4 * ~visible).softmax(-1) * visible
-
-
-def mask_added(scores, mask):
-    bias = torch.zeros(()).where(room(scores, mask), -torch.inf).to(scores)
-    return (scores + bias).softmax(-1).nan_to_num()
 
 
 def nan_replaced_after_dividing(scores, mask):
@@ -139,7 +102,10 @@ RIGHT = {
         lambda grid, size, shift: window_mask(grid[::-1], size, shift, tokens="column by column"),
     ],
     "masked_weights": [
-        masked_weights_by_where, masked_weights_by_loops, masked_weights_by_a_finite_number, masked_weights_by_sdpa, renormalised,
+        lambda scores, mask: torch.where(room(scores, mask), scores, -torch.inf).softmax(-1).nan_to_num(0),
+        masked_weights_by_loops,
+        lambda scores, mask: by_fill(scores, ~room(scores, mask), -1e30) * room(scores, mask),
+        masked_weights_by_sdpa, renormalised,
         lambda scores, mask: masked_weights(scores, ~mask, says="outside"),
     ],
 }
@@ -159,11 +125,14 @@ NAMED = [
 REFUSED = [
     ("window_mask", "they are numbers", lambda *arguments: window_mask(*arguments).float()),
     ("window_mask", "the package's own solution", lambda grid, size, shift: SquareWindow(size, shift=shift)(grid)[0]),
-    ("masked_weights", "exp on its own cannot", bare_exp),
-    ("masked_weights", "too late to mask", softmax_shared_anew),
-    ("masked_weights", "not low enough", filled_with_too_little),
-    ("masked_weights", "not low enough", penalised_too_little),
-    ("masked_weights", "makes NaN of gradients", mask_added),
+    ("masked_weights", "exp on its own cannot", lambda scores, mask: share_whole(scores.exp() * room(scores, mask))),
+    ("masked_weights", "too late to mask", lambda scores, mask: share_whole(scores.softmax(-1) * room(scores, mask))),
+    ("masked_weights", "not low enough",
+        lambda scores, mask: by_fill(scores, ~room(scores, mask), -1e4) * room(scores, mask)),
+    ("masked_weights", "not low enough",
+        lambda scores, mask: (scores - 1e4 * ~room(scores, mask)).softmax(-1) * room(scores, mask)),
+    ("masked_weights", "makes NaN of gradients",
+        lambda scores, mask: (scores + scores.new_zeros(()).where(room(scores, mask), -torch.inf)).softmax(-1).nan_to_num()),
     ("masked_weights", "makes NaN of gradients", nan_replaced_after_dividing),
 ]
 STUMBLING = [("masked_weights", one_axis_more)]

@@ -1,7 +1,5 @@
 """Lesson 06: right answers that are written in an unusual way, and wrong ones that the bank does not hold as they stand."""
 
-import itertools
-
 import torch
 
 from spvit_course.checks.lesson_06.answers import conv_heads, psa_map
@@ -9,19 +7,12 @@ from spvit_mini.geometry import offsets, pair_offsets, spread
 from spvit_mini.spatial import Quadratic, local_start
 from spvit_mini.spatial import conv_heads as of_the_package
 
+from ..bank import stack_pairs
+
 
 def map_by_table(v, grid):
     delta = offsets(*grid).to(v)
     return spread(torch.einsum("hk,abk->hab", v, torch.cat([delta.square().sum(-1, keepdim=True), delta], -1)), grid)
-
-
-def map_by_loops(v, grid):
-    n = grid[0] * grid[1]
-    rows = []
-    for i, j in itertools.product(range(n), range(n)):
-        below, beside = j // grid[1] - i // grid[1], j % grid[1] - i % grid[1]
-        rows.append(v[:, 0] * (below**2 + beside**2) + v[:, 1] * below + v[:, 2] * beside)
-    return torch.stack(rows, dim=-1).unflatten(-1, (n, n))
 
 
 def map_with_the_square_completed(v, grid):
@@ -83,7 +74,9 @@ def with_features_of(dtype):
 
 RIGHT = {
     "psa_map": [
-        map_by_table, map_by_loops, map_with_the_square_completed,
+        map_by_table,
+        lambda v, grid: stack_pairs(grid, lambda r, c: v[:, 0] * (r * r + c * c) + v[:, 1] * r + v[:, 2] * c),
+        map_with_the_square_completed,
         lambda v, grid: psa_map(v, grid) + torch.arange(grid[0] * grid[1])[None, :, None],
         map_of_places,
         lambda v, grid: psa_map(v, grid).flip(-2, -1).mT,

@@ -12,14 +12,8 @@ from spvit_mini.spatial import PriorMLP
 
 
 def prior_by_loops(delta, w1, b1, w2, b2):
-    heads = []
-    for h in range(len(b2)):
-        total = b2[h]
-        for k in range(w1.shape[1]):
-            ramp = delta[..., 0] * w1[h, k, 0] + delta[..., 1] * w1[h, k, 1] + b1[h, k]
-            total = total + w2[h, k] * ramp.clamp(min=0)
-        heads.append(total)
-    return torch.stack(heads)
+    ramps = [[(delta @ w1[h, k] + b1[h, k]).clamp(min=0) for k in range(w1.shape[1])] for h in range(len(b2))]
+    return torch.stack([sum(w * ramp for w, ramp in zip(w2[h], ramps[h], strict=True)) + b2[h] for h in range(len(b2))])
 
 
 def prior_by_linear(delta, w1, b1, w2, b2):
@@ -49,10 +43,9 @@ class ByHand(MHSA):
 
 class ByScaling(ByHand):
     def weights(self, q, k, grid):
-        n = grid[0] * grid[1]
-        f = self.spatial(grid)
+        f, prefix = self.spatial(grid), q.shape[2] - grid[0] * grid[1]
         factor = torch.ones(len(f), q.shape[2], q.shape[2]).to(f)
-        factor[:, q.shape[2] - n :, q.shape[2] - n :] = f
+        factor[:, prefix:, prefix:] = f
         return torch.softmax(q @ k.mT * factor / math.sqrt(q.shape[-1]), dim=-1)
 
 
@@ -94,12 +87,8 @@ def moves_by_reasoning(layer, x, grid):
     """Follow the chain rule by hand: what stands between a parameter and f, and is it 0?"""
     s = layer.spatial
     hidden = (torch.einsum("hkd,abd->hkab", s.w1, offsets(*grid).to(s.w1)) + s.b1[..., None, None]).relu()
-    names = {"b2"}
-    if hidden.any():
-        names.add("w2")
-    if (s.w2[..., None, None] * hidden).any():
-        names |= {"w1", "b1"}
-    return names
+    moves = {"b2": True, "w2": hidden.any(), "w1": (s.w2[..., None, None] * hidden).any()}
+    return {name for name, it_does in (moves | {"b1": moves["w1"]}).items() if it_does}
 
 
 class Renamed(MHSA):

@@ -8,24 +8,27 @@ from spvit_mini.training import token_loss
 from spvit_mini.vit import swap_box
 
 
-def mixtoken_by_slices(x, box):
-    top, left, bottom, right = box
+def inside(box):
+    """Give the slices of a box, for the last two axes."""
+    return ..., slice(box[0], box[2]), slice(box[1], box[3])
+
+
+def mixtoken_by_slices(x, box, axes=(0,)):
     mixed = x.clone()
-    mixed[:, :, top:bottom, left:right] = x.flip(0)[:, :, top:bottom, left:right]
+    mixed[inside(box)] = x.flip(axes)[inside(box)]
     return mixed
 
 
 def mixtoken_by_a_mask(x, box):
     mask = torch.zeros(x.shape[-2:], dtype=x.dtype)
-    mask[box[0] : box[2], box[1] : box[3]] = 1
+    mask[inside(box)] = 1
     return (1 - mask) * x + mask * x[range(len(x) - 1, -1, -1)]
 
 
 def mixtoken_by_pieces(x, box):
     top, left, bottom, right = box
-    middle = torch.cat(
-        [x[:, :, top:bottom, :left], x.flip(0)[:, :, top:bottom, left:right], x[:, :, top:bottom, right:]], 3
-    )
+    rows = x[:, :, top:bottom]
+    middle = torch.cat([rows[..., :left], rows.flip(0)[..., left:right], rows[..., right:]], dim=3)
     return torch.cat([x[:, :, :top], middle, x[:, :, bottom:]], dim=2)
 
 
@@ -42,15 +45,16 @@ def unmix_on_tokens(dense, box, grid):
 
 
 def unmix_classes_last(dense, box, grid):
-    top, left, bottom, right = box
-    back = dense.unflatten(1, grid).clone()
-    back[:, top:bottom, left:right] = dense.unflatten(1, grid)[:, top:bottom, left:right].flip(0)
+    on_grid = dense.unflatten(1, grid)
+    back = on_grid.clone()
+    here = slice(None), *inside(box)[1:]
+    back[here] = on_grid[here].flip(0)
     return back.flatten(1, 2)
 
 
 def mix_labels_by_counting(y, box, grid, lam):
     mask = torch.zeros(grid, dtype=y.dtype)
-    mask[box[0] : box[2], box[1] : box[3]] = 1
+    mask[inside(box)] = 1
     return torch.lerp(y, y.flip(0), mask.mean())
 
 
@@ -78,23 +82,14 @@ def dense_loss_by_logsumexp(cls, dense, y, maps, w):
 
 
 def in_place(x, box):
-    top, left, bottom, right = box
-    x[:, :, top:bottom, left:right] = x.flip(0)[:, :, top:bottom, left:right]
+    x[inside(box)] = x.flip(0)[inside(box)]
     return x
 
 
 def one_after_the_other(x, box):
-    top, left, bottom, right = box
     mixed = x.clone()
-    for b in range(len(x)):
-        mixed[b, :, top:bottom, left:right] = mixed[len(x) - 1 - b, :, top:bottom, left:right]
-    return mixed
-
-
-def turned(x, box):
-    top, left, bottom, right = box
-    mixed = x.clone()
-    mixed[:, :, top:bottom, left:right] = x.flip(0, 2, 3)[:, :, top:bottom, left:right]
+    for image in range(len(x)):
+        mixed[image][inside(box)] = mixed[-1 - image][inside(box)]
     return mixed
 
 
@@ -122,7 +117,7 @@ NAMED = [
     ("mixtoken", "half the batch", one_after_the_other),
     ("mixtoken", "upside down", lambda x, box: answers.mixtoken(x.flip(2), box, partner="the rows", where="outside")),
     ("unmix", "nothing exchanged", lambda dense, box, grid: dense.clone()),
-    ("mixtoken", "places reversed", turned),
+    ("mixtoken", "places reversed", lambda x, box: mixtoken_by_slices(x, box, (0, 2, 3))),
     ("unmix", "classes last", lambda d, box, grid: swap_box(d.unflatten(1, grid), box).flatten(1, 2)),
     ("mix_labels", "λ drawn", lambda y, box, grid, lam: lam * y + (1 - lam) * y.flip(0)),
     ("mix_labels", "numbers of patches", by_numbers),

@@ -59,11 +59,9 @@ def steps_by_going_backwards(rows, level):
 
 
 def steps_by_minimum(rows, level):
-    seeds = sorted({row["seed"] for row in rows})
-    return {
-        seed: min((r["step"] for r in rows if r["seed"] == seed and not r["val_top1"] < level), default=float("inf"))
-        for seed in seeds
-    }
+    there = [row for row in rows if not row["val_top1"] < level]
+    seeds = {row["seed"] for row in rows}
+    return {seed: min((r["step"] for r in there if r["seed"] == seed), default=float("inf")) for seed in seeds}
 
 
 def steps_by_tensors(rows, level):

@@ -9,6 +9,10 @@ from spvit_course.checks.lesson_11 import answers
 from spvit_mini.explain import attribution, faithfulness
 
 
+def eye_of(maps):
+    return torch.eye(maps[0].shape[-1], dtype=maps[0].dtype)
+
+
 def rollout_by_paths(maps, enter):
     """Follow the class token's row from the last layer down: a vector times matrices, cut where the class token is new."""
     row, own = F.one_hot(torch.tensor(0), maps[-1].shape[-1]).to(maps[0]), maps[0].new_zeros(0)
@@ -47,7 +51,7 @@ def rollout_by_the_shapes(maps, enter):
             product = torch.block_diag(torch.ones(1, 1), product)
         return (product + weights.mean(0) @ product) / 2
 
-    return reduce(step, maps, torch.eye(maps[0].shape[1], dtype=maps[0].dtype))[0]
+    return reduce(step, maps, eye_of(maps))[0]
 
 
 @torch.no_grad()
@@ -86,37 +90,12 @@ def deletion_by_thresholds(model, image, map):
     return (answers - answers[0]).exp()
 
 
-def in_place(maps, enter):
-    for weights in maps:
-        weights += torch.eye(weights.shape[-1])
-    return answers.rollout(maps, enter)
-
-
-def popping(maps, enter):
-    right = answers.rollout(maps, enter)
-    maps.pop()
-    return right
-
-
-def spoils_the_image(model, image, map):
-    right = answers.deletion(model, image, map)
-    image[:] = 0
-    return right
-
-
 def with_types_mixed(maps, enter):
     product = torch.eye(maps[0].shape[-1])
     for i, weights in enumerate(maps):
         if i == enter and i > 0:
             product = torch.block_diag(torch.ones(1, 1), product)
         product = (weights.mean(0) + torch.eye(weights.shape[-1])) / 2 @ product
-    return product[0]
-
-
-def without_room(maps, enter):
-    product = torch.eye(maps[0].shape[-1], dtype=torch.float64)
-    for weights in maps:
-        product = weights.mean(0) @ product
     return product[0]
 
 
@@ -143,12 +122,15 @@ REFUSED = [
     ("rollout", "the package's own solution", lambda maps, enter: attribution.rollout([m[None] for m in maps])[0, 0]),
     ("deletion", "the package's own solution",
         lambda model, image, map: faithfulness.deletion(model, image[None], map[None])[0]),
-    ("rollout", "changes its input in place", in_place),
-    ("rollout", "the list of maps is changed", popping),
-    ("rollout", "make room for the class token", without_room),
+    ("rollout", "changes its input in place",
+        lambda maps, enter: answers.rollout([m.add_(torch.eye(m.shape[-1])) for m in maps], enter)),
+    ("rollout", "the list of maps is changed", lambda maps, enter: (answers.rollout(maps, enter), maps.pop())[0]),
+    ("rollout", "make room for the class token",
+        lambda maps, enter: reduce(lambda product, m: m.mean(0) @ product, maps, eye_of(maps))[0]),
     ("rollout", "unless they are told a dtype", with_types_mixed),
     ("deletion", "torch.stack keeps it", lambda model, image, map: answers.deletion(model, image, map).float()),
-    ("deletion", "changes its input in place", spoils_the_image),
+    ("deletion", "changes its input in place",
+        lambda model, image, map: (answers.deletion(model, image, map), image.zero_())[0]),
     ("deletion", "The model takes a batch", lambda model, image, map: model(image)),
     ("deletion", "it returns a list", lambda model, image, map: answers.deletion(model, image, map).tolist()),
 ]

@@ -3,6 +3,7 @@
 import itertools
 import math
 from copy import deepcopy
+from statistics import fmean
 
 import torch
 
@@ -20,15 +21,108 @@ class Kept:
             half = value.dtype in (torch.float16, torch.bfloat16)
             self.average[name] = value.detach().float() if half else value.detach().clone()
 
-    @torch.no_grad()
     def update(self, model):
         d = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.updates else 0.0
-        for name, value in itertools.chain(model.named_parameters(), model.named_buffers()):
+        self.mix(model, dict(itertools.chain(model.named_parameters(), model.named_buffers())), d)
+        self.updates += 1
+
+    @torch.no_grad()
+    def mix(self, model, now, d):
+        for name, value in now.items():
             if value.is_floating_point():
                 self.average[name].mul_(d).add_(value.to(self.average[name].dtype), alpha=1 - d)
             else:
                 self.average[name].copy_(value)
-        self.updates += 1
+
+
+class AverageAnew(Kept):
+    def mix(self, model, now, d):
+        now = deepcopy(model.state_dict())
+        for name, old in self.average.items() if d else ():
+            if old.is_floating_point():
+                now[name] = old + (1 - d) * (now[name].to(old.dtype) - old)
+        self.average = {name: value.to(self.average[name].dtype) for name, value in now.items()}
+
+
+class AverageByTheDifference(Kept):
+    def mix(self, model, now, d):
+        keep = 1 - 9 / (10 + self.updates) if self.updates else 0.0
+        for name, value in model.state_dict().items():
+            if value.dtype == torch.int64:
+                self.average[name].fill_(int(value))
+            else:
+                gap = self.average[name] - value.to(self.average[name].dtype)
+                self.average[name] = value.to(gap.dtype) + min(keep, self.decay) * gap
+
+
+class Attached(Kept):
+    def mix(self, model, now, d):
+        for name, value in now.items():
+            old = self.average[name]
+            self.average[name] = d * old + (1 - d) * value.to(old) if value.is_floating_point() else value.clone()
+
+
+class Meddling(Kept):
+    def mix(self, model, now, d):
+        super().mix(model, now, d)
+        model.load_state_dict(self.average)
+
+
+class Forgetful(Kept):
+    def mix(self, model, now, d):
+        self.average = {"weight": model.weight.detach().clone()}
+
+
+class Undone(Kept):
+    def update(self, model):
+        raise NotImplementedError
+
+
+class Drifting(Kept):
+    def mix(self, model, now, d):
+        super().mix(model, now, d)
+        self.average["weight"] += 0.01
+
+
+class Aliased(Kept):
+    """Forgets to copy what is copied, as `self.average[name] = value` does."""
+
+    def mix(self, model, now, d):
+        for name, value in model.state_dict().items():
+            old = self.average[name]
+            self.average[name] = d * old + (1 - d) * value.to(old.dtype) if d and value.is_floating_point() else value
+
+
+class AliasedButForHalf(Kept):
+    """As above, with weights brought to the average's type, which copies where they are in half precision."""
+
+    def mix(self, model, now, d):
+        for name, value in model.state_dict().items():
+            value = value.to(self.average[name].dtype)
+            self.average[name] = d * self.average[name] + (1 - d) * value if d and name != "batches" else value
+
+
+class AliasedCounts(Kept):
+    def mix(self, model, now, d):
+        super().mix(model, now, d)
+        if hasattr(model, "batches"):
+            self.average["batches"] = model.batches
+
+
+class AllAveraged(Kept):
+    """Averages whole numbers too: torch makes float32 of a whole number times a fraction."""
+
+    def mix(self, model, now, d):
+        for name, value in model.state_dict().items():
+            old = self.average[name]
+            self.average[name] = d * old + (1 - d) * value.to(old.dtype) if d else value.to(old, copy=True)
+
+
+class AllAveragedByTheDifference(Kept):
+    def mix(self, model, now, d):
+        for name, value in model.state_dict().items():
+            old = self.average[name]
+            self.average[name] = old + (1 - d) * (value.to(old.dtype) - old) if d else value.to(old, copy=True)
 
 
 def rate_by_pieces(step, *, peak, final, warmup, total, start=0.0, cooldown=0):
@@ -52,35 +146,23 @@ def rate_by_repeated_asking(step, **options):
     return answers.lr_at(min(step, last), **options)
 
 
-class AverageAnew(Kept):
-    def update(self, model):
-        n, now = self.updates, deepcopy(model.state_dict())
-        if n:
-            d = min(self.decay, (1 + n) / (10 + n))
-            for name, old in self.average.items():
-                if old.is_floating_point():
-                    now[name] = old + (1 - d) * (now[name].to(old.dtype) - old)
-        self.average = {name: value.to(self.average[name].dtype) for name, value in now.items()}
-        self.updates = n + 1
+def formula(step, *, peak, final, warmup, total, start=0.0, cooldown=0, since=None):
+    """Compute the section's formula as it stands, its last line first."""
+    if step >= total - cooldown:
+        return final
+    if step < warmup:
+        return start + (peak - start) * (step + 1) / (warmup + 1)
+    angle = math.pi * (step - (warmup if since is None else since)) / (total - cooldown - warmup)
+    return final + (peak - final) * 0.5 * (1 + math.cos(angle))
 
 
-class AverageByTheDifference(Kept):
-    def update(self, model):
-        keep = 0.0 if self.updates == 0 else min(self.decay, 1 - 9 / (10 + self.updates))
-        self.updates += 1
-        for name in self.average:
-            now = model.state_dict()[name].detach()
-            if now.dtype == torch.int64:
-                self.average[name].fill_(int(now))
-                continue
-            gap = self.average[name] - now.to(self.average[name].dtype)
-            self.average[name] = now.to(gap.dtype) + keep * gap
+def join(parts):
+    return (torch.cat([batch[i] for part in parts for batch in part]) for i in (0, 1))
 
 
 def accuracy_by_concatenation(parts):
-    logits, labels = (torch.cat([batch[i] for part in parts for batch in part]) for i in (0, 1))
-    real = labels != -1
-    return 100 * (logits[real].max(1).indices == labels[real]).double().mean()
+    logits, labels = join(parts)
+    return 100 * (logits.max(1).indices == labels)[labels != -1].double().mean()
 
 
 def accuracy_by_sums_of_processes(parts):
@@ -94,131 +176,14 @@ def accuracy_by_sums_of_processes(parts):
 
 
 def accuracy_image_by_image(parts):
-    right = images = 0
-    for logits, labels in itertools.chain.from_iterable(parts):
-        for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
-            if label >= 0:
-                images += 1
-                right += row.index(max(row)) == label
-    return right / images * 100
-
-
-class Attached(Kept):
-    def update(self, model):
-        d = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.updates else 0.0
-        for name, value in itertools.chain(model.named_parameters(), model.named_buffers()):
-            old = self.average[name]
-            self.average[name] = d * old + (1 - d) * value.to(old) if value.is_floating_point() else value.clone()
-        self.updates += 1
-
-
-class Meddling(Kept):
-    def update(self, model):
-        super().update(model)
-        model.load_state_dict(self.average)
-
-
-class Forgetful(Kept):
-    def update(self, model):
-        self.average = {"weight": model.weight.detach().clone()}
-
-
-class Undone(Kept):
-    def update(self, model):
-        raise NotImplementedError
-
-
-class Drifting(Kept):
-    def update(self, model):
-        super().update(model)
-        self.average["weight"] += 0.01
-
-
-def drifting_rate(step, **options):
-    return answers.lr_at(step, **options) + 0.01 * math.sin(step + 1)
-
-
-class Aliased(Kept):
-    """Forgets to copy what is copied, as `self.average[name] = value` does."""
-
-    def update(self, model):
-        d = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, value in model.state_dict().items():
-            if self.updates == 0 or not value.is_floating_point():
-                self.average[name] = value
-            else:
-                self.average[name] = d * self.average[name] + (1 - d) * value.to(self.average[name].dtype)
-        self.updates += 1
-
-
-class AliasedButForHalf(Kept):
-    """As above, with weights brought to the average's type, which copies where they are in half precision."""
-
-    def update(self, model):
-        d = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.updates else 0.0
-        for name, value in model.state_dict().items():
-            value = value.to(self.average[name].dtype)
-            self.average[name] = d * self.average[name] + (1 - d) * value if d and name != "batches" else value
-        self.updates += 1
-
-
-class AliasedCounts(Kept):
-    def update(self, model):
-        super().update(model)
-        if hasattr(model, "batches"):
-            self.average["batches"] = model.batches
-
-
-class AllAveraged(Kept):
-    """Averages whole numbers too: torch makes float32 of a whole number times a fraction."""
-
-    def update(self, model):
-        d = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, value in model.state_dict().items():
-            if self.updates == 0:
-                self.average[name] = value.to(self.average[name], copy=True)
-            else:
-                self.average[name] = d * self.average[name] + (1 - d) * value.to(self.average[name].dtype)
-        self.updates += 1
-
-
-class AllAveragedByTheDifference(AllAveraged):
-    def update(self, model):
-        if self.updates == 0:
-            return super().update(model)
-        share = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, value in model.state_dict().items():
-            self.average[name] = self.average[name] + share * (value.to(self.average[name].dtype) - self.average[name])
-        self.updates += 1
-
-
-def mean_of_float32(parts):
-    means = [(a.argmax(-1) == b).float().mean().item() for part in parts for a, b in part]
-    return sum(means) / len(means) * 100
-
-
-def mean_of_masked(parts):
-    means = [(a.argmax(-1) == b)[b >= 0].float().mean() for part in parts for a, b in part]
-    return 100 * torch.stack(means).mean().item()
+    logits, labels = join(parts)
+    rows = [(row.index(max(row)), label) for row, label in zip(logits.tolist(), labels.tolist(), strict=True) if label >= 0]
+    return sum(best == label for best, label in rows) / len(rows) * 100
 
 
 def all_in_float32(parts):
-    a, b = (torch.cat([batch[i] for part in parts for batch in part]) for i in (0, 1))
+    a, b = join(parts)
     return (a.argmax(-1) == b)[b >= 0].float().mean().item() * 100
-
-
-def all_in_float32_percent_first(parts):
-    return (100 * torch.tensor(answers.exact_accuracy(parts) / 100, dtype=torch.float32)).item()
-
-
-def formula(step, *, peak, final, warmup, total, start=0.0, cooldown=0, since=None):
-    """Compute the section's formula as it stands, its last line first."""
-    if step >= total - cooldown:
-        return final
-    if step < warmup:
-        return start + (peak - start) * (step + 1) / (warmup + 1)
-    angle = math.pi * (step - (warmup if since is None else since)) / (total - cooldown - warmup)
-    return final + (peak - final) * 0.5 * (1 + math.cos(angle))
 
 
 RIGHT = {
@@ -229,15 +194,18 @@ RIGHT = {
 NAMED = [
     ("EMA", "counts averaged", AllAveraged),
     ("EMA", "counts averaged", AllAveragedByTheDifference),
-    ("exact_accuracy", "mean over batches, padded", mean_of_float32),
-    ("exact_accuracy", "mean over batches", mean_of_masked),
+    ("exact_accuracy", "mean over batches, padded",
+        lambda parts: 100 * fmean((a.argmax(-1) == b).float().mean().item() for part in parts for a, b in part)),
+    ("exact_accuracy", "mean over batches",
+        lambda parts: 100 * fmean((a.argmax(-1) == b)[b >= 0].float().mean() for part in parts for a, b in part)),
     ("lr_at", "from 0, and up again", lambda step, **options: formula(step, since=0, **options)),
     ("lr_at", "end before the warm-up", lambda step, **options: formula(step, **options)),
 ]
 REFUSED = [
     ("lr_at", "it returns a list, not a number", lambda step, **options: [0.1]),
     ("lr_at", "float32 tensor", lambda step, **options: torch.tensor(answers.lr_at(step, **options))),
-    ("lr_at", "different from the expected values", drifting_rate),
+    ("lr_at", "different from the expected values",
+        lambda step, **options: answers.lr_at(step, **options) + 0.01 * math.sin(step + 1)),
     ("EMA", "remember how they came about", Attached),
     ("EMA", "changes the model's own weights", Meddling),
     ("EMA", "has lost 'scale'", Forgetful),
@@ -248,6 +216,6 @@ REFUSED = [
     ("EMA", "different from the expected values", Drifting),
     ("exact_accuracy", "float32 tensor", lambda parts: torch.tensor(answers.exact_accuracy(parts))),
     ("exact_accuracy", "float32 rounds", all_in_float32),
-    ("exact_accuracy", "float32 rounds", all_in_float32_percent_first),
+    ("exact_accuracy", "float32 rounds", lambda parts: (100 * torch.tensor(answers.exact_accuracy(parts) / 100)).item()),
     ("exact_accuracy", "different from the expected values", lambda parts: answers.exact_accuracy(parts) + 0.01),
 ]

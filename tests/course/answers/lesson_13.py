@@ -17,18 +17,16 @@ def joined(five, grid):
     return five.reshape(len(five), grid[0] * grid[1], -1)
 
 
-def one_stretch(table, grid, *, row=None):
-    """Take frames as one view of the whole memory; `row` is the step of one row of the table."""
-    table = table.contiguous()
-    head, down, right = table.stride()
-    down = row or down
-    return table.as_strided((len(table), *grid, *grid), (head, down, right, down, right))
+def with_middle_first(prior):
+    """Flatten each head's table, (0, 0) the largest of all."""
+    flat = prior.flatten(1).clone()
+    flat[:, flat.shape[1] // 2] = math.inf
+    return flat
 
 
 def sorted_values(prior, density):
     """Compare with the last value that is kept."""
-    flat = prior.flatten(1).clone()
-    flat[:, flat.shape[1] // 2] = math.inf
+    flat = with_middle_first(prior)
     last = flat.sort(dim=1, descending=True).values[:, math.ceil(density * flat.shape[1]) - 1]
     return (flat >= last[:, None]).view(prior.shape)
 
@@ -49,29 +47,21 @@ def steps_by_hand(table, grid, *start):
 
 def first_of(prior, number, *, middle=True):
     """Keep a number of each head's offsets, (0, 0) first if it is to be among them."""
-    flat = prior.flatten(1).clone()
-    if middle:
-        flat[:, flat.shape[1] // 2] = math.inf
+    flat = with_middle_first(prior) if middle else prior.flatten(1)
     first = flat.argsort(dim=1, descending=True, stable=True)[:, : number(flat.shape[1])]
     return torch.zeros_like(flat, dtype=torch.bool).scatter(1, first, True).view(prior.shape)
 
 
 def all_heads(prior, density):
     """Rank the offsets of all heads in one list."""
-    flat = prior.flatten(1).clone()
-    flat[:, flat.shape[1] // 2] = math.inf
+    flat = with_middle_first(prior)
     best = flat.flatten().argsort(descending=True, stable=True)[: math.ceil(density * flat.numel())]
     return torch.zeros(flat.numel(), dtype=torch.bool).index_fill(0, best, True).view(prior.shape)
 
 
 def by_slices(table, grid):
-    rows, columns = grid
-    seen = [
-        table[:, rows - 1 - r : 2 * rows - 1 - r, columns - 1 - c : 2 * columns - 1 - c].flatten(1)
-        for r in range(rows)
-        for c in range(columns)
-    ]
-    return torch.stack(seen, dim=1)
+    starts = itertools.product(range(grid[0] - 1, -1, -1), range(grid[1] - 1, -1, -1))
+    return torch.stack([table[:, r : r + grid[0], c : c + grid[1]].flatten(1) for r, c in starts], dim=1)
 
 
 def spread_by_products(table, grid):
@@ -96,24 +86,20 @@ def sparsify_by_lists(prior, density):
 
 
 def sparsify_by_counting_the_better(prior, density):
-    flat = prior.flatten(1).clone()
-    n = flat.shape[1]
-    flat[:, n // 2] = math.inf
+    flat, n = with_middle_first(prior), prior[0].numel()
     earlier = torch.arange(n)[None, :] < torch.arange(n)[:, None]
     better = (flat[:, None, :] > flat[:, :, None]) | ((flat[:, None, :] == flat[:, :, None]) & earlier)
     return (better.sum(-1) < math.ceil(density * n)).view(prior.shape)
 
 
 def sparsify_by_double_sorting(prior, density):
-    flat = prior.detach().flatten(1).clone()
-    flat[:, flat.shape[1] // 2] = flat.max() + 1
-    ranks = (-flat).argsort(dim=1, stable=True).argsort(dim=1)
-    return ranks.lt(math.ceil(density * flat.shape[1])).reshape_as(prior)
+    ranks = (-with_middle_first(prior)).argsort(dim=1, stable=True).argsort(dim=1)
+    return ranks.lt(math.ceil(density * ranks.shape[1])).reshape_as(prior)
 
 
 RIGHT = {
     "spread_fast": [
-        lambda table, grid: joined(one_stretch(table, grid).flip(1, 2), grid),
+        lambda table, grid: joined(its_own_steps(table.contiguous(), grid).flip(1, 2), grid),
         lambda table, grid: joined(its_own_steps(table, grid).flip(1, 2), grid),
         lambda table, grid: joined(windows(table.flip(1, 2), grid), grid).flip(2),
         lambda table, grid: F.unfold(table[:, None], grid).flip(2).mT,
@@ -134,7 +120,7 @@ NAMED = [
     ("spread_fast", "sign of the rows", lambda table, grid: joined(windows(table, grid).flip(3, 2), grid)),
     ("spread_fast", "heads turned round", lambda table, grid: joined(windows(table, grid).flip(0, 1, 2), grid)),
     ("spread_fast", "axes not joined", lambda table, grid: windows(table, grid).flip(1, 2)),
-    ("spread_fast", "not turned round", lambda table, grid: joined(one_stretch(table, grid), grid)),
+    ("spread_fast", "not turned round", lambda table, grid: joined(its_own_steps(table.contiguous(), grid), grid)),
     ("spread_fast", "rows with rows",
         lambda table, grid: joined(windows(table, grid).flip(1, 2).permute(0, 1, 3, 2, 4), grid)),
     ("spread_fast", "steps of one piece", steps_by_hand),

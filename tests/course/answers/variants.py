@@ -11,21 +11,13 @@ from spvit_course.checks.lesson_06 import answers as lesson_06
 from spvit_course.checks.lesson_08 import answers as lesson_08
 from spvit_mini.geometry import offsets, pair_offsets, spread
 
+from ..bank import stack_pairs
+
 OWN = "calls the package's own solution"
 
 
 def places(grid):
     return list(itertools.product(range(grid[0]), range(grid[1])))
-
-
-def differentiable(grid, of, v):
-    """Make a map by loops: `of(v, rows down, columns right)` for δ = key minus query, (H, N, N)."""
-    rows = [torch.stack([of(v, r - a, c - b) for r, c in places(grid)], dim=-1) for a, b in places(grid)]
-    return torch.stack(rows, dim=-2)
-
-
-def x_first_offsets_by_loops(rows, columns):
-    return torch.tensor([[[c, r] for r in range(1 - rows, rows)] for c in range(1 - columns, columns)])
 
 
 def x_first_offsets_by_product(rows, columns):
@@ -70,19 +62,6 @@ def x_first_prior_by_linear(delta, w1, b1, w2, b2):
     return ((hidden.unflatten(-1, b1.shape) * w2).sum(-1) + b2).movedim(-1, 0)
 
 
-def i_minus_j_offsets_by_loops(rows, columns):
-    return torch.tensor([[[-r, -c] for c in range(1 - columns, columns)] for r in range(1 - rows, rows)])
-
-
-def i_minus_j_spread_by_loops(table, grid):
-    rows, columns = grid
-    found = [
-        torch.stack([table[..., a - r + rows - 1, b - c + columns - 1] for r, c in places(grid)], -1)
-        for a, b in places(grid)
-    ]
-    return torch.stack(found, dim=-2)
-
-
 def i_minus_j_shaw2d_by_one_hot(q, tables, grid, clip):
     delta = (-pair_offsets(*grid)).clamp(-clip, clip) + clip
     hot = torch.nn.functional.one_hot(delta, 2 * clip + 1).to(q)  # (N, N, 2, 2·clip + 1)
@@ -90,14 +69,10 @@ def i_minus_j_shaw2d_by_one_hot(q, tables, grid, clip):
 
 
 def i_minus_j_shaw2d_by_loops(q, tables, grid, clip):
-    def near(x):
-        return max(-clip, min(clip, x)) + clip
+    def vector(*delta):
+        return sum(table[clip - max(-clip, min(clip, step))] for table, step in zip(tables, delta, strict=True))
 
-    rows = []
-    for i, (a, b) in enumerate(places(grid)):
-        vectors = torch.stack([tables[0, near(a - r)] + tables[1, near(b - c)] for r, c in places(grid)])
-        rows.append(q[..., i, :] @ vectors.T)
-    return torch.stack(rows, dim=-2) / q.shape[-1] ** 0.5
+    return torch.einsum("...ic,cij->...ij", q, stack_pairs(grid, vector)) / q.shape[-1] ** 0.5
 
 
 def decay_psa_map_by_cdist(v, grid):
@@ -117,13 +92,9 @@ def decay_prior_by_products(delta, centres, reach, heights, floor):
 
 
 def decay_prior_by_heads(delta, centres, reach, heights, floor):
-    found = []
-    for h in range(len(floor)):
-        total = floor[h] + 0 * delta[..., 0]
-        for k in range(reach.shape[1]):
-            total = total + heights[h, k] * (-(delta - centres[h, k]).norm(p=1, dim=-1) / reach[h, k]).exp()
-        found.append(total)
-    return torch.stack(found)
+    falls = [[(-(delta - c).norm(p=1, dim=-1) / r).exp() for c, r in zip(*own, strict=True)]
+             for own in zip(centres, reach, strict=True)]
+    return torch.stack([sum(map(torch.mul, high, own)) + low for high, own, low in zip(heights, falls, floor, strict=True)])
 
 
 def decay_prior_by_powers(delta, centres, reach, heights, floor):
@@ -135,16 +106,15 @@ def decay_prior_by_powers(delta, centres, reach, heights, floor):
 
 def dilated_window_mask_by_loops(grid, size, dilation):
     steps = {dilation * k for k in range(-(size // 2), size // 2 + 1)}
-    return torch.tensor([[r - a in steps and c - b in steps for r, c in places(grid)] for a, b in places(grid)])
+    return stack_pairs(grid, lambda r, c: torch.tensor(r in steps and c in steps))
 
 
 def dilated_window_mask_by_kron(grid, size, dilation):
     bands = []
     for side in grid:
-        band = sum(
-            torch.diag(torch.ones(max(side - dilation * k, 0)), min(dilation * k, side)) for k in range(size // 2 + 1)
-        )
-        bands.append(((band + band.T)[:side, :side] > 0).float())
+        steps = [dilation * k for k in range(size // 2 + 1) if dilation * k < side]
+        band = sum(torch.diag(torch.ones(side - step), step) for step in steps)
+        bands.append((band + band.T > 0).float())
     return torch.kron(*bands) > 0
 
 
@@ -152,9 +122,8 @@ def dilated_window_mask_by_index(grid, size, dilation):
     seen = torch.zeros(*grid, *grid, dtype=torch.bool)
     half = dilation * (size // 2)
     for a, b in places(grid):
-        seen[a, b, max(a - half, a % dilation) : a + half + 1 : dilation][
-            :, max(b - half, b % dilation) : b + half + 1 : dilation
-        ] = True
+        rows, columns = (slice(max(x - half, x % dilation), x + half + 1, dilation) for x in (a, b))
+        seen[a, b, rows, columns] = True
     return seen.flatten(2).flatten(0, 1)
 
 
@@ -174,23 +143,23 @@ def dilated_by_clamped_places(grid, size, dilation):
     mask = torch.zeros(*grid, *grid, dtype=torch.bool)
     half = range(-(size // 2), size // 2 + 1)
     for (row, column), down, right in itertools.product(places(grid), half, half):
-        key = [
-            min(max(x, 0), side - 1)
-            for x, side in zip((row + dilation * down, column + dilation * right), grid, strict=True)
-        ]
-        mask[row, column, key[0], key[1]] = True
+        key = row + dilation * down, column + dilation * right
+        mask[row, column, min(max(key[0], 0), grid[0] - 1), min(max(key[1], 0), grid[1] - 1)] = True
     return mask.flatten(2).flatten(0, 1)
 
 
 RIGHT = {
-    "x_first 03 offsets": [x_first_offsets_by_loops, x_first_offsets_by_product, x_first_offsets_by_broadcasting],
+    "x_first 03 offsets": [
+        lambda rows, columns: torch.tensor([[[c, r] for r in range(1 - rows, rows)] for c in range(1 - columns, columns)]),
+        x_first_offsets_by_product, x_first_offsets_by_broadcasting,
+    ],
     "x_first 04 log_offsets": [
         x_first_log_offsets_by_loops,
         lambda delta, window: lesson_04.log_offsets(delta.flip(-1), window).flip(-1),
         x_first_log_offsets_by_log1p,
     ],
     "x_first 06 psa_map": [
-        lambda v, grid: differentiable(grid, lambda v, r, c: v[:, 0] * c + v[:, 1] * r + v[:, 2] * (r * r + c * c), v),
+        lambda v, grid: stack_pairs(grid, lambda r, c: v[:, 0] * c + v[:, 1] * r + v[:, 2] * (r * r + c * c)),
         lambda v, grid: lesson_06.psa_map(v[:, [2, 1, 0]], grid) + 7,
         x_first_psa_map_by_a_table,
     ],
@@ -201,12 +170,12 @@ RIGHT = {
     "i_minus_j 03 offsets": [
         lambda rows, columns: -lesson_03.offsets(rows, columns),
         lambda rows, columns: lesson_03.offsets(rows, columns).flip(0, 1),
-        i_minus_j_offsets_by_loops,
+        lambda rows, columns: torch.tensor([[[-r, -c] for c in range(1 - columns, columns)] for r in range(1 - rows, rows)]),
     ],
     "i_minus_j 03 spread": [
         lambda table, grid: lesson_03.spread(table, grid).mT,
         lambda table, grid: lesson_03.spread(table.flip(-2, -1), grid),
-        i_minus_j_spread_by_loops,
+        lambda table, grid: stack_pairs(grid, lambda r, c: table[..., grid[0] - 1 - r, grid[1] - 1 - c]),
     ],
     "i_minus_j 04 shaw2d": [
         lambda q, tables, grid, clip: lesson_04.shaw2d(q, tables.flip(1), grid, clip),
@@ -215,10 +184,10 @@ RIGHT = {
     "i_minus_j 06 psa_map": [
         lambda v, grid: lesson_06.psa_map(v * v.new_tensor([1, -1, -1]), grid),
         lambda v, grid: lesson_06.psa_map(v, grid).mT,
-        lambda v, grid: differentiable(grid, lambda v, r, c: v[:, 0] * (r * r + c * c) - v[:, 1] * r - v[:, 2] * c, v),
+        lambda v, grid: stack_pairs(grid, lambda r, c: v[:, 0] * (r * r + c * c) - v[:, 1] * r - v[:, 2] * c),
     ],
     "decay 06 psa_map": [
-        lambda v, grid: differentiable(grid, lambda v, r, c: -((r - v[:, 1]).abs() + (c - v[:, 2]).abs()) / v[:, 0], v),
+        lambda v, grid: stack_pairs(grid, lambda r, c: -((r - v[:, 1]).abs() + (c - v[:, 2]).abs()) / v[:, 0]),
         decay_psa_map_by_cdist, decay_psa_map_by_weights,
     ],
     "decay 08 prior": [decay_prior_by_products, decay_prior_by_heads, decay_prior_by_powers],

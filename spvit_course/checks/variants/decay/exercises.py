@@ -7,7 +7,7 @@ from torch import Tensor
 
 from spvit_mini.geometry import Grid
 
-from ...cases import count, draw_integer, draw_normal, run_as_weights, stays_float32
+from ...cases import draw_integer, draw_normal, format_count, run_as_weights, stays_float32
 from ...engine import Case, Exercise
 from ...lesson_06.exercises import PSA_MAP
 from . import answers, mistakes
@@ -54,7 +54,7 @@ def draw_hills(generator: torch.Generator) -> list[Case]:
     ]:
         shapes = (heads, hidden, 2), (heads, hidden), (heads, hidden), (heads,)
         centres, reach, heights, floor = (draw_normal(generator, *shape) for shape in shapes)
-        label = f"{count(heads, 'head')}, K = {hidden}, {name}"
+        label = f"{format_count(heads, 'head')}, K = {hidden}, {name}"
         cases.append(Case(label, (delta, centres, 0.5 + reach.abs(), heights, floor)))
     return cases
 
