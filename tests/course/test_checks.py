@@ -143,7 +143,7 @@ def test_pairs_of_mistakes_are_refused_and_never_taken_for_another(key):
         if result.mistake not in (None, one, other):  # of two mistakes, the hint on either is true
             named = next(mistake for mistake in exercise.bank if mistake.name == result.mistake)
             assert is_same(exercise, pair, named, seeds), (one, other, result.mistake)
-    assert refused > 20
+    assert refused > 40
 
 
 @pytest.mark.filterwarnings("ignore:The use of `x.T`")
