@@ -14,14 +14,7 @@ from spvit_mini.training import train
 from spvit_mini.training.checkpoint import read_state
 from spvit_mini.training.metrics import TIME_COLUMNS
 
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread():
-    """Tensors this small gain nothing from a second thread, and lose much where another process wants the core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+from .processes import run_job, run_jobs
 
 
 @pytest.fixture(scope="session")
@@ -83,6 +76,71 @@ def tiny_tree(tiny, tree) -> Recipe:
             "batch_size": 5,
         }
     )
+
+
+# No random draws within a step, and everything else that could differ, in a bit more than an epoch.
+EXACT = {
+    "model.drop_path": 0.0,
+    "optim.clip_grad_norm": 0.5,
+    "optim.layer_decay": 0.8,
+    "data.val_images": 101,
+    "duration": "8 steps",
+    "evaluate_every": "4 steps",
+    "save_every": "5 steps",
+}
+
+
+@pytest.fixture(scope="session")
+def recipes(tiny, tiny_tree) -> dict[str, Recipe]:
+    """The same training in the ways that processes can share it; repeated augmentation; a model with batch norms."""
+    exact = tiny.but(EXACT)
+    stem = {"model.name": "lvvit_s", "model.patch": 8, "model.dim": 16, "model.heads": 2, "model.depth": 2}
+    mixed = {"augment.mixup": 0.2, "augment.cutmix": 1.0, "augment.repeats": 2, "ema": 0.9}
+    return {
+        "whole": exact.but({"ema": 0.9}),
+        "accumulated": exact.but({"ema": 0.9, "micro_batch_size": 5}),
+        "in parts": exact.but({"sharding": "fsdp"}),
+        "in parts, accumulated": exact.but({"sharding": "fsdp", "micro_batch_size": 5}),
+        "repeated": tiny_tree.but(EXACT | {"augment.repeats": 2, "batch_size": 4}),
+        "batch norms": exact.but({**stem, "ema": 0.9}),
+        "mixed": tiny_tree.but({**mixed, "batch_size": 8, "micro_batch_size": 2, "duration": "12 steps"}),
+    }
+
+
+@pytest.fixture(scope="session")
+def alone(recipes) -> dict[str, dict]:
+    """The results of one process: the reference."""
+    return {name: run_job({"recipe": recipes[name], "double": True}) for name in ("whole", "repeated")}
+
+
+@pytest.fixture(scope="session")
+def of_two(recipes, tiny, tmp_path_factory) -> dict[str, list[dict] | Path]:
+    """The results of two processes, by name, a list with one of each process; and the folder of their runs.
+
+    One torchrun serves all tests, because starting it costs more than what it runs.
+    """
+    folder, jobs = tmp_path_factory.mktemp("two"), []
+
+    def job(out, recipe, double=True, **options):
+        jobs.append({"out": folder / out, "recipe": recipe, "double": double, **options})
+
+    for name in ("whole", "accumulated", "in parts", "in parts, accumulated", "repeated", "batch norms"):
+        job(name, recipes[name])
+    run_job({"recipe": recipes["in parts"], "run_dir": folder / "one", "double": True, "max_steps": 5})
+    job("half", recipes["in parts"], run_dir=folder / "parts", max_steps=5)
+    job("half", recipes["repeated"], run_dir=folder / "repeated", max_steps=5)
+    job("half", recipes["batch norms"], run_dir=folder / "norms", max_steps=5)
+    job("of one, in parts", recipes["in parts"], run_dir=folder / "one", resume=True)
+    job("of parts, whole", recipes["in parts"].but({"sharding": "ddp"}), run_dir=folder / "parts", resume=True)
+    job("norms resumed", recipes["batch norms"], run_dir=folder / "norms", resume=True)
+    job("norms of one step", recipes["batch norms"], max_steps=1)
+    job("odd batch", recipes["whole"].but({"batch_size": 21}), is_refused=True)
+    job("large micro-batch", recipes["whole"].but({"micro_batch_size": 20}), is_refused=True)
+    job("mixed", recipes["mixed"], double=False, run_dir=folder / "mixed")
+    job("tiny", tiny, double=False, run_dir=folder / "tiny")
+    run_jobs(jobs, folder)
+    results = {job["out"].name: [torch.load(f"{job['out']}.{rank}") for rank in range(2)] for job in jobs}
+    return results | {"folder": folder}
 
 
 def metrics(run: Path) -> list[list[str]]:

@@ -12,67 +12,9 @@ from spvit_mini import load_weights
 from spvit_mini.training.distributed import ProcessGroup, ValidationShard
 from spvit_mini.training.signals import StopSignal
 
-from .teams import do, together
+from .processes import run_job
 
-pytestmark = pytest.mark.slow
-
-
-# Nothing that draws random numbers in a step, and all else that could differ, in a bit more than an epoch.
-EXACT = {
-    "model.drop_path": 0.0,
-    "optim.clip_grad_norm": 0.5,
-    "optim.layer_decay": 0.8,
-    "data.val_images": 101,
-    "duration": "8 steps",
-    "evaluate_every": "4 steps",
-    "save_every": "5 steps",
-}
-
-
-@pytest.fixture(scope="module")
-def recipes(tiny, tiny_tree):
-    """The same training, in the ways that processes can share it; augmented copies; and a model with batch norms."""
-    exact = tiny.but(EXACT)
-    stem = {"model.name": "lvvit_s", "model.patch": 8, "model.dim": 16, "model.heads": 2, "model.depth": 2}
-    return {
-        "whole": exact.but({"ema": 0.9}),
-        "accumulated": exact.but({"ema": 0.9, "micro_batch_size": 5}),
-        "in parts": exact.but({"sharding": "fsdp"}),
-        "in parts, accumulated": exact.but({"sharding": "fsdp", "micro_batch_size": 5}),
-        "repeated": tiny_tree.but(EXACT | {"augment.repeats": 2, "batch_size": 4}),
-        "batch norms": exact.but({**stem, "ema": 0.9}),
-    }
-
-
-@pytest.fixture(scope="module")
-def alone(recipes):
-    """What one process makes of them: the reference."""
-    return {name: do({"recipe": recipes[name], "double": True}) for name in ("whole", "repeated")}
-
-
-@pytest.fixture(scope="module")
-def of_two(recipes, tmp_path_factory):
-    """What two processes make of them: results by name, a list of the processes'."""
-    folder, jobs = tmp_path_factory.mktemp("two"), []
-
-    def job(out, recipe, **options):
-        jobs.append({"out": folder / out, "recipe": recipe, "double": True, **options})
-
-    for name, recipe in recipes.items():
-        job(name, recipe)
-    do({"recipe": recipes["in parts"], "run_dir": folder / "one", "double": True, "max_steps": 5})
-    job("half", recipes["in parts"], run_dir=folder / "parts", max_steps=5)
-    job("half", recipes["repeated"], run_dir=folder / "repeated", max_steps=5)
-    job("half", recipes["batch norms"], run_dir=folder / "norms", max_steps=5)
-    job("of one, in parts", recipes["in parts"], run_dir=folder / "one", resume=True)
-    job("of parts, whole", recipes["in parts"].but({"sharding": "ddp"}), run_dir=folder / "parts", resume=True)
-    job("norms resumed", recipes["batch norms"], run_dir=folder / "norms", resume=True)
-    job("norms of one step", recipes["batch norms"], max_steps=1)
-    job("odd batch", recipes["whole"].but({"batch_size": 21}), refused=True)
-    job("large micro-batch", recipes["whole"].but({"micro_batch_size": 20}), refused=True)
-    together(jobs, folder)
-    results = {job["out"].name: [torch.load(f"{job['out']}.{rank}") for rank in range(2)] for job in jobs}
-    return results | {"folder": folder}
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("hosts")]
 
 
 TRAINING = ("train_loss", "train_top1")
@@ -102,7 +44,7 @@ def test_the_average_of_the_weights_is_the_same(of_two, alone, name):
 
 
 def test_accumulation_equals_the_large_batch(recipes, alone):
-    assert_same(do({"recipe": recipes["accumulated"], "double": True}), alone["whole"])
+    assert_same(run_job({"recipe": recipes["accumulated"], "double": True}), alone["whole"])
 
 
 @pytest.mark.parametrize("name", ["of one, in parts", "of parts, whole"])
@@ -115,7 +57,7 @@ def test_a_state_is_resumed_by_others_than_saved_it(of_two, alone, name):
 
 
 def test_a_state_of_two_processes_is_resumed_by_one(recipes, of_two, alone):
-    result = do({"recipe": recipes["repeated"], "run_dir": of_two["folder"] / "repeated", "resume": True, "double": True})
+    result = run_job({"recipe": recipes["repeated"], "run_dir": of_two["folder"] / "repeated", "resume": True, "double": True})
     del result["rows"][1]
     assert_same(result, alone["repeated"], columns=SCORES)
 
@@ -131,7 +73,7 @@ def test_weights_in_parts_leave_whole_files_behind(of_two, alone):
 def test_batch_norms_remember_alike_in_all_processes(recipes, of_two):
     """The mean over the batch is the mean over its parts' means: after one step, the first norm's is a single process's."""
     first, second = of_two["norms of one step"]
-    expected = do({"recipe": recipes["batch norms"], "double": True, "max_steps": 1})["weights"]
+    expected = run_job({"recipe": recipes["batch norms"], "double": True, "max_steps": 1})["weights"]
     name = next(name for name in expected if name.endswith("running_mean"))
     torch.testing.assert_close(first["weights"][name], expected[name], rtol=1e-10, atol=1e-10)
     assert expected[name].abs().max() > 1e-3
@@ -156,15 +98,6 @@ def test_a_batch_that_the_processes_cannot_share_is_refused(of_two):
         assert "batch_size is 21, which 2 processes with micro-batches of 10 cannot share evenly" in result["error"]
     for result in of_two["large micro-batch"]:
         assert "2 processes with micro-batches of 20 cannot share evenly" in result["error"]
-
-
-def test_three_processes_train_and_score_as_one(tiny, tmp_path):
-    """Of 101 validation images, 3 processes score 34, 34 and 33."""
-    recipe = tiny.but(EXACT | {"batch_size": 21})
-    together([{"recipe": recipe, "double": True, "out": tmp_path / "three"}], tmp_path, processes=3)
-    expected = do({"recipe": recipe, "double": True})
-    for rank in range(3):
-        assert_same(torch.load(tmp_path / f"three.{rank}"), expected)
 
 
 @pytest.mark.parametrize("images", [1, 2, 3, 101])

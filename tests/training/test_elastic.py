@@ -10,21 +10,17 @@ from spvit_mini.data import TrainBatches, load_data
 from spvit_mini.recipes import get_recipe
 
 from .conftest import assert_same_run
-from .teams import together, torchrun
+from .processes import run_jobs, start_torchrun
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("hosts")]
 
 
-def test_processes_that_are_killed_start_again_and_end_as_if_nothing_had_been(tiny_tree, tmp_path):
+def test_processes_that_are_killed_start_again_and_end_as_if_nothing_had_been(recipes, of_two, tmp_path):
     """With all that a state must hold: averaged weights, mixing, copies, accumulation. Two die, one after the other."""
-    mixed = {"augment.mixup": 0.2, "augment.cutmix": 1.0, "augment.repeats": 2, "ema": 0.9}
-    recipe = tiny_tree.but({**mixed, "batch_size": 8, "micro_batch_size": 2, "duration": "12 steps"})
     deaths = [(0, 1, 5), (1, 0, 8)]  # (attempt, rank, step)
-    job = {"recipe": recipe, "out": tmp_path / "out"}
-    together([job | {"run_dir": tmp_path / "whole"}], tmp_path)
-    options = ("--standalone", "--max-restarts", "2")
-    together([job | {"run_dir": tmp_path / "killed", "dies": deaths}], tmp_path, options=options)
-    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+    job = {"recipe": recipes["mixed"], "out": tmp_path / "out", "run_dir": tmp_path / "killed", "dies": deaths}
+    run_jobs([job], tmp_path, options=("--standalone", "--max-restarts", "2"))
+    assert_same_run(of_two["folder"] / "mixed", tmp_path / "killed")
 
 
 def command(run, *options, recipe="vit_mini_compass6"):
@@ -33,7 +29,7 @@ def command(run, *options, recipe="vit_mini_compass6"):
 
 def fails(*arguments, **options):
     """Run torchrun to its end, which must be an error of the user's: the lines that begin with `error:`."""
-    process = torchrun(*arguments, **options)
+    process = start_torchrun(*arguments, **options)
     out, err = process.communicate(timeout=120)
     assert process.returncode != 0
     assert "[rank" not in err and err.count("Traceback") == 1, err  # torchrun's own is the only one

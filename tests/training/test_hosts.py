@@ -7,9 +7,9 @@ import subprocess
 import pytest
 
 from .conftest import assert_same_run
-from .teams import together, torchrun, written
+from .processes import start_torchrun, write_jobs
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("hosts")]
 NAMES = f"spvit-a-{os.getpid()}", f"spvit-b-{os.getpid()}"
 ADDRESSES = "10.99.0.1", "10.99.0.2"
 
@@ -40,11 +40,9 @@ def hosts():
             subprocess.run(["ip", "netns", "delete", name], capture_output=True)
 
 
-def test_two_hosts_train_the_model_that_one_would(hosts, tiny, tmp_path):
+def test_two_hosts_train_the_model_that_one_would(hosts, of_two, tiny, tmp_path):
     """A process on each, met at the first one's address, against two processes on one host: the same to the last bit."""
-    job = {"recipe": tiny, "out": tmp_path / "out"}
-    together([job | {"run_dir": tmp_path / "one"}], tmp_path)
-    command = written([job | {"run_dir": tmp_path / "two"}], tmp_path)
+    command = write_jobs([{"recipe": tiny, "out": tmp_path / "out", "run_dir": tmp_path / "hosts"}], tmp_path)
     # They have a network of their own, so that Python needn't be kept from using it. Of the host's name it knows no address.
     environment = {"PYTHONPATH": "", "GLOO_SOCKET_IFNAME": "cable"}
     meeting = (
@@ -62,8 +60,8 @@ def test_two_hosts_train_the_model_that_one_would(hosts, tiny, tmp_path):
         is_first = f"is_host={address == ADDRESSES[0]}"
         options = (*meeting, "--local-addr", address, "--rdzv-conf", is_first)
         within = ("ip", "netns", "exec", name)
-        processes.append(torchrun(*command, processes=1, options=options, within=within, env=environment))
+        processes.append(start_torchrun(*command, processes=1, options=options, within=within, env=environment))
     for process in processes:
         out, err = process.communicate(timeout=120)
         assert process.returncode == 0, out + err
-    assert_same_run(tmp_path / "one", tmp_path / "two")
+    assert_same_run(of_two["folder"] / "tiny", tmp_path / "hosts")

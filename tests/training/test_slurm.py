@@ -12,7 +12,7 @@ import pytest
 
 from spvit_mini.training.checkpoint import read_state
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("signals")]
 PAGE = Path(__file__).parents[2] / "docs" / "cluster.md"
 STAND_INS = {
     "srun": 'echo $$ >srun.pid; exec "$@"',
