@@ -40,7 +40,7 @@ lab: .venv/.lab  ## open the course in JupyterLab; more options: make lab LAB_AR
 test: lint  ## run all tests: about twelve minutes of two cores
 	$(PYTEST)
 
-check: .venv/.test  ## run the fast tests, a few cases of each: under a minute
+check: .venv/.test  ## run the fast tests, two cases of each: under a minute
 	$(PYTEST) --smoke -m 'not slow and not lessons and not browser'
 
 lint: .venv/.test  ## check the style and the types
