@@ -1,18 +1,17 @@
 """The full-size path on real images of a thousand classes: labels, SP-ViT-S at 224 pixels, its fine-tune at 384.
 
-The recipes run as they are but for the batch and the number of steps, so that a CPU can do it.
+The recipes run as they are, except for the batch size and the number of steps, so that a CPU can run them.
 """
 
 import json
-import os
 import shutil
-import subprocess
-import sys
+from importlib import import_module
 
 import pytest
 import torch
 
 from spvit_mini import create_model, load_weights, save_weights
+from spvit_mini.cli import COMMANDS
 from spvit_mini.training.metrics import read_rows
 
 VALIDATION = 6  # images, each of another class
@@ -29,16 +28,20 @@ def data(real_images, tmp_path_factory):
     return root
 
 
-def run(program, *arguments):
-    command = [sys.executable, "-m", "spvit_mini", program, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+@pytest.fixture
+def run(capsys):
+    """Run a command in this process, and return what it prints."""
+
+    def run_command(command, *arguments):
+        assert not import_module(COMMANDS[command][0]).main(list(map(str, arguments)))
+        return capsys.readouterr().out
+
+    return run_command
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_labels_then_spvit_s_at_224_then_at_384(data, tmp_path):
+def test_labels_then_spvit_s_at_224_then_at_384(data, run, tmp_path):
     torch.manual_seed(0)
     teacher = create_model("vit_mini", num_classes=1000, image_size=56, depth=1, dim=32, heads=2)
     names = sorted(path.name for path in (data / "imagenet" / "train").iterdir())
