@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from spvit_mini.flops import multiply_adds
 from spvit_course.lessons import lesson_files, read
-from spvit_mini.data.token_labels import TokenLabelView
 from spvit_experiments import get_study, paired, steps_to
 from spvit_experiments.records import read_runs
+from spvit_mini.data.token_labels import TokenLabelView
+from spvit_mini.flops import multiply_adds
 from spvit_mini.training.token_loss import draw_box, targets
 from spvit_mini.vit import ViT
 from spvit_mini.zoo import MODELS

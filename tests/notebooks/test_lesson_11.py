@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from spvit_mini.explain.faithfulness import contrast, hits
 from spvit_experiments import paired, read_records
 from spvit_experiments.explanations import AS_TABLE, LOOKING, SIZES, scenes
+from spvit_mini.explain.faithfulness import contrast, hits
 
 SEEN = [arm for arm in LOOKING.arms if arm != "spsa-no-positions"]
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from spvit_mini import create_model
 from spvit_course.lessons import ROOT, lesson_files, read
-from spvit_mini.training import get_recipe, train
+from spvit_mini import create_model
+from spvit_mini.recipes import get_recipe
+from spvit_mini.training import train
 from spvit_mini.training.optim import lr_at
 
 (PATH,) = (path for path in lesson_files() if path.name.startswith("12"))
@@ -64,7 +65,7 @@ def test_the_live_recipe_crosses_an_epoch_and_draws_nothing():
     recipe = CELLS["in-code-kill-recipe"]
     flat = get_recipe("spvit_mini_compass6").flat()
     assert "steps, val_images, every = 8, 201" in recipe and '"data.train_images": 600' in recipe
-    assert 600 // flat["batch"] == 6 and "The run has eight steps, and an epoch has six" in TEXT
+    assert 600 // flat["batch_size"] == 6 and "The run has eight steps, and an epoch has six" in TEXT
     assert not flat["model.drop_path"] and not flat["augment.mixup"] and not flat["augment.cutmix"]
     model = create_model("spvit_mini", num_classes=8, image_size=24)
     assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
@@ -95,12 +96,10 @@ def test_the_numbers_of_steps_and_updates():
 
 def test_the_table_says_of_the_recipe_what_it_is():
     flat, table = get_recipe("spvit_s_imagenet").flat(), CELLS["table"]
-    assert (flat["optim.weight_decay"], flat["optim.clip_grad_norm"]) == (
-        0.05,
-        None,
-    ) and "weight decay 0.05, no clipping" in table
-    assert (flat["batch"], flat["optim.lr"], flat["optim.lr_base_batch_size"]) == (1024, 1.6e-3, 1024) and "1.6·10⁻³" in table
-    lengths = [flat[name] for name in ("length", "optim.warmup", "optim.cooldown")]
+    assert (flat["optim.weight_decay"], flat["optim.clip_grad_norm"]) == (0.05, None)
+    assert (flat["batch_size"], flat["optim.lr"], flat["optim.lr_base_batch_size"]) == (1024, 1.6e-3, 1024)
+    assert "weight decay 0.05, no clipping" in table and "1.6·10⁻³" in table
+    lengths = [flat[name] for name in ("duration", "optim.warmup", "optim.cooldown")]
     assert lengths == ["310 epochs", "5 epochs", "10 epochs"]
     assert (flat["optim.warmup_lr"], flat["optim.final_lr"]) == (1e-6, 1e-5)
     assert flat["ema"] == 0.99992 and "| 0.99992, warmed up" in table

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from spvit_course.lessons import lesson_files, read
-from spvit_mini.geometry import spread
-from spvit_mini.block_sparse import blocks_left, sparsify, visible
-from spvit_mini.spatial import Quadratic
 from spvit_experiments.speed import GRIDS, MODELS, build_layers, compute_utilisation, read_speed
+from spvit_mini.block_sparse import blocks_left, sparsify, visible
+from spvit_mini.geometry import spread
+from spvit_mini.spatial import Quadratic
 
 RECORDS = read_speed()
 LAYERS = {(row["name"], row["rows"]): row for row in RECORDS if row["kind"] == "layer"}

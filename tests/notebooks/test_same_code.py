@@ -5,8 +5,8 @@ import inspect
 
 import pytest
 
-from spvit_mini import geometry, spatial
 from spvit_course.lessons import lesson_files, read
+from spvit_mini import geometry, spatial
 from spvit_mini.training import optim
 
 SAME = {"03": (geometry.pair_offsets, geometry.offsets, geometry.pad_prefix), "06": (spatial.conv_heads,)}
