@@ -8,6 +8,7 @@ import dataclasses
 import json
 import types
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -133,6 +134,9 @@ class Recipe:
         return next(((n, own[n], others[n]) for n in own if n not in NOT_COMPARED and own[n] != others[n]), None)
 
 
+_type_hints = cache(get_type_hints)  # slow, and records have hundreds of recipes
+
+
 def _from_plain(kind: Any, value: Any, source: str) -> Any:
     """Convert what JSON has (dict, list, str) to the type of a field (dataclass, tuple, Path)."""
     if value is None:
@@ -142,7 +146,7 @@ def _from_plain(kind: Any, value: Any, source: str) -> Any:
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise UserError(f"{source} is not a recipe: {value!r:.40} is in the place of {kind.__name__}")
-        hints = get_type_hints(kind)
+        hints = _type_hints(kind)
         for name in value:
             if name not in hints:
                 raise UserError(f"{source} has an option {name!r}, which this version does not know.{near(name, hints)}")

@@ -1,12 +1,16 @@
 """What a recipe can ask of the loop beyond plain steps: averaged weights, scaled rates, weights to begin with, and more."""
 
+import json
+
 import pytest
 import torch
 
-from spvit_mini import load_weights
+from spvit_mini import load_weights, register_attention
+from spvit_mini.attention import MHSA
+from spvit_mini.attention_registry import ATTENTIONS
 from spvit_mini.errors import UserError
 from spvit_mini.training import train
-from spvit_mini.training.checkpoint import read_state
+from spvit_mini.training.checkpoint import load_trained, read_state
 from spvit_mini.training.metrics import best_top1, read_rows
 
 
@@ -103,6 +107,22 @@ def test_a_run_begins_with_other_weights_and_goes_on_with_its_own(tiny, tmp_path
     assert train(recipe, run_dir=tmp_path / "second", resume=True, progress=False).step == 3
     with pytest.raises(UserError, match="first.* contains no best.safetensors"):
         train(recipe, run_dir=tmp_path / "third", progress=False)
+
+
+def test_imports_are_kept_with_the_run_and_named_where_they_are_missing(tiny, tmp_path, monkeypatch):
+    run, name = tmp_path / "run", "attention_of_a_test"
+    monkeypatch.setattr("spvit_mini.attention_registry.ATTENTIONS", dict(ATTENTIONS))
+    register_attention(name, lambda dim, heads, *, grid, qkv_bias: MHSA(dim, heads, qkv_bias=qkv_bias))
+    recipe = tiny.but({"model.attention": name, "model.attention_options": {}, "imports": ("mine.py", "others.maps")})
+    train(recipe, run_dir=run, progress=False)
+    assert json.loads((run / "recipe.json").read_text())["imports"] == ["mine.py", "others.maps"]
+    assert json.loads(load_trained(run)[1]["imports"]) == ["mine.py", "others.maps"]
+    assert "--import mine.py others.maps " in (run / "summary.md").read_text()
+    monkeypatch.undo()
+    with pytest.raises(UserError, match=rf"'{name}'.*was trained with --import mine.py others.maps. Use the same --import."):
+        load_trained(run)
+    with pytest.raises(UserError, match="Use --import FILE"):
+        train(recipe, run_dir=run, resume=True, progress=False)
 
 
 def test_a_step_without_a_finite_gradient_is_skipped_and_counted(tiny, monkeypatch, tmp_path):

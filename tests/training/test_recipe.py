@@ -2,14 +2,16 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
 from spvit_mini import create_model
 from spvit_mini.errors import UserError
-from spvit_mini.recipes import Recipe, get_recipe, list_recipes
+from spvit_mini.recipes import RECIPES, Recipe, describe_recipe, get_recipe, list_recipes, register_recipe
 from spvit_mini.recipes.duration import count_steps
 from spvit_mini.recipes.options import ModelOptions, OptimOptions
+from spvit_mini.training.summary import write_command
 from spvit_mini.vit import ViTConfig
 
 
@@ -142,3 +144,50 @@ def test_a_recipe_can_ask_for_any_attention_and_for_what_sp_vit_adds():
     config = create_model(recipe.model.name, **recipe.model.overrides()).config
     assert (config.attention, config.sharing, config.peg, config.dense_head) == ("quadratic/additive", "block", True, True)
     assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+@pytest.fixture
+def own_recipes(monkeypatch):
+    """Let a test register recipes that are forgotten after it."""
+    monkeypatch.setattr("spvit_mini.recipes.RECIPES", dict(RECIPES))
+
+
+def test_a_recipe_of_the_user_s_own_is_known_by_its_name(own_recipes):
+    mine = get_recipe("vit_mini_compass6").but({"optim.lr": 4e-3, "imports": ("my_recipes.py",)})
+
+    def longer() -> Recipe:
+        """Compass for longer.
+
+        More is below the first line.
+        """
+        return mine.but({"duration": "500 steps"})
+
+    register_recipe("mine", mine)
+    register_recipe("mine", mine)  # the cell of a notebook that runs again
+    register_recipe("mine_longer", longer)
+    assert list_recipes()[-2:] == ["mine", "mine_longer"]
+    assert get_recipe("mine") == dataclasses.replace(mine, name="mine")
+    assert get_recipe("mine_longer").duration == "500 steps" and describe_recipe("mine_longer") == "Compass for longer."
+    line = write_command(get_recipe("mine").but({"seed": 3}), Path("runs/x"))
+    assert line == "python -m spvit_mini train mine --import my_recipes.py --seed 3 --run-dir runs/x"
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe", "says"),
+    [
+        ("vit_mini_compass", Recipe(), "the name 'vit_mini_compass' is taken by another recipe; expected a new name"),
+        ("My recipe", Recipe(), "the name of the recipe is 'My recipe'; expected a lowercase identifier, such as my_recipe"),
+        ("mine", {"seed": 3}, "recipe mine is {'seed': 3}; expected a Recipe, or a function that returns one"),
+    ],
+)
+def test_what_cannot_be_registered(own_recipes, name, recipe, says):
+    with pytest.raises(UserError) as caught:
+        register_recipe(name, recipe)
+    assert str(caught.value) == says
+
+
+def test_imports_are_of_the_place_and_not_of_the_numbers():
+    recipe = get_recipe("vit_mini_compass")
+    assert recipe.imports == () and recipe.find_difference(recipe.but({"imports": ("mine.py",)})) is None
+    again = Recipe.from_json(recipe.but({"imports": ("mine.py", "package.module")}).to_json())
+    assert again.imports == ("mine.py", "package.module")
