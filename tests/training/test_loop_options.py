@@ -119,7 +119,7 @@ def test_imports_are_kept_with_the_run_and_named_where_they_are_missing(tiny, tm
     assert json.loads(load_trained(run)[1]["imports"]) == ["mine.py", "others.maps"]
     assert "--import mine.py others.maps " in (run / "summary.md").read_text()
     monkeypatch.undo()
-    with pytest.raises(UserError, match=rf"'{name}'.*was trained with --import mine.py others.maps. Use the same --import."):
+    with pytest.raises(UserError, match=rf"attention '{name}'.* add --import mine.py others.maps"):
         load_trained(run)
     with pytest.raises(UserError, match="Use --import FILE"):
         train(recipe, run_dir=run, resume=True, progress=False)
