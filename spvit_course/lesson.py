@@ -171,7 +171,7 @@ class Lesson:
     ):
         """Train a recipe, or the recipe of a name, for the profile's share of its duration. Write no file.
 
-        `changes` are options by their dotted names, as in `Recipe.but`; durations are those of the standard profile.
+        `changes` are options by their dotted names, as in `Recipe.override`; durations are those of the standard profile.
         Returns the Result of `spvit_mini.training.train`: `.model`, and `.rows` with a dictionary per evaluation.
         """
         from spvit_mini.recipes import get_recipe
@@ -179,13 +179,13 @@ class Lesson:
         from spvit_mini.training import train
 
         recipe = get_recipe(recipe) if isinstance(recipe, str) else recipe
-        recipe = recipe.but({"seed": seed} | (changes or {}))
+        recipe = recipe.override({"seed": seed} | (changes or {}))
         scaled = {}
         for name in ("duration", "optim.warmup", "evaluate_every"):
-            value, unit = parse_duration(recipe.flat()[name])
+            value, unit = parse_duration(recipe.flatten()[name])
             scaled[name] = f"{value * self.profile.share:.6f} {unit}s"
         return train(
-            recipe.but(scaled), max_steps=self.profile.max_steps, progress=progress, on_evaluation=on_evaluation
+            recipe.override(scaled), max_steps=self.profile.max_steps, progress=progress, on_evaluation=on_evaluation
         )
 
     def show(self, figure: Figure, alt: str) -> None:

@@ -151,7 +151,7 @@ def make_run(study: Study, arm: str, seed: int, run: Path, resources: Resources)
     earlier = read_recipe(run)
     if earlier is not None and earlier.find_difference(recipe):
         shutil.rmtree(run)  # the study has changed since
-    recipe = recipe.but(resources.changes())
+    recipe = recipe.override(resources.changes())
 
     def report_progress(step: int, _model: Any, row: dict[str, Any]) -> None:
         print(f"{arm}, seed {seed}: step {step}, validation accuracy {row['val_top1']:.1f} %", flush=True)

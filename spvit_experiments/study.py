@@ -21,7 +21,7 @@ class Arm:
 
     Attributes:
         recipe: name of a recipe.
-        changes: changes of that recipe, by dotted names as in `Recipe.but`.
+        changes: changes of that recipe, by dotted names as in `Recipe.override`.
         colour: a name in `plots.COLOURS`; None: a colour that no other arm has.
     """
 
@@ -78,7 +78,7 @@ class Study:
     def recipe(self, arm: str, seed: int) -> Recipe:
         """Make the recipe of a run."""
         changes = self.changes | self.arms[arm].changes | {"seed": seed}
-        return get_recipe(self.arms[arm].recipe).but(changes | ({"imports": self.imports} if self.imports else {}))
+        return get_recipe(self.arms[arm].recipe).override(changes | ({"imports": self.imports} if self.imports else {}))
 
     def runs(self) -> list[tuple[str, int]]:
         """List all runs as (arm, seed), seed by seed, so that pairs are complete early."""

@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     else:
         recipe, make = get_recipe(argv[0]), RECIPES[argv[0]]
         print(inspect.getdoc(getattr(make, "func", make)) or describe_recipe(argv[0]), end="\n\n")
-        for name, value in recipe.flat().items():
+        for name, value in recipe.flatten().items():
             if name not in ("name", "imports"):
                 print(f"{name:<28}{' '.join(map(str, value)) if isinstance(value, tuple) else value}")
     return 0

@@ -187,7 +187,7 @@ def imagenet_subset(model: str, percent: int) -> Recipe:
     whole = deit(model)
     epochs = {"duration": 300, "optim.warmup": 5, "evaluate_every": 1, "save_every": 1}
     scaled = {name: f"{number * 100 / percent:.8g} epochs" for name, number in epochs.items()}
-    return whole.but(scaled | {"data.fraction": percent / 100})
+    return whole.override(scaled | {"data.fraction": percent / 100})
 
 
 def imagenet_5pct(model: str) -> Recipe:

@@ -105,19 +105,19 @@ class Recipe:
             raise UserError(f"{source} is not JSON ({error}). Restore it, or train in another folder.") from None
         return _from_plain(cls, current_names(plain) if isinstance(plain, dict) else plain, source)
 
-    def but(self, changes: dict[str, Any]) -> "Recipe":
-        """Copy the recipe with other values of options, by dotted names: `recipe.but({"optim.lr": 1e-3, "seed": 1})`."""
+    def override(self, changes: dict[str, Any]) -> "Recipe":
+        """Copy the recipe with other values of options, by dotted names: `recipe.override({"optim.lr": 1e-3, "seed": 1})`."""
         recipe = self
         for name, value in changes.items():
-            if name not in recipe.flat():
-                raise UserError(f"a recipe has no option {name!r}.{near(name, recipe.flat())}")
+            if name not in recipe.flatten():
+                raise UserError(f"a recipe has no option {name!r}.{near(name, recipe.flatten())}")
             section, _, leaf = name.rpartition(".")
             if section:
                 leaf, value = section, dataclasses.replace(getattr(recipe, section), **{leaf: value})
             recipe = dataclasses.replace(recipe, **{leaf: value})
         return recipe
 
-    def flat(self) -> dict[str, Any]:
+    def flatten(self) -> dict[str, Any]:
         """List all options by dotted names, as on the command line: {"model.name": …, …, "seed": …}."""
         flat = {}
         for f in dataclasses.fields(self):
@@ -130,7 +130,7 @@ class Recipe:
 
     def find_difference(self, other: "Recipe") -> tuple[str, Any, Any] | None:
         """Find the first option that makes another recipe compute something else: (name, own value, the other's value)."""
-        own, others = self.flat(), other.flat()
+        own, others = self.flatten(), other.flatten()
         return next(((n, own[n], others[n]) for n in own if n not in NOT_COMPARED and own[n] != others[n]), None)
 
 

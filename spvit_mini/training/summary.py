@@ -219,7 +219,7 @@ def describe_changes(recipe: Recipe) -> str:
 
 def find_changes(recipe: Recipe) -> dict[str, tuple[Any, Any]]:
     """Find the options in which a recipe differs from the recipe of its name: (own value, value of the named recipe)."""
-    own, named = recipe.flat(), get_recipe(recipe.name).flat()
+    own, named = recipe.flatten(), get_recipe(recipe.name).flatten()
     return {name: (own[name], named[name]) for name in own if own[name] != named[name] and name != "imports"}
 
 

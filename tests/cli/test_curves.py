@@ -25,7 +25,7 @@ def run(tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         dotted = {option.replace("__", "."): value for option, value in changes.items()}
-        (folder / "recipe.json").write_text(get_recipe(recipe).but(dotted).to_json())
+        (folder / "recipe.json").write_text(get_recipe(recipe).override(dotted).to_json())
         at = top1 if isinstance(top1, dict) else {10 * (i + 1): value for i, value in enumerate(top1)}
         seed = changes.get("seed", 0)
         rows = [

@@ -27,7 +27,7 @@ from spvit_mini.zoo import model_from_weights
 def run(tmp_path_factory):
     """A short run of a small model, and its result."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    recipe = get_recipe("spvit_mini_compass6").but(
+    recipe = get_recipe("spvit_mini_compass6").override(
         {"model.depth": 1, "data.train_images": 200, "data.val_images": 101, "batch_size": 20, "duration": "4 epochs",
          "evaluate_every": "1 epoch", "device": "cpu", "ema": 0.9}
     )  # fmt: skip

@@ -167,7 +167,7 @@ def test_what_position_alone_would_attend_to_with_its_gate(model):
 
 @pytest.mark.slow
 def test_a_run_folder_has_the_names_of_its_classes(tmp_path, folder, capsys):
-    recipe = get_recipe("spvit_mini_compass6").but(
+    recipe = get_recipe("spvit_mini_compass6").override(
         {"model.depth": 1, "model.dim": 16, "data.train_images": 100, "data.val_images": 20, "batch_size": 50,
          "duration": "2 steps", "device": "cpu"}
     )  # fmt: skip

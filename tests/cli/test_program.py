@@ -77,7 +77,7 @@ def test_every_recipe_is_described_with_every_option(capsys):
         assert recipes.main([name]) == 0
         text, _, options = capsys.readouterr().out.partition("\n\nmodel.name")
         assert "\nCommand: " in text, name
-        assert len(options.splitlines()) == len(get_recipe(name).flat()) - 2  # without name and imports
+        assert len(options.splitlines()) == len(get_recipe(name).flatten()) - 2  # without name and imports
         assert options.splitlines()[0].strip() in list_models()
 
 
@@ -87,7 +87,7 @@ def test_a_recipe_of_the_users_own_is_listed_and_described(tmp_path, capsys, mon
     (tmp_path / "ext_recipe.py").write_text(
         "from spvit_mini import get_recipe, register_recipe\n\n\n"
         "def ext_recipe():\n    '''Compass, but shorter.'''\n"
-        "    return get_recipe('vit_mini_compass').but({'duration': '9 steps'})\n\n\n"
+        "    return get_recipe('vit_mini_compass').override({'duration': '9 steps'})\n\n\n"
         "register_recipe('ext_recipe', ext_recipe)\n"
     )
     own = ["--import", str(tmp_path / "ext_recipe.py")]

@@ -58,7 +58,7 @@ def test_help_tells_every_option_with_its_meaning_and_value_in_100_columns(capsy
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 100
     text = " ".join(re.sub("[│╭╮╰╯─]", " ", out).split())
-    recipe = get_recipe(name).flat()
+    recipe = get_recipe(name).flatten()
     del recipe["name"], recipe["imports"]
     for option in ("run-dir", "resume", "max-steps", "import", *(option.replace("_", "-") for option in recipe)):
         found = re.search(rf"--{re.escape(option)}[ ,](.*?)\(default: (.*?)\)(?= --| |$)", text)

@@ -217,7 +217,7 @@ TINY = {
 
 
 def test_the_loop_trains_stops_resumes_and_starts_from_it(tmp_path):
-    recipe = get_recipe("cnn_mini_compass6").but(TINY | {"optim.layer_decay": 0.5, "ema": 0.9})
+    recipe = get_recipe("cnn_mini_compass6").override(TINY | {"optim.layer_decay": 0.5, "ema": 0.9})
     whole = train(recipe, progress=False)
     train(recipe, run_dir=tmp_path / "run", max_steps=2, progress=False)
     parts = train(recipe, run_dir=tmp_path / "run", resume=True, progress=False)
@@ -234,11 +234,11 @@ def test_an_attention_cannot_be_put_into_it_by_a_recipe():
     recipe = get_recipe("cnn_mini_compass6")
     assert recipe.model.heads is None and get_recipe("vit_mini_compass6").model.heads == 4
     with pytest.raises(UserError, match="cnn_mini is a CNN, and only a ViT has an option 'attention'"):
-        train(recipe.but(TINY | {"model.attention": "spsa"}), progress=False)
+        train(recipe.override(TINY | {"model.attention": "spsa"}), progress=False)
 
 
 def test_a_run_says_what_it_trains():
-    recipe = get_recipe("cnn_mini_compass6").but(TINY)
+    recipe = get_recipe("cnn_mini_compass6").override(TINY)
     model = spvit_mini.create_model("cnn_mini", image_size=24, **recipe.model.overrides())
     facts = {"steps": 4, "device": torch.device("cpu"), "precision": torch.float32, "run_dir": "nowhere"}
 

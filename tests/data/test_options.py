@@ -70,7 +70,7 @@ def test_synthetic_datasets_training_and_evaluation_need_no_torchvision(tmp_path
 from PIL import Image
 from spvit_mini import create_model, get_recipe, train, transforms_for
 from spvit_mini.data import DataOptions, load_data
-recipe = get_recipe("vit_mini_compass6").but({"data.train_images": 40, "data.val_images": 20, "batch_size": 20})
+recipe = get_recipe("vit_mini_compass6").override({"data.train_images": 40, "data.val_images": 20, "batch_size": 20})
 assert train(recipe, max_steps=2, progress=False).step == 2
 for name in ("textures6", "rings6"):
     assert load_data(DataOptions(name, backend="tensor"), seed=0).train is not None

@@ -63,7 +63,7 @@ def test_the_logs_say_what_the_lesson_reads_in_them():
 
 def test_the_live_recipe_crosses_an_epoch_and_draws_nothing():
     recipe = CELLS["in-code-kill-recipe"]
-    flat = get_recipe("spvit_mini_compass6").flat()
+    flat = get_recipe("spvit_mini_compass6").flatten()
     assert "steps, val_images, every = 8, 201" in recipe and '"data.train_images": 600' in recipe
     assert 600 // flat["batch_size"] == 6 and "The run has eight steps, and an epoch has six" in TEXT
     assert not flat["model.drop_path"] and not flat["augment.mixup"] and not flat["augment.cutmix"]
@@ -76,7 +76,7 @@ def test_the_live_recipe_crosses_an_epoch_and_draws_nothing():
 @pytest.mark.slow
 @pytest.mark.parametrize("run", "ACDE")
 def test_a_log_is_made_again_by_its_options(run):
-    recipe, threads = get_recipe("spvit_mini_compass6").but(OPTIONS[run] | {"device": "cpu"}), torch.get_num_threads()
+    recipe, threads = get_recipe("spvit_mini_compass6").override(OPTIONS[run] | {"device": "cpu"}), torch.get_num_threads()
     torch.set_num_threads(1)  # as the logs were made; a run with too large a rate magnifies any difference
     try:
         (row,) = train(recipe, max_steps=40, progress=False).rows
@@ -95,7 +95,7 @@ def test_the_numbers_of_steps_and_updates():
 
 
 def test_the_table_says_of_the_recipe_what_it_is():
-    flat, table = get_recipe("spvit_s_imagenet").flat(), CELLS["table"]
+    flat, table = get_recipe("spvit_s_imagenet").flatten(), CELLS["table"]
     assert (flat["optim.weight_decay"], flat["optim.clip_grad_norm"]) == (0.05, None)
     assert (flat["batch_size"], flat["optim.lr"], flat["optim.lr_base_batch_size"]) == (1024, 1.6e-3, 1024)
     assert "weight decay 0.05, no clipping" in table and "1.6·10⁻³" in table

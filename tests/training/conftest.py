@@ -20,7 +20,7 @@ from .processes import run_job, run_jobs
 @pytest.fixture(scope="session")
 def tiny() -> Recipe:
     """Six steps an epoch, twelve in all, a row every five, a state every two; stochastic depth draws random numbers."""
-    return get_recipe("spvit_mini_compass6").but(
+    return get_recipe("spvit_mini_compass6").override(
         {
             "model.depth": 2,
             "model.dim": 16,
@@ -65,7 +65,7 @@ def whole(tiny, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_tree(tiny, tree) -> Recipe:
     """The same on the image tree, with flips, shifts and colours: every image is augmented."""
-    return tiny.but(
+    return tiny.override(
         {
             "data.name": "tree",
             "data.root": tree,
@@ -93,17 +93,17 @@ EXACT = {
 @pytest.fixture(scope="session")
 def recipes(tiny, tiny_tree) -> dict[str, Recipe]:
     """The same training in the ways that processes can share it; repeated augmentation; a model with batch norms."""
-    exact = tiny.but(EXACT)
+    exact = tiny.override(EXACT)
     stem = {"model.name": "lvvit_s", "model.patch": 8, "model.dim": 16, "model.heads": 2, "model.depth": 2}
     mixed = {"augment.mixup": 0.2, "augment.cutmix": 1.0, "augment.repeats": 2, "ema": 0.9}
     return {
-        "whole": exact.but({"ema": 0.9}),
-        "accumulated": exact.but({"ema": 0.9, "micro_batch_size": 5}),
-        "in parts": exact.but({"sharding": "fsdp"}),
-        "in parts, accumulated": exact.but({"sharding": "fsdp", "micro_batch_size": 5}),
-        "repeated": tiny_tree.but(EXACT | {"augment.repeats": 2, "batch_size": 4}),
-        "batch norms": exact.but({**stem, "ema": 0.9}),
-        "mixed": tiny_tree.but({**mixed, "batch_size": 8, "micro_batch_size": 2, "duration": "12 steps"}),
+        "whole": exact.override({"ema": 0.9}),
+        "accumulated": exact.override({"ema": 0.9, "micro_batch_size": 5}),
+        "in parts": exact.override({"sharding": "fsdp"}),
+        "in parts, accumulated": exact.override({"sharding": "fsdp", "micro_batch_size": 5}),
+        "repeated": tiny_tree.override(EXACT | {"augment.repeats": 2, "batch_size": 4}),
+        "batch norms": exact.override({**stem, "ema": 0.9}),
+        "mixed": tiny_tree.override({**mixed, "batch_size": 8, "micro_batch_size": 2, "duration": "12 steps"}),
     }
 
 
@@ -131,11 +131,11 @@ def of_two(recipes, tiny, tmp_path_factory) -> dict[str, list[dict] | Path]:
     job("half", recipes["repeated"], run_dir=folder / "repeated", max_steps=5)
     job("half", recipes["batch norms"], run_dir=folder / "norms", max_steps=5)
     job("of one, in parts", recipes["in parts"], run_dir=folder / "one", resume=True)
-    job("of parts, whole", recipes["in parts"].but({"sharding": "ddp"}), run_dir=folder / "parts", resume=True)
+    job("of parts, whole", recipes["in parts"].override({"sharding": "ddp"}), run_dir=folder / "parts", resume=True)
     job("norms resumed", recipes["batch norms"], run_dir=folder / "norms", resume=True)
     job("norms of one step", recipes["batch norms"], max_steps=1)
-    job("odd batch", recipes["whole"].but({"batch_size": 21}), is_refused=True)
-    job("large micro-batch", recipes["whole"].but({"micro_batch_size": 20}), is_refused=True)
+    job("odd batch", recipes["whole"].override({"batch_size": 21}), is_refused=True)
+    job("large micro-batch", recipes["whole"].override({"micro_batch_size": 20}), is_refused=True)
     job("mixed", recipes["mixed"], double=False, run_dir=folder / "mixed")
     job("tiny", tiny, double=False, run_dir=folder / "tiny")
     run_jobs(jobs, folder)

@@ -233,9 +233,9 @@ def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path, held):
 def test_another_recipe_is_not_resumed(tmp_path):
     recipe = get_recipe("vit_mini_compass")
     with c.open_run_dir(tmp_path, recipe):
-        c.check_run_dir(tmp_path, recipe.but({"data.workers": 2}), resume=True)
+        c.check_run_dir(tmp_path, recipe.override({"data.workers": 2}), resume=True)
         with pytest.raises(UserError, match=r"has optim.lr = 0.002, not 0.003"):
-            c.check_run_dir(tmp_path, recipe.but({"optim.lr": 0.003}), resume=True)
+            c.check_run_dir(tmp_path, recipe.override({"optim.lr": 0.003}), resume=True)
     assert c.read_recipe(tmp_path) == recipe
 
 

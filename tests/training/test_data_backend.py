@@ -26,7 +26,7 @@ def cifar(tmp_path_factory):
 
 
 def test_a_made_set_gives_the_same_run_on_both_ways(tiny, whole, tmp_path):
-    train(tiny.but({"data.backend": "tensor"}), run_dir=tmp_path / "fast", progress=False)
+    train(tiny.override({"data.backend": "tensor"}), run_dir=tmp_path / "fast", progress=False)
     assert metrics(tmp_path / "fast") == metrics(whole)
 
 
@@ -41,7 +41,7 @@ def test_a_made_set_gives_the_same_run_on_both_ways(tiny, whole, tmp_path):
 def test_killed_and_resumed_on_the_fast_way_the_run_ends_the_same(
     tiny_tree, tree, cifar, tmp_path, monkeypatch, name, changes
 ):
-    recipe = tiny_tree.but(
+    recipe = tiny_tree.override(
         {
             "data.name": name,
             "data.root": tree if name == "tree" else cifar,
@@ -63,5 +63,5 @@ def test_killed_and_resumed_on_the_fast_way_the_run_ends_the_same(
     train(recipe, run_dir=tmp_path / "killed", resume=True, progress=False)
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
     # And it is another run than the plain way's: pixels of resized photographs, draws of CIFAR.
-    train(recipe.but({"data.backend": "pil"}), run_dir=tmp_path / "plain", progress=False)
+    train(recipe.override({"data.backend": "pil"}), run_dir=tmp_path / "plain", progress=False)
     assert metrics(tmp_path / "plain") != metrics(tmp_path / "whole")

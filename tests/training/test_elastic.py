@@ -45,7 +45,7 @@ def test_an_error_that_one_meets_is_told_with_its_process(tree, tmp_path):
     """The file that the second process reads first in the third step is cut off; the first one waits for it meanwhile."""
     shutil.copytree(tree, tmp_path / "data")
     places = {"data.name": "tree", "data.root": tmp_path / "data", "data.image_size": 16, "batch_size": 4}
-    recipe = get_recipe("vit_mini_flowers17").but({**places, "data.on_corrupt_image": "error"})
+    recipe = get_recipe("vit_mini_flowers17").override({**places, "data.on_corrupt_image": "error"})
     data = load_data(recipe.data, recipe.augment, seed=recipe.seed)
     third = next(islice(TrainBatches(len(data.train), 4, recipe.seed, rank=1, world_size=2), 2, None))
     broken = Path(data.train.source.files.path(third[0].index))

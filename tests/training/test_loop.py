@@ -30,7 +30,7 @@ def same_weights(a, b):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_losses_and_rates_are_those_of_a_loop_written_out(tiny, seed):
-    recipe = tiny.but({"seed": seed, "model.drop_path": 0.0, "optim.clip_grad_norm": 0.5})
+    recipe = tiny.override({"seed": seed, "model.drop_path": 0.0, "optim.clip_grad_norm": 0.5})
     data = load_data(recipe.data, recipe.augment, seed=seed)
     torch.manual_seed(seed)
     model = create_model("spvit_mini", num_classes=8, image_size=24, depth=2, dim=16, heads=2)
@@ -97,13 +97,13 @@ def test_the_same_seed_gives_the_same_numbers_twice_and_another_seed_others(whic
     again = train(recipe, progress=False)
     assert without_time(first.rows) == without_time(again.rows)
     assert same_weights(first.model, again.model)
-    other = train(recipe.but({"seed": 1}), progress=False)
+    other = train(recipe.override({"seed": 1}), progress=False)
     assert without_time(first.rows) != without_time(other.rows)
 
 
 def test_loader_workers_change_nothing(tiny_tree):
     first = train(tiny_tree, progress=False)
-    again = train(tiny_tree.but({"data.workers": 2}), progress=False)
+    again = train(tiny_tree.override({"data.workers": 2}), progress=False)
     assert without_time(first.rows) == without_time(again.rows)
     assert same_weights(first.model, again.model)
 
@@ -131,8 +131,8 @@ def test_without_a_run_folder_nothing_is_written(tiny, tmp_path, monkeypatch, ca
 
 
 def test_max_steps_makes_the_first_steps_of_the_whole_run(tiny):
-    whole = train(tiny.but({"evaluate_every": "1 step"}), progress=False)
-    part = train(tiny.but({"evaluate_every": "1 step"}), max_steps=7, progress=False)
+    whole = train(tiny.override({"evaluate_every": "1 step"}), progress=False)
+    part = train(tiny.override({"evaluate_every": "1 step"}), max_steps=7, progress=False)
     assert without_time(part.rows) == without_time(whole.rows[:7])
     assert (part.step, part.steps) == (7, 12)
     assert train(tiny, max_steps=100, progress=False).step == 12
@@ -163,7 +163,7 @@ def test_the_best_weights_are_those_of_the_best_row(tiny, tmp_path):
     def keep(step, model, row):
         kept[step] = {name: value.clone() for name, value in model.state_dict().items()}
 
-    result = train(tiny.but({"evaluate_every": "1 step"}), run_dir=tmp_path / "run", progress=False, on_evaluation=keep)
+    result = train(tiny.override({"evaluate_every": "1 step"}), run_dir=tmp_path / "run", progress=False, on_evaluation=keep)
     state, _ = load_weights(tmp_path / "run" / "best.safetensors")
     assert all(torch.equal(value, state[name]) for name, value in kept[result.best["step"]].items())
 
@@ -186,7 +186,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_overwrites_nothing(tiny, tm
 
 def test_bfloat16_is_near_float32(tiny):
     exact = train(tiny, max_steps=5, progress=False)
-    rough = train(tiny.but({"precision": "bfloat16"}), max_steps=5, progress=False)
+    rough = train(tiny.override({"precision": "bfloat16"}), max_steps=5, progress=False)
     assert rough.rows[0]["train_loss"] != exact.rows[0]["train_loss"]
     assert rough.rows[0]["train_loss"] == pytest.approx(exact.rows[0]["train_loss"], rel=0.02)
     assert next(rough.model.parameters()).dtype == torch.float32
@@ -195,10 +195,10 @@ def test_bfloat16_is_near_float32(tiny):
 def test_auto_finds_a_device_and_a_missing_one_is_said(tiny):
     device, precision = choose_device(tiny)
     assert precision == (torch.bfloat16 if device.type == "cuda" else torch.float32)
-    assert choose_device(tiny.but({"device": "cpu"})) == (torch.device("cpu"), torch.float32)
+    assert choose_device(tiny.override({"device": "cpu"})) == (torch.device("cpu"), torch.float32)
     for name in ("abacus", "cuda:99"):
         with pytest.raises(UserError, match="Use auto or cpu"):
-            choose_device(tiny.but({"device": name}))
+            choose_device(tiny.override({"device": name}))
 
 
 def test_it_says_first_what_it_does_and_then_a_line_per_row(tiny, tmp_path, capsys):

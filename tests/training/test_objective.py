@@ -23,7 +23,7 @@ class Flat(nn.Module):
 
 
 def objective(**changes):
-    recipe = Recipe().but(changes)
+    recipe = Recipe().override(changes)
     return Objective(recipe, CLASSES, precision=torch.float32)
 
 

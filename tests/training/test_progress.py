@@ -40,21 +40,21 @@ def test_a_plain_run_needs_five_lines(tiny):
 
 
 def test_it_says_how_the_batch_and_the_learning_rate_come_about(tiny):
-    lines = said(tiny.but({"batch_size": 120, "micro_batch_size": 10, "optim.lr_base_batch_size": 480}), processes=4)
+    lines = said(tiny.override({"batch_size": 120, "micro_batch_size": 10, "optim.lr_base_batch_size": 480}), processes=4)
     assert lines[2] == (
         "steps   12 of 120 images (4 processes × 3 micro-batches of 10), 1 per epoch; "
         "learning rate 0.002 × 120 / 480 = 0.0005, seed 0"
     )
     assert "(4 processes × 5)" in said(tiny, processes=4)[2]
-    assert "(1 process × 2 micro-batches of 10)" in said(tiny.but({"micro_batch_size": 10}))[2]
+    assert "(1 process × 2 micro-batches of 10)" in said(tiny.override({"micro_batch_size": 10}))[2]
 
 
 def test_it_says_what_is_done_beside_the_plain_thing(tiny, tmp_path):
-    assert said(tiny.but({"ema": 0.9999, "token_labels.folder": tmp_path}))[3] == (
+    assert said(tiny.override({"ema": 0.9999, "token_labels.folder": tmp_path}))[3] == (
         f"also    EMA weights (decay 0.9999), token labels from {tmp_path} (weight 1)"
     )
     changes = {"compile": True, "activation_checkpointing": True, "sharding": "fsdp"}
-    lines = said(tiny.but(changes), processes=2)
+    lines = said(tiny.override(changes), processes=2)
     assert lines[3] == "also    compiled, activation checkpointing, sharded weights (FSDP)"
 
 
@@ -92,13 +92,13 @@ def test_a_first_loss_far_above_guessing_is_said(shown, loss, odd):
 
 
 def test_a_resumed_run_and_token_labels_have_other_first_losses(shown, tiny, tmp_path):
-    for screen, lines in (shown(start=3), shown(tiny.but({"token_labels.folder": tmp_path})), shown(enabled=False)):
+    for screen, lines in (shown(start=3), shown(tiny.override({"token_labels.folder": tmp_path})), shown(enabled=False)):
         screen.update(counts(9.0), seconds=0.1, waited=0.0)
         assert lines() == []
 
 
 def test_input_bound_is_said_once_and_shown_in_every_line(shown, tiny):
-    screen, lines = shown(tiny.but({"data.workers": 3}))
+    screen, lines = shown(tiny.override({"data.workers": 3}))
     for waited, text in ((0.9, None), (2.3, "23% waiting"), (5.0, "50% waiting")):
         for _ in range(10):
             screen.update(counts(2.0), seconds=1.0, waited=waited / 10)
@@ -130,7 +130,7 @@ def test_on_a_terminal_the_bar_has_the_average_too(tiny, capsys, monkeypatch):
     monkeypatch.setattr(progress, "REFRESH_SECONDS", 0.0)
     monkeypatch.setattr(progress, "tqdm", partial(progress.tqdm, mininterval=0, ncols=150))
     progress.tqdm.write = tqdm.tqdm.write
-    result = train(tiny.but({"ema": 0.9}))
+    result = train(tiny.override({"ema": 0.9}))
     bars = [bar for bar in capsys.readouterr().err.split("\r") if "12/12 [" in bar]
     seen = re.search(r"val ([\d.]+) %, EMA ([\d.]+) %, [\d,]+ images/s, \d+% waiting", bars[-1])
     row = result.rows[1]  # the one before the last
@@ -141,7 +141,7 @@ def test_what_the_loop_measures_by_a_clock_that_counts_its_readings(tiny, monkey
     """A step of two micro-batches reads the clock at its start and end and around each wait: 5 ticks, 2 of them waiting."""
     monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=map(float, count()).__next__))
     monkeypatch.setattr(loop, "peak_flops", lambda name, precision: 1e9)
-    result = train(tiny.but({"micro_batch_size": 10}), progress=False, max_steps=5)
+    result = train(tiny.override({"micro_batch_size": 10}), progress=False, max_steps=5)
     (row,) = result.rows
     assert (row["images_per_second"], row["data_seconds"]) == (5 * 20 / (5 * 5), 5 * 2)
     assert row["mfu"] == pytest.approx(100 * 4 * 6 * multiply_adds(result.model)["total"] / 1e9)

@@ -45,11 +45,11 @@ def test_every_recipe_survives_json(name):
     assert recipe.name == name and name.startswith(recipe.model.name)
     again = Recipe.from_json(recipe.to_json())
     assert again == recipe
-    assert {k: type(v) for k, v in again.flat().items()} == {k: type(v) for k, v in recipe.flat().items()}
+    assert {k: type(v) for k, v in again.flatten().items()} == {k: type(v) for k, v in recipe.flatten().items()}
 
 
 def test_a_recipe_with_everything_changed_survives_json():
-    recipe = Recipe().but(
+    recipe = Recipe().override(
         {
             "model.attention_options": {"hidden": 8.0, "weight_std": 0.1},
             "model.positions": False,
@@ -73,19 +73,19 @@ def test_model_options_are_fields_of_the_models():
 
 def test_but_changes_one_thing_and_names_the_near_ones():
     recipe = get_recipe("vit_mini_compass")
-    changed = recipe.but({"optim.lr": 5e-4, "batch_size": 10})
+    changed = recipe.override({"optim.lr": 5e-4, "batch_size": 10})
     assert (changed.optim.lr, changed.batch_size) == (5e-4, 10)
     assert recipe.optim.lr != 5e-4
-    assert changed.but({"optim.lr": recipe.optim.lr, "batch_size": recipe.batch_size}) == recipe
+    assert changed.override({"optim.lr": recipe.optim.lr, "batch_size": recipe.batch_size}) == recipe
     with pytest.raises(UserError, match=r"no option 'optim.lrr'. Did you mean optim.lr"):
-        recipe.but({"optim.lrr": 1.0})
+        recipe.override({"optim.lrr": 1.0})
 
 
 def test_difference_names_what_changes_the_numbers_and_not_where_the_work_is_done():
     recipe = get_recipe("vit_mini_compass")
-    assert recipe.find_difference(recipe.but({"data.root": "/elsewhere", "data.workers": 3, "device": "cuda"})) is None
-    assert recipe.find_difference(recipe.but({"seed": 3})) == ("seed", 0, 3)
-    assert recipe.find_difference(recipe.but({"model.depth": 9}))[0] == "model.depth"
+    assert recipe.find_difference(recipe.override({"data.root": "/elsewhere", "data.workers": 3, "device": "cuda"})) is None
+    assert recipe.find_difference(recipe.override({"seed": 3})) == ("seed", 0, 3)
+    assert recipe.find_difference(recipe.override({"model.depth": 9}))[0] == "model.depth"
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_a_recipe_can_ask_for_any_attention_and_for_what_sp_vit_adds():
         "model.attention": "quadratic/additive", "model.sharing": "block", "model.peg": True,
         "model.pool": "class", "model.dense_head": True,
     }  # fmt: skip
-    recipe = get_recipe("vit_mini_compass6").but(options)
+    recipe = get_recipe("vit_mini_compass6").override(options)
     config = create_model(recipe.model.name, **recipe.model.overrides()).config
     assert (config.attention, config.sharing, config.peg, config.dense_head) == ("quadratic/additive", "block", True, True)
     assert Recipe.from_json(recipe.to_json()) == recipe
@@ -153,14 +153,14 @@ def own_recipes(monkeypatch):
 
 
 def test_a_recipe_of_the_user_s_own_is_known_by_its_name(own_recipes):
-    mine = get_recipe("vit_mini_compass6").but({"optim.lr": 4e-3, "imports": ("my_recipes.py",)})
+    mine = get_recipe("vit_mini_compass6").override({"optim.lr": 4e-3, "imports": ("my_recipes.py",)})
 
     def longer() -> Recipe:
         """Compass for longer.
 
         More is below the first line.
         """
-        return mine.but({"duration": "500 steps"})
+        return mine.override({"duration": "500 steps"})
 
     register_recipe("mine", mine)
     register_recipe("mine", mine)  # the cell of a notebook that runs again
@@ -168,7 +168,7 @@ def test_a_recipe_of_the_user_s_own_is_known_by_its_name(own_recipes):
     assert list_recipes()[-2:] == ["mine", "mine_longer"]
     assert get_recipe("mine") == dataclasses.replace(mine, name="mine")
     assert get_recipe("mine_longer").duration == "500 steps" and describe_recipe("mine_longer") == "Compass for longer."
-    line = write_command(get_recipe("mine").but({"seed": 3}), Path("runs/x"))
+    line = write_command(get_recipe("mine").override({"seed": 3}), Path("runs/x"))
     assert line == "python -m spvit_mini train mine --import my_recipes.py --seed 3 --run-dir runs/x"
 
 
@@ -188,6 +188,6 @@ def test_what_cannot_be_registered(own_recipes, name, recipe, says):
 
 def test_imports_are_of_the_place_and_not_of_the_numbers():
     recipe = get_recipe("vit_mini_compass")
-    assert recipe.imports == () and recipe.find_difference(recipe.but({"imports": ("mine.py",)})) is None
-    again = Recipe.from_json(recipe.but({"imports": ("mine.py", "package.module")}).to_json())
+    assert recipe.imports == () and recipe.find_difference(recipe.override({"imports": ("mine.py",)})) is None
+    again = Recipe.from_json(recipe.override({"imports": ("mine.py", "package.module")}).to_json())
     assert again.imports == ("mine.py", "package.module")

@@ -91,7 +91,7 @@ def test_models_on_one_set_differ_in_the_model_alone_where_they_are_compared():
     compared = [make for models, makes in FAMILIES for make in makes if len(models) > 1]
     own = {imagenet.imagenet, imagenet.imagenet_384}  # each as published
     for make in set(compared) - own:
-        recipes = [get_recipe(name).flat() for name, other in RECIPES.items() if other.func is make]
+        recipes = [get_recipe(name).flatten() for name, other in RECIPES.items() if other.func is make]
         names = {option for option, value in recipes[0].items() for other in recipes if other[option] != value}
         # Each model is seen in validation as its authors did; a CNN has no heads.
         heads = {recipe["model.heads"] for recipe in recipes if recipe["model.name"] != "cnn_mini"}
@@ -177,7 +177,7 @@ DROP_PATH = {"deit_small": 0.1, "convit_small": 0.1, "lvvit_s": 0.1, "spvit_s": 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_numbers(name):
     recipe = get_recipe(name)
-    found = recipe.flat()
+    found = recipe.flatten()
     assert {option: found[option] for option in PUBLISHED[name]} == PUBLISHED[name]
     assert on_meta(recipe).config.drop_path == DROP_PATH[recipe.model.name]
     # At the published batch the rates are the published ones; at another they follow it.
@@ -193,10 +193,10 @@ def test_fewer_images_are_seen_as_often_more(model):
         assert recipe.data.fraction == percent / 100
         assert epochs(recipe.duration) == 300 * 100 / percent == int(epochs(recipe.duration))
         for length in ("duration", "optim.warmup", "evaluate_every", "save_every"):
-            assert epochs(recipe.flat()[length]) * percent / 100 == pytest.approx(
-                epochs(whole.flat()[length]), rel=1e-6
+            assert epochs(recipe.flatten()[length]) * percent / 100 == pytest.approx(
+                epochs(whole.flatten()[length]), rel=1e-6
             )
-        changed = {name for name, value in whole.flat().items() if recipe.flat()[name] != value}
+        changed = {name for name, value in whole.flatten().items() if recipe.flatten()[name] != value}
         assert changed == {"name", "data.fraction", "duration", "optim.warmup", "evaluate_every", "save_every"}
 
 

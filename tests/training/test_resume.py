@@ -62,7 +62,7 @@ def test_killed_anywhere_and_resumed_the_run_ends_the_same(tiny, whole, tmp_path
 @pytest.mark.parametrize("workers", [0, 2])
 def test_killed_at_every_step_with_augmented_images(tiny_tree, tmp_path, monkeypatch, workers):
     """A state a step, so that each attempt gets one step further."""
-    recipe = tiny_tree.but(
+    recipe = tiny_tree.override(
         {"data.workers": workers, "save_every": "1 step", "duration": "7 steps", "evaluate_every": "3 steps"}
     )
     train(recipe, run_dir=tmp_path / "whole", progress=False)
@@ -186,7 +186,7 @@ def test_a_state_that_is_cut_off(tiny, two_states):
 
 
 def test_a_state_of_another_model(tiny, two_states, tmp_path):
-    train(tiny.but({"model.name": "vit_mini"}), run_dir=tmp_path / "vit", max_steps=2, progress=False)
+    train(tiny.override({"model.name": "vit_mini"}), run_dir=tmp_path / "vit", max_steps=2, progress=False)
     shutil.copy(tmp_path / "vit" / "last.pt", two_states / "last.pt")
     untouched(two_states, tiny, r"last.pt has model.name = vit_mini, not spvit_mini")
 
@@ -210,7 +210,7 @@ def test_a_state_of_another_class_count(tiny_tree, tree, tmp_path):
     for part in ("train", "val"):
         shutil.copytree(other / "tree" / part / "red", other / "tree" / part / "ultraviolet")
     says = "saved with 3 classes and 33 training images, but the data here have 4 classes"
-    untouched(tmp_path / "run", tiny_tree.but({"data.root": other}), says)
+    untouched(tmp_path / "run", tiny_tree.override({"data.root": other}), says)
 
 
 def test_images_that_have_come_or_gone(tiny_tree, tree, tmp_path):
@@ -220,14 +220,14 @@ def test_images_that_have_come_or_gone(tiny_tree, tree, tmp_path):
     (other / "tree" / "train" / "red" / "3.png").unlink()
     untouched(
         tmp_path / "run",
-        tiny_tree.but({"data.root": other}),
+        tiny_tree.override({"data.root": other}),
         "and 33 training images, but .* 32 training images",
     )
-    assert train(tiny_tree.but({"data.root": tree}), run_dir=tmp_path / "run", resume=True, progress=False).step == 12
+    assert train(tiny_tree.override({"data.root": tree}), run_dir=tmp_path / "run", resume=True, progress=False).step == 12
 
 
 def test_what_is_wrong_with_model_or_data_leaves_no_run_behind(tiny, tmp_path):
     for change in ({"model.patch": 5}, {"data.name": "compas"}, {"batch_size": 1000}, {"model.name": "vit"}):
         with pytest.raises(UserError):
-            train(tiny.but(change), run_dir=tmp_path / "run", progress=False)
+            train(tiny.override(change), run_dir=tmp_path / "run", progress=False)
         assert not (tmp_path / "run").exists()

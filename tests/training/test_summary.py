@@ -31,7 +31,7 @@ def facts(text: str) -> dict[str, str]:
 def resumed(tiny, tmp_path_factory) -> Path:
     """The folder of a run that was stopped at step 7 and resumed, and then resumed again when it had ended."""
     run = tmp_path_factory.mktemp("runs") / "resumed"
-    recipe = tiny.but({"ema": 0.9, "optim.betas": (0.9, 0.95)})
+    recipe = tiny.override({"ema": 0.9, "optim.betas": (0.9, 0.95)})
     train(recipe, run_dir=run, max_steps=7, progress=False)
     train(recipe, run_dir=run, resume=True, progress=False)
     train(recipe, run_dir=run, resume=True, progress=False)
@@ -85,8 +85,8 @@ def test_the_command_makes_the_same_recipe_again(resumed):
         "token_labels.class_target": "label",
         "seed": 7,
     }
-    recipe = named.but(changes)
-    assert set(changes) == {name for name in named.flat() if named.flat()[name] != recipe.flat()[name]}
+    recipe = named.override(changes)
+    assert set(changes) == {name for name in named.flatten() if named.flatten()[name] != recipe.flatten()[name]}
     line = write_command(recipe, Path("runs/a b"))
     *words, name = shlex.split(line)[:5]
     assert (*words, name) == ("python", "-m", "spvit_mini", "train", "spvit_mini_flowers17")
@@ -96,7 +96,7 @@ def test_the_command_makes_the_same_recipe_again(resumed):
 
 
 def test_torchrun_reads_the_command_of_several_processes(tiny):
-    recipe = tiny.but({"seed": 3})
+    recipe = tiny.override({"seed": 3})
     torchrun, *words = shlex.split(write_command(recipe, Path("runs/x"), processes=8))
     alone = shlex.split(write_command(recipe, Path("runs/x")))
     read = parse_args(words)

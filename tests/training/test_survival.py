@@ -85,7 +85,7 @@ print(deaths)
 @pytest.fixture
 def everything(tiny_tree):
     """A recipe with all on that a resumed run could get wrong: 33 images, 8 steps an epoch."""
-    return tiny_tree.but(
+    return tiny_tree.override(
         {
             "batch_size": 4,
             "micro_batch_size": 2,
@@ -107,7 +107,7 @@ def everything(tiny_tree):
 @pytest.mark.xdist_group("signals")
 @pytest.mark.parametrize(("how", "workers"), [("moments", 2), ("bytes", 0)])
 def test_killed_twelve_times_it_ends_the_same(everything, tmp_path, how, workers, request):
-    recipe = everything.but({"data.workers": workers})
+    recipe = everything.override({"data.workers": workers})
     train(recipe, run_dir=tmp_path / "whole", progress=False)
     (tmp_path / "recipe.json").write_text(recipe.to_json())
     size = (tmp_path / "whole" / "last.pt").stat().st_size
@@ -125,13 +125,13 @@ def test_killed_twelve_times_it_ends_the_same(everything, tmp_path, how, workers
 @pytest.mark.slow
 def test_everything_that_is_on_has_its_effect(everything):
     """Else surviving it would prove nothing."""
-    first = train(everything.but({"duration": "6 steps"}), progress=False)
+    first = train(everything.override({"duration": "6 steps"}), progress=False)
     assert first.ema is not None
     for name, off in (
         ("augment.mixup", 0.0), ("augment.cutmix", 0.0), ("augment.mix_prob", 1.0), ("augment.repeats", 1),
         ("augment.random_erasing_prob", 0.0), ("augment.randaugment", (0, 0)), ("micro_batch_size", 4), ("model.drop_path", 0.0),
     ):  # fmt: skip
-        other = train(everything.but({"duration": "6 steps", name: off}), progress=False)
+        other = train(everything.override({"duration": "6 steps", name: off}), progress=False)
         pairs = zip(first.model.parameters(), other.model.parameters(), strict=True)
         assert not all(torch.equal(a, b) for a, b in pairs), name
 

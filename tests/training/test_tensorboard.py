@@ -43,7 +43,7 @@ def test_curves_that_belong_together_stand_together():
 
 def test_a_resumed_run_has_every_row_once_and_none_that_was_undone(tiny, tmp_path, curves):
     run = tmp_path / "run"
-    recipe = tiny.but({"ema": 0.9, "evaluate_every": "1 step", "save_every": "5 steps"})
+    recipe = tiny.override({"ema": 0.9, "evaluate_every": "1 step", "save_every": "5 steps"})
 
     class Killed(Exception):
         pass

@@ -182,7 +182,7 @@ def test_the_class_target_is_mixed_by_the_patches_counted(seed):
 
 @pytest.fixture
 def recipe(halves):
-    return get_recipe("spvit_mini_compass6").but(
+    return get_recipe("spvit_mini_compass6").override(
         {
             "data.name": "halves", "data.root": halves, "data.image_size": 32, "augment.crop": "resized",
             "augment.flip": True, "model.name": "lvvit_s", "model.dim": 16, "model.depth": 2, "model.heads": 2,
@@ -196,7 +196,7 @@ def recipe(halves):
 @pytest.mark.parametrize("target", ["teacher", "label"])
 @pytest.mark.parametrize("mixtoken", [0.0, 1.0])
 def test_a_batch_s_loss_is_that_of_its_parts(recipe, halves, target, mixtoken):
-    recipe = recipe.but({"token_labels.class_target": target, "token_labels.mixtoken": mixtoken})
+    recipe = recipe.override({"token_labels.class_target": target, "token_labels.mixtoken": mixtoken})
     data = load_data(recipe.data, recipe.augment, seed=0, token_labels=halves / "labels")
     batch = torch.utils.data.default_collate([data.train[i] for i in range(3)])
     model = create_model("lvvit_s", num_classes=3, image_size=32, **recipe.model.overrides()).eval()
@@ -226,18 +226,18 @@ def test_a_run_learns_from_token_labels_and_says_what_it_lacks(recipe, halves):
     again = train(recipe, progress=False)
     assert all(torch.equal(a, b) for a, b in zip(result.model.parameters(), again.model.parameters(), strict=True))
     with pytest.raises(UserError, match="dense logits need a model with dense_head=True, such as lvvit_s"):
-        train(recipe.but({"model.name": "deit_tiny"}), progress=False)
+        train(recipe.override({"model.name": "deit_tiny"}), progress=False)
     with pytest.raises(UserError, match="set with augment.mixup or augment.cutmix. Use token_labels.mixtoken"):
-        train(recipe.but({"augment.mixup": 0.8}), progress=False)
+        train(recipe.override({"augment.mixup": 0.8}), progress=False)
     with pytest.raises(UserError, match="holds no token labels"):
-        train(recipe.but({"token_labels.folder": halves}), progress=False)
+        train(recipe.override({"token_labels.folder": halves}), progress=False)
 
 
 @pytest.mark.slow
 def test_training_brings_patches_to_what_the_teacher_sees(recipe):
     """Red patches learn to say 1 and blue ones 2, from labels that have a place; the image's own label says nothing of it."""
-    recipe = recipe.but({"duration": "60 steps", "evaluate_every": "60 steps", "label_smoothing": 0.0, "optim.lr": 3e-3})
-    model = train(recipe.but({"token_labels.mixtoken": 0.0}), progress=False).model.eval()
+    recipe = recipe.override({"duration": "60 steps", "evaluate_every": "60 steps", "label_smoothing": 0.0, "optim.lr": 3e-3})
+    model = train(recipe.override({"token_labels.mixtoken": 0.0}), progress=False).model.eval()
     data = load_data(recipe.data, recipe.augment, seed=0)
     image = data.val[0][0]  # the central square: half red, half blue
     with torch.no_grad():
