@@ -14,9 +14,7 @@ from spvit_mini.errors import UserError
 ROOT = Path(__file__).resolve().parents[1]  # the repository, where the package runs from a checkout
 
 TITLE = re.compile(r"# (?P<number>\d\d) · (?P<title>.+)")
-COUNTS = re.compile(
-    r"(?P<student>\d+) student minutes? · (?P<run>\d+) run minutes? · (?P<points>\d+) points?", re.IGNORECASE
-)
+COUNTS = re.compile(r"(?P<student>\d+) student minutes? · (?P<run>\d+) run minutes? · (?P<points>\d+) points?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,8 @@ def print_report(work: Path) -> int:
     """Check the machine, the installation and a folder of copies. Return 1 if there is a problem, else 0."""
     checks = [check_python, check_packages, check_jupyter, check_package, check_device, partial(check_memory, work)]
     findings = []
-    for check in [*checks, check_data, check_network, partial(check_copies, work)]:
+    network = partial(Finding, "network", "not needed: lessons and checks ask for none")
+    for check in [*checks, check_data, network, partial(check_copies, work)]:
         findings.append(check())
         print(f"{findings[-1].name:<11}{findings[-1].text}")
     for line in lesson_minutes():
@@ -214,11 +215,6 @@ def check_data(root: Path | None = None) -> Finding:
             name = {"cifar-10-batches-py": "cifar10", "cifar-100-python": "cifar100"}.get(name)
         names += [name] if name else []
     return Finding("data", f"made on the fly: Compass, Textures, Rings; in {folder}: {', '.join(names) or 'no other set'}")
-
-
-def check_network() -> Finding:
-    """Report that the course needs no network."""
-    return Finding("network", "not needed: lessons and checks ask for none")
 
 
 # The copies -----------------------------------------------------------------------------------------------------------

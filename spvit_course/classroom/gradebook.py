@@ -63,7 +63,7 @@ def collect_result(room, name: str, student: str, failure: str | None) -> Submis
         return result
     notebook = read(room.notebook("autograded", name, student))
     result.odd = [one_line(line) for line in notebook.metadata.get("spvit_mini", {}).get("odd", [])]
-    with room.gradebook() as gradebook:
+    with room.api.gradebook as gradebook:
         try:
             grades = {grade.name: grade for grade in gradebook.find_submission_notebook(name, name, student).grades}
         except MissingEntry:

@@ -32,7 +32,6 @@ from .gradebook import SubmissionResult, collect_result, save_reports
 
 CLASSROOM = ROOT / "classroom"
 NAME = re.compile(r"[\w.@-]+", re.ASCII)  # of a student's folder: nbgrader looks for it with wildcards
-INSTALL = "python -m pip install --editable .[lab,grade]"
 
 
 class NbgraderError(Exception):
@@ -46,7 +45,7 @@ class Classroom:
         try:
             import nbgrader  # noqa: F401
         except ModuleNotFoundError:
-            raise UserError(f"nbgrader is not installed; `{INSTALL}` brings it") from None
+            raise UserError("nbgrader is not installed; `python -m pip install --editable .[lab,grade]` brings it") from None
         self.folder = folder.resolve()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -77,10 +76,6 @@ class Classroom:
                 raise KeyboardInterrupt  # nbgrader catches that, too
             errors = re.findall(r"^\s*(?:\w+\.)*(\w+(?:Error|Exception): .+)$", outcome.get("log", ""), re.MULTILINE)
             raise NbgraderError((errors or outcome["error"].strip().splitlines()[-1:])[0])
-
-    def gradebook(self):
-        """Open the gradebook, to be closed by `with`."""
-        return self.api.gradebook
 
 
 def load_config(folder: Path) -> tuple:

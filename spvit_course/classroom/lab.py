@@ -22,10 +22,7 @@ def open_lab(options: Sequence[str] = (), *, work: Path = WORK) -> None:
     the token that it prints as part of its address. Raises UserError if JupyterLab is not installed.
     """
     if find_spec("jupyterlab") is None:
-        raise UserError(
-            "JupyterLab is not installed in this Python. Use `make lab`, or `python -m pip install --editable .[lab]`, in the "
-            "project's folder"
-        )
+        raise UserError("JupyterLab is not installed in this Python. Use `pip install --editable .[lab]` in the project's folder")
     report = build_copies(work)
     for copy in report:
         if copy.status != "unchanged":
@@ -35,9 +32,7 @@ def open_lab(options: Sequence[str] = (), *, work: Path = WORK) -> None:
     from jupyterlab.labapp import LabApp
 
     os.environ.update(kernel_environment())
-    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(
-        [str(SETTINGS), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
-    )
+    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join([str(SETTINGS), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])])
     fixed = [
         f"--ServerApp.root_dir={work}",
         f"--LabApp.workspaces_dir={work / WORKSPACES}",

@@ -73,12 +73,9 @@ def cell_problems(notebook: NotebookNode) -> Iterator[str]:
         if hidden:
             yield f"{cell.id}: metadata {', '.join(sorted(hidden))} hide a part of the cell"
         if cell.cell_type == "markdown":
-            yield from (f"{cell.id}: a picture has no alt text" for _ in re.finditer(r"!\[\s*\]", cell.source))
-            yield from (
-                f"{cell.id}: a picture has no alt text"
-                for tag in re.findall(r"<img\b[^>]*>", cell.source)
-                if not re.search(r"""alt=(["'])\s*\S.*?\1""", tag)
-            )
+            for image in re.findall(r"!\[\s*\]|<img\b[^>]*>", cell.source):
+                if not re.search(r"""alt=(["'])\s*\S.*?\1""", image):
+                    yield f"{cell.id}: a picture has no alt text"
         if cell.cell_type != "code":
             continue
         if CHECKED in cell.metadata.get("tags", []) and not cell.outputs:
@@ -224,11 +221,10 @@ def sections_of(notebook: NotebookNode) -> list[tuple[str, list[NotebookNode]]]:
     """Split a lesson at its level-2 headings: (name, cells), a name of SECTIONS or the heading as it stands."""
     sections: list[tuple[str, list[NotebookNode]]] = []
     for cell in notebook.cells:
-        headings = (
-            re.findall(r"^## +(.+)$", without_code(cell.source), re.MULTILINE) if cell.cell_type == "markdown" else []
-        )
-        for text in headings:
-            sections.append((next((name for name in SECTIONS if text.startswith(name)), text), [cell]))
+        text = without_code(cell.source) if cell.cell_type == "markdown" else ""
+        headings = re.findall(r"^## +(.+)$", text, re.MULTILINE)
+        for title in headings:
+            sections.append((next((name for name in SECTIONS if title.startswith(name)), title), [cell]))
         if sections and not headings:
             sections[-1][1].append(cell)
     return sections
@@ -253,9 +249,7 @@ def order_problems(names: list[str]) -> Iterator[str]:
         yield f"the sections are out of order: {', '.join(names)}"
 
 
-def section_problems(
-    sections: list[tuple[str, list[NotebookNode]]], found: dict[str, list[NotebookNode]]
-) -> Iterator[str]:
+def section_problems(sections: list[tuple[str, list[NotebookNode]]], found: dict[str, list[NotebookNode]]) -> Iterator[str]:
     """Find sections without what belongs in them."""
     for name, cells in sections:
         if name == "Exercise":

@@ -97,11 +97,9 @@ def signed_check(publish: Callable, secret: str) -> Callable[[str, Callable, dic
         changed = [name for name, value in before.items() if now.get(name) is not value]
         changed = [name for name in changed if name.rpartition(" of ")[2] == name or name.rpartition(" of ")[2] not in changed]
         # A new name in a module or class may hide a name that is imported on first use or inherited.
-        changed += [
-            name for name in now.keys() - before.keys()
-            if isinstance(before.get(name.rpartition(".")[0]), (ModuleType, type)) and not isinstance(now[name], ModuleType)
-            and name.rpartition(".")[2] not in PYTHONS_OWN
-        ]  # fmt: skip
+        added = now.keys() - before.keys() - {name for name, value in now.items() if isinstance(value, ModuleType)}
+        added = {name for name in added if isinstance(before.get(name.rpartition(".")[0]), (ModuleType, type))}
+        changed += sorted(name for name in added if name.rpartition(".")[2] not in PYTHONS_OWN)
         if changed:
             report(publish, "changed", ", ".join(changed[:3]) + (" and more" if len(changed) > 3 else ""))
             raise CheckFailed(f"not graded: the notebook has changed {changed[0]}")

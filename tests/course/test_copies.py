@@ -50,9 +50,7 @@ def test_a_copy_has_stubs_for_solutions_and_no_hidden_tests(lesson):
         "    raise NotImplementedError()"
     )
     assert copy["check-patchify"].source == "lesson.check(patchify)"
-    assert all(
-        cell.outputs == [] and cell.execution_count is None for cell in copy.values() if cell.cell_type == "code"
-    )
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in copy.values() if cell.cell_type == "code")
     assert copy["count"].source == "2 * 2" and copy["count"].metadata.tags == ["nbval-check-output"]
 
 
@@ -65,18 +63,14 @@ def test_the_lesson_itself_is_left_alone(lesson):
 def test_graded_cells_are_locked(lesson):
     copy = {cell.id: cell for cell in student_copy(lesson).cells}
     assert copy["check-patchify"].metadata.deletable is False and copy["check-patchify"].metadata.editable is False
-    assert (
-        copy["solution-patchify"].metadata.deletable is False and "editable" not in copy["solution-patchify"].metadata
-    )
+    assert copy["solution-patchify"].metadata.deletable is False and "editable" not in copy["solution-patchify"].metadata
     assert "deletable" not in copy["count"].metadata
 
 
 def add_manual_questions(lesson):
     """Add a written answer and a task with a marking scheme."""
     nbgrader = {"grade": True, "grade_id": "why", "locked": False, "points": 3, "schema_version": 3, "solution": True}
-    lesson.cells.append(
-        nbformat.v4.new_markdown_cell("Because.", id="why", metadata={"nbgrader": nbgrader | {"task": False}})
-    )
+    lesson.cells.append(nbformat.v4.new_markdown_cell("Because.", id="why", metadata={"nbgrader": nbgrader | {"task": False}}))
     task = {
         "grade": False,
         "grade_id": "task",

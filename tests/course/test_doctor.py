@@ -151,9 +151,7 @@ def test_another_package_than_this_folders_is_named(monkeypatch, installed, says
     monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0, f"{installed}\n"))
     ((wrong, _),) = module.check_package().problems
     assert says in wrong
-    monkeypatch.setattr(
-        subprocess, "run", lambda c, **_: subprocess.CompletedProcess(c, 0, f"{ROOT}/spvit_mini/__init__.py\n")
-    )
+    monkeypatch.setattr(subprocess, "run", lambda c, **_: subprocess.CompletedProcess(c, 0, f"{ROOT}/spvit_mini/__init__.py\n"))
     assert module.check_package().problems == ()
 
 

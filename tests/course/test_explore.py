@@ -40,10 +40,7 @@ def test_without_widgets_it_does_nothing(displayed, monkeypatch):
 
 def test_no_widget_is_stored(lesson):
     view = {"application/vnd.jupyter.widget-view+json": {"model_id": "1", "version_major": 2, "version_minor": 0}}
-    outputs = [
-        new_output("display_data", view | {"text/plain": "VBox()"}),
-        new_output("stream", name="stdout", text="stays\n"),
-    ]
+    outputs = [new_output("display_data", view | {"text/plain": "VBox()"}), new_output("stream", name="stdout", text="stays\n")]
     lesson.cells.append(new_code_cell("explore()", id="explore", outputs=outputs, execution_count=6))
     tidy(lesson)
     assert [output.get("text") for output in lesson.cells[-1].outputs] == ["stays\n"]

@@ -122,9 +122,7 @@ def test_binarised_priors_are_as_the_prose_says():
     found = numbers(f"three quarters of the offsets kept {N} to {N} %, half of them {N} to {N} %", said)
     assert found == ends(kept("largest+product", 0.75)) + ends(kept("largest+product", 0.5))
     lead = paired(kept("largest+product", 0.75), kept("farthest+product", 0.75))
-    assert numbers(rf"is {N} points, from {N} to {N}", said) == pytest.approx(
-        [lead.mean, lead.low, lead.high], abs=0.051
-    )
+    assert numbers(rf"is {N} points, from {N} to {N}", said) == pytest.approx([lead.mean, lead.low, lead.high], abs=0.051)
     assert max(kept("random", 0.5)) < min(half)
 
 
