@@ -38,19 +38,12 @@ class OperationGroup(NamedTuple):
 
 
 class BatchParams(NamedTuple):
-    """Hold the images of a batch and the parameters of their augmentation.
+    """Hold the images of a batch and the parameters of their augmentation."""
 
-    Attributes:
-        indices: (B,), which images.
-        flip: (B,), whether they are flipped horizontally.
-        corner: (B, 2), top and left of the crop, in the padded image.
-        rounds: the groups of each round of RandAugment, which share no image.
-    """
-
-    indices: Tensor
-    flip: Tensor
-    corner: Tensor
-    rounds: list[list[OperationGroup]]
+    indices: Tensor  # (B,), which images
+    flip: Tensor  # (B,), whether they are flipped horizontally
+    corner: Tensor  # (B, 2), top and left of the crop, in the padded image
+    rounds: list[list[OperationGroup]]  # the groups of each round of RandAugment, which share no image
 
 
 class CachedImages:

@@ -21,19 +21,12 @@ from .preprocessing import Preprocessing
 
 
 class PartialBatch(NamedTuple):
-    """Hold an image, or a batch with B in front, and the augmentation that is left for the device.
+    """Hold an image, or a batch with B in front, and the augmentation that is left for the device."""
 
-    Attributes:
-        pixels: (height, width, 3), uint8.
-        flip: (), bool, whether the image must be flipped horizontally.
-        erase_box: (4,), the rectangle that noise replaces: top, left, height, width; zeros without a rectangle.
-        noise: (3 · height · width of the rectangle,), float32; concatenated over a batch.
-    """
-
-    pixels: Tensor
-    flip: Tensor
-    erase_box: Tensor
-    noise: Tensor
+    pixels: Tensor  # (height, width, 3), uint8
+    flip: Tensor  # (), bool, whether the image must be flipped horizontally
+    erase_box: Tensor  # (4,), the rectangle that noise replaces: top, left, height, width; zeros without a rectangle
+    noise: Tensor  # (3 · height · width of the rectangle,), float32; concatenated over a batch
 
 
 def collate(items: list[tuple]) -> list[Any]:

@@ -33,23 +33,14 @@ ANNOTATIONS = "val_annotations.txt"  # its classes of the validation images
 
 @dataclass(frozen=True)
 class ImageFileList:
-    """List the image files of a split.
+    """List the image files of a split."""
 
-    Attributes:
-        folder: folder that paths are relative to.
-        classes: names of the classes; a label is an index into them.
-        paths: (n,) of bytes. One array instead of a million strings: worker processes then share its memory.
-        labels: (n,), int64.
-        on_corrupt_image: "error" or "skip".
-        empty_files: the empty files, which are not in `paths`.
-    """
-
-    folder: Path
-    classes: list[str]
-    paths: np.ndarray
-    labels: Tensor
-    on_corrupt_image: str
-    empty_files: tuple[str, ...] = ()
+    folder: Path  # folder that paths are relative to
+    classes: list[str]  # names of the classes; a label is an index into them
+    paths: np.ndarray  # (n,) of bytes. One array instead of a million strings: worker processes then share its memory
+    labels: Tensor  # (n,), int64
+    on_corrupt_image: str  # "error" or "skip"
+    empty_files: tuple[str, ...] = ()  # the empty files, which are not in `paths`
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -72,17 +63,11 @@ class ImageFileList:
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Locate an ImageFolder directory.
+    """Locate an ImageFolder directory."""
 
-    Attributes:
-        name: name of the dataset.
-        folder: contains train and val (or test).
-        classes: the class folders to use; None: all.
-    """
-
-    name: str
-    folder: Path
-    classes: list[str] | None = None
+    name: str  # name of the dataset
+    folder: Path  # contains train and val (or test)
+    classes: list[str] | None = None  # the class folders to use; None: all
 
     def list_files(self, *, train: bool, on_corrupt_image: str) -> ImageFileList:
         """List the training or validation images. Raises UserError if there are none, and as `scan_class_folders` does."""

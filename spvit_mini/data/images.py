@@ -6,18 +6,21 @@ A file that turns out to be corrupt is handled as `on_corrupt_image` says (see i
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 from torch import Tensor
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ..errors import UserError
@@ -178,11 +181,11 @@ class ImageFiles:
         return ImageFiles(replace(files, empty_files=tuple(self.skipped_files)), self.read)
 
 
-class InMemoryImages:
+class InMemoryImages(Dataset):
     """Hold small decoded images in memory, (n, 3, height, width), uint8: reading CIFAR's files costs 5 s and more per epoch."""
 
-    def __init__(self, images: Tensor, labels: Tensor, classes: list[str], skipped_files: tuple[str, ...] = ()) -> None:
-        self.images, self.labels, self.classes, self.skipped_files = images, labels, classes, list(skipped_files)
+    def __init__(self, images: Tensor, labels: Tensor, classes: list[str], skipped_files: Sequence[str] = ()) -> None:
+        self.images, self.labels, self.classes, self.skipped_files = images, labels, classes, skipped_files
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -195,8 +198,12 @@ class InMemoryImages:
         return self.images[index], index
 
     def select(self, indices: Tensor) -> InMemoryImages:
-        """Select images, by indices in this order or by a mask."""
-        return InMemoryImages(self.images[indices], self.labels[indices], self.classes, tuple(self.skipped_files))
+        """Select images with all their tensors, by indices in this order or by a mask."""
+        subset = copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(subset, name, value[indices])
+        return subset
 
     @classmethod
     def read(cls, files: ImageFileList, *, side: int) -> InMemoryImages:
@@ -204,21 +211,17 @@ class InMemoryImages:
 
         Raises UserError for an image of another size, and for a corrupt image unless such images are skipped.
         """
-        images = torch.empty(len(files), 3, side, side, dtype=torch.uint8)
+        source, images = ImageFiles(files), torch.empty(len(files), 3, side, side, dtype=torch.uint8)
         indices: list[int] = []
-        skipped = list(files.empty_files)
         for index in tqdm(range(len(files)), f"reading {files.folder}", leave=False, disable=None):
-            path = files.path(index)
-            try:
-                image = read_image(path)
-            except CorruptImageError as reason:
-                files.report_corrupt(path, reason)
-                skipped.append(path)
+            image: Any = source._read(index)  # a PIL image
+            if image is None:
                 continue
             if image.size != (side, side):
-                raise UserError(f"{path} has {image.width} × {image.height} pixels; expected {side} × {side} for this dataset")
+                path, size = files.path(index), f"{image.width} × {image.height}"
+                raise UserError(f"{path} has {size} pixels; expected {side} × {side} for this dataset")
             images[len(indices)] = pil_to_tensor(image)
             indices.append(index)
         if not indices:
             raise UserError(f"none of the {len(files)} images in {files.folder} can be read")
-        return cls(images[: len(indices)], files.labels[indices], files.classes, tuple(skipped))
+        return cls(images[: len(indices)], files.labels[indices], files.classes, source.skipped_files)

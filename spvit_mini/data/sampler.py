@@ -15,17 +15,11 @@ from .seeding import make_random_state
 
 
 class Key(NamedTuple):
-    """Identify one view of a training image; together with the seed it determines all random draws of its augmentation.
+    """Identify one view of a training image; together with the seed it determines all random draws of its augmentation."""
 
-    Attributes:
-        epoch: epoch, from 0.
-        index: index of the image.
-        copy: which of the repeated views of the image in this epoch, from 0.
-    """
-
-    epoch: int
-    index: int  # type: ignore[assignment]  # hides tuple.index
-    copy: int = 0
+    epoch: int  # from 0
+    index: int  # type: ignore[assignment]  # of the image; hides tuple.index
+    copy: int = 0  # which of the repeated views of the image in this epoch, from 0
 
 
 class TrainBatches(Sampler[list[Key]]):

@@ -10,14 +10,13 @@ to 0..1. Positions are (row, column) in patches, row 0 at the top.
 from __future__ import annotations
 
 import math
-from copy import copy
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from ..errors import UserError
+from .images import InMemoryImages
 from .seeding import make_random_state
 
 # (row, column) steps of the eight directions, clockwise from north, which is up.
@@ -25,7 +24,7 @@ DIRECTIONS = {"N": (-1, 0), "NE": (-1, 1), "E": (0, 1), "SE": (1, 1), "S": (1, 0
 RED, GREEN, BLUE = range(3)
 
 
-class SyntheticDataset(Dataset):
+class SyntheticDataset(InMemoryImages):
     """Hold images and labels in memory.
 
     Attributes:
@@ -34,28 +33,7 @@ class SyntheticDataset(Dataset):
         classes: names of the classes.
     """
 
-    images: Tensor
-    labels: Tensor
-    classes: list[str]
-    skipped_files: tuple[str, ...] = ()  # a synthetic dataset has no files
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.images[index], int(self.labels[index])
-
-    def load(self, index: int) -> tuple[Tensor, int]:
-        """Return an image and its index."""
-        return self.images[index], index
-
-    def select(self, indices: Tensor) -> SyntheticDataset:
-        """Select images, by indices in this order or by a mask."""
-        subset = copy(self)
-        for name, value in vars(self).items():
-            if isinstance(value, Tensor):
-                setattr(subset, name, value[indices])
-        return subset
+    skipped_files = ()  # a synthetic dataset has no files
 
 
 class Compass(SyntheticDataset):
@@ -132,14 +110,9 @@ class Textures(SyntheticDataset):
     bright, and every position is bright in half of the images: neither a bag of patches nor any single position contains
     information about the class, only the arrangement of the patches does.
 
-    Args:
-        images: number of images.
-        seed: seed of all images.
-        split: the random stream; "train" and "val" share no random numbers.
-        rows, cols: the grid; both even.
-        patch: side of a patch in pixels.
+    Arguments are those of `Compass`, except for an even number of rows and columns, and
+
         flip_fraction: approximate fraction of the patches that are flipped.
-        noise: standard deviation of the noise.
         lift: difference between bright and dark, in all colours.
 
     `bright` is the pattern after flipping, (n, rows, cols), bool. Raises UserError for an odd grid.

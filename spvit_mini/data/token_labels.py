@@ -42,36 +42,22 @@ MISSING, DONE, UNREADABLE = range(3)
 
 
 class TokenLabelView(NamedTuple):
-    """Hold the token labels of an image and the box of it that a crop shows; a batch has B in front.
+    """Hold the token labels of an image and the box of it that a crop shows; a batch has B in front."""
 
-    Attributes:
-        scores: (rows, columns, top), float16, of the whole image.
-        classes: (rows, columns, top), int16 or int32.
-        box: (4,), float32: top, left, bottom and right of the crop, as fractions of the image's height and width.
-        is_flipped: (), bool, whether the crop was then flipped horizontally.
-    """
-
-    scores: Tensor
-    classes: Tensor
-    box: Tensor
-    is_flipped: Tensor
+    scores: Tensor  # (rows, columns, top), float16, of the whole image
+    classes: Tensor  # (rows, columns, top), int16 or int32
+    box: Tensor  # (4,), float32: top, left, bottom and right of the crop, as fractions of the image's height and width
+    is_flipped: Tensor  # (), bool, whether the crop was then flipped horizontally
 
 
 @dataclass(frozen=True)
 class TokenLabelInfo:
-    """Describe a folder of token labels.
+    """Describe a folder of token labels."""
 
-    Attributes:
-        teacher: the teacher and its input.
-        classes: names of the classes.
-        grid: rows and columns of cells.
-        top: number of classes per cell.
-    """
-
-    teacher: str
-    classes: list[str]
-    grid: tuple[int, int]
-    top: int
+    teacher: str  # the teacher and its input
+    classes: list[str]  # names of the classes
+    grid: tuple[int, int]  # rows and columns of cells
+    top: int  # number of classes per cell
 
     @property
     def record_dtype(self) -> np.dtype:
