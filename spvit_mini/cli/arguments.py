@@ -15,16 +15,20 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from ..errors import UserError, near
+from ..extensions import read_imports
 
 T = TypeVar("T")
-# For --help alone: `extensions.read_imports` reads the option before the others.
+# For --help alone: `Program` imports the files before it reads the other options.
 IMPORT_HELP = "Python files or modules to import first, which register attentions, maps or recipes (docs/extending.md)."
 Imports = Annotated[tuple[str, ...], tyro.conf.arg(name="import", metavar="FILE_OR_MODULE…", help=IMPORT_HELP)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A program: its name for messages, its description (the docstring of its module), and what comes before its options."""
+    """A program: its name for messages, its description (the docstring of its module), and what precedes its options.
+
+    If the default arguments have a field `imports`, `split` and `parse` first import what the option `--import` names.
+    """
 
     name: str
     about: str
@@ -35,6 +39,7 @@ class Program:
 
     def split(self, argv: list[str], default: object = None) -> tuple[str, list[str]]:
         """Split off the word that comes before the options. Without a word, and for --help, print the help and exit."""
+        argv = read_imports(argv)[1] if hasattr(default, "imports") else argv
         if not argv or argv[0] in ("--help", "-h"):
             self.print_help(default)
         if argv[0].startswith("-"):
@@ -43,6 +48,7 @@ class Program:
 
     def parse(self, options: list[str], default: T, first: str = "") -> T:
         """Parse the options, behind the word `first` where the program has one. Without options then print the help."""
+        options = read_imports(options)[1] if hasattr(default, "imports") else options
         if not first and (not options or options[0] in ("--help", "-h")):
             self.print_help(default)
         return parse(options, default=default, prog=f"{self} {first}".strip(), description=self.about.splitlines()[0])

@@ -22,7 +22,6 @@ from tyro.conf import Positional
 
 from .. import plots
 from ..errors import UserError
-from ..extensions import read_imports
 from ..recipes.recipe import NOT_COMPARED, Recipe
 from ..training.checkpoint import read_recipe
 from ..training.metrics import best_top1
@@ -74,7 +73,6 @@ class Run:
 
 def main(argv: list[str]) -> int:
     """Run the program on command-line arguments; returns its exit status."""
-    _, argv = read_imports(argv)
     arguments = PROGRAM.parse(argv, Arguments())
     if arguments.out.suffix.lower() not in SUFFIXES:
         raise UserError(f"--out is {arguments.out}; expected a file that ends with {', '.join(SUFFIXES)}")
@@ -111,15 +109,15 @@ def group_runs(runs: list[Run]) -> dict[str, list[Run]]:
     """Group the runs that differ only in FREE options, by the recipe's name and the options in which groups differ."""
     by_options: dict[str, list[Run]] = {}
     for run in runs:
-        options = {name: value for name, value in run.recipe.flat().items() if name not in FREE}
+        options = {name: value for name, value in run.recipe.flatten().items() if name not in FREE}
         by_options.setdefault(json.dumps(options, default=str), []).append(run)
     if len(by_options) > len(plots.COLOURS):
         raise UserError(f"the runs form {len(by_options)} groups; expected at most {len(plots.COLOURS)}, one per colour")
     groups: dict[str, list[Run]] = {}
     for group in by_options.values():
         first = group[0].recipe
-        others = [other[0].recipe.flat() for other in by_options.values() if other[0].recipe.name == first.name]
-        own = first.flat()
+        others = [other[0].recipe.flatten() for other in by_options.values() if other[0].recipe.name == first.name]
+        own = first.flatten()
         different = [name for name in own if name not in FREE and any(other[name] != own[name] for other in others)]
         groups[", ".join([first.name, *(f"{name} {format_value(own[name])}" for name in different)])] = group
     return groups

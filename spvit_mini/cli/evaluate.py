@@ -24,7 +24,6 @@ from tqdm import tqdm
 
 from ..data import Data, DataOptions, load_data
 from ..errors import UserError
-from ..extensions import read_imports
 from ..files import atomic_write
 from ..recipes.recipe import Recipe
 from ..training.checkpoint import WeightsChoice, load_trained
@@ -59,7 +58,6 @@ class Arguments:
 
 def main(argv: list[str]) -> int:
     """Run the program on command-line arguments; returns its exit status."""
-    _, argv = read_imports(argv)
     word, options = PROGRAM.split(argv, Arguments())
     path = Path(word)
     metadata = load_weights(find_weights(path))[1]
@@ -118,16 +116,12 @@ def check_classes(model: ViT, data: Data, classes: list[str] | None, *, source: 
 
 def describe(model: ViT, metadata: dict[str, str], data: Data, *, source: Path) -> str:
     """Describe in two lines the weights and the dataset."""
-
-    def pixels(size: tuple[int, int]) -> str:
-        return "×".join(map(str, size))
-
-    size, own_size = data.preprocessing.image_size, model.preprocessing.image_size
-    note = "" if size == own_size else f" (trained at {pixels(own_size)})"
+    size, own_size = ("×".join(map(str, of.preprocessing.image_size)) for of in (data, model))
+    note = "" if size == own_size else f" (trained at {own_size})"
     crop = "" if data.preprocessing.crop == 1 else f", the central {data.preprocessing.crop:g} of the frame"
     return (
         f"{source}: {model.name}, {metadata.get('weights', 'last')} weights of step {metadata.get('step', '?')}\n"
-        f"{data.name}: {len(data.val):,} validation images of {pixels(size)} px{note}{crop}, {len(data.classes)} classes"
+        f"{data.name}: {len(data.val):,} validation images of {size} px{note}{crop}, {len(data.classes)} classes"
     )
 
 

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..extensions import read_imports
 from ..files import atomic_write
 from ..training.checkpoint import WeightsChoice, load_trained
 from ..vit import VisionModel
@@ -45,7 +44,6 @@ class Arguments:
 
 def main(argv: list[str]) -> int:
     """Run the program on command-line arguments; returns its exit status."""
-    _, argv = read_imports(argv)
     word, options = PROGRAM.split(argv, Arguments())
     arguments, path = PROGRAM.parse(options, Arguments(), first=word), Path(word)
     out = arguments.out

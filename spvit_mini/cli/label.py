@@ -40,7 +40,6 @@ from ..data.preprocessing import Normalize, Preprocessing, resize
 from ..data.token_archive import TokenLabelArchive
 from ..data.token_labels import DONE, TokenLabelInfo, TokenLabelWriter
 from ..errors import UserError, near
-from ..extensions import read_imports
 from ..recipes.recipe import Recipe
 from ..training.devices import choose_device
 from ..training.signals import ignore_signals
@@ -96,7 +95,6 @@ class Arguments:
 
 def main(argv: list[str]) -> int:
     """Run the program on command-line arguments; returns its exit status."""
-    _, argv = read_imports(argv)
     arguments = PROGRAM.parse(argv, Arguments())
     if bool(arguments.model) == (arguments.archive is not None):
         raise UserError(f"expected either --model with a teacher or --archive with a folder of labels; see {PROGRAM} --help")
@@ -196,13 +194,9 @@ def from_teacher(arguments: Arguments, listing: ImageFileList) -> tuple[TokenLab
 
     def maps_of(batches: list[list[int]]) -> Iterator[Maps]:
         loader = DataLoader(
-            SquareImages(listing, teacher.preprocessing),
-            batch_sampler=batches,
-            collate_fn=collate,
-            num_workers=arguments.data.workers,
-            worker_init_fn=ignore_signals,
-            pin_memory=device.type == "cuda",
-        )
+            SquareImages(listing, teacher.preprocessing), batch_sampler=batches, collate_fn=collate,
+            num_workers=arguments.data.workers, worker_init_fn=ignore_signals, pin_memory=device.type == "cuda",
+        )  # fmt: skip
         for indices, images, bad in loader:
             logits = predict(images) if indices else torch.zeros(0, rows, columns, count)
             if not logits.isfinite().all():
@@ -281,13 +275,8 @@ def best_of_all_cells(scores: np.ndarray, classes: np.ndarray, count: int) -> Te
 def match_classes(names: list[str] | None, count: int | None, classes: list[str], *, source: str) -> Tensor | None:
     """Find the dataset's classes among the teacher's: (classes,), indices of the teacher's classes; None if all are the same.
 
-    Args:
-        names: names of the teacher's classes, if known.
-        count: number of the teacher's classes, if known.
-        classes: names of the dataset's classes.
-        source: the teacher, for messages.
-
-    Raises UserError if the teacher lacks a class, or its classes have no names and their number differs.
+    `names` and `count` are those of the teacher's classes, if known; `source` names the teacher in messages. Raises
+    UserError if the teacher lacks a class, or its classes have no names and their number differs.
     """
     if names is None:
         if count not in (None, len(classes)):

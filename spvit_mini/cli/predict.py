@@ -31,7 +31,6 @@ from ..data.image_folders import EXTENSIONS
 from ..data.images import CorruptImageError, read_image
 from ..errors import UserError
 from ..explain.attribution import attention_rollout, check_has_attention, class_relevance, gates, lay_over, priors
-from ..extensions import read_imports
 from ..files import atomic_write
 from ..recipes.recipe import Recipe
 from ..training.checkpoint import WeightsChoice, load_trained
@@ -69,7 +68,6 @@ class Arguments:
 
 def main(argv: list[str]) -> int:
     """Run the program on command-line arguments; returns its exit status, 2 if any image could not be read."""
-    _, argv = read_imports(argv)
     word, options = PROGRAM.split(argv, Arguments())
     if word.lower().endswith(EXTENSIONS):
         raise UserError(f"{word} is an image; expected RUN_OR_WEIGHTS before the images: {PROGRAM} RUN_OR_WEIGHTS IMAGE…")

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from ..extensions import read_imports
 from ..training.summary import write_summary
 from .arguments import Imports, Program
 
@@ -29,6 +28,5 @@ class Arguments:
 
 def main(argv: list[str]) -> int:
     """Run the program on command-line arguments; returns its exit status."""
-    _, argv = read_imports(argv)
     print("\n".join(map(write_summary, PROGRAM.parse(argv, Arguments()).runs)), end="")
     return 0
