@@ -43,12 +43,7 @@ class Choice(NamedTuple):
 
 
 def choose_backend(requested: str, device: torch.device | str, *, gradients: bool) -> Choice:
-    """Choose the backend for a request.
-
-    Args:
-        requested: one of `BACKENDS`.
-        device: where the scores will be.
-        gradients: whether a backward pass may follow.
+    """Choose the backend for a request, one of `BACKENDS`; `gradients` says whether a backward pass may follow.
 
     Raises UserError for an unknown backend, and for flex_attention if it has no gradients, or none that are the same in
     each run although deterministic algorithms are on.
@@ -208,11 +203,9 @@ def compile_flex() -> Callable[..., Tensor]:
 
 
 def import_flex_attention():
-    """Import PyTorch's module of FlexAttention late, since it needs a second. Raises UserError where there is none."""
-    try:
-        from torch.nn.attention import flex_attention
-    except ImportError as error:
-        raise UserError(f"torch is {torch.__version__}; expected 2.5 or newer, for FlexAttention") from error
+    """Import PyTorch's module of FlexAttention late, since it needs a second."""
+    from torch.nn.attention import flex_attention
+
     return flex_attention
 
 

@@ -46,8 +46,7 @@ MAPS: dict[str, MapEntry] = {
     "linear": MapEntry("number", lambda H, grid, C, neutral, **o: maps.Linear(H, neutral=neutral, **o)),
     # Local initialisation is for scores: as a factor, −‖δ − Δ‖² would turn far matches into strong mismatches.
     "quadratic": MapEntry(
-        "number",
-        lambda H, grid, C, neutral, **o: maps.Quadratic(H, neutral=neutral, **({"strength": 1.0 - neutral} | o)),
+        "number", lambda H, grid, C, neutral, **o: maps.Quadratic(H, neutral=neutral, **{"strength": 1 - neutral, **o})
     ),
     "constant": MapEntry("number", lambda H, grid, C, neutral, **o: maps.Constant(H, neutral=neutral, **o)),
     "twin_mlp": MapEntry("two numbers", lambda H, grid, C, neutral, **o: maps.TwinPrior(H, **o)),

@@ -85,10 +85,7 @@ def attend_sparse(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, factor: Tensor 
 
 
 def block_mask(mask: Tensor, size: int = 128):
-    """Build the block mask of PyTorch's FlexAttention from a mask (H or 1, N, N): it lists the blocks to compute.
-
-    Returns a `torch.nn.attention.flex_attention.BlockMask`; raises UserError if PyTorch has none (before 2.5).
-    """
+    """Build FlexAttention's `BlockMask`, which lists the blocks to compute, from a mask (H or 1, N, N)."""
     flex = import_flex_attention()
     heads, queries, keys = mask.shape
     return flex.create_block_mask(

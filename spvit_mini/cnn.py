@@ -37,7 +37,6 @@ class ResidualBlock(nn.Module):
         self.skip: nn.Module = nn.Identity()
         if (inputs, stride) != (width, 1):
             self.skip = nn.Sequential(convolution(inputs, width, 1, stride=stride), nn.BatchNorm2d(width))
-        self.stride = stride
         self.drop_path = StochasticDepth(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -22,19 +22,12 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Rule:
-    """How to convert the tensors whose whole name matches a pattern.
+    """How to convert the tensors whose whole name matches a pattern."""
 
-    Args:
-        theirs: regular expression of their name.
-        ours: our name, with \\1 for the pattern's first group; None: dropped, since it has no effect.
-        change: computes our tensor from theirs and those of `beside`; by default it is unchanged.
-        beside: names of further tensors that ours is computed from.
-    """
-
-    theirs: str
-    ours: str | None
-    change: Callable[..., Tensor] = lambda tensor: tensor
-    beside: tuple[str, ...] = ()
+    theirs: str  # regular expression of their name
+    ours: str | None  # our name, with \1 for the pattern's first group; None: dropped, since it has no effect
+    change: Callable[..., Tensor] = lambda tensor: tensor  # computes our tensor from theirs and those of `beside`
+    beside: tuple[str, ...] = ()  # names of further tensors that ours is computed from
 
 
 @dataclass(frozen=True)
@@ -97,10 +90,7 @@ OUTPUT_BIAS = (r"blocks.\1.attn.b2",)
 
 SOURCES = (
     Source(
-        "an SP-ViT",
-        r"blocks\.\d+\.pos_block\..+",
-        "spvit_[sml]",
-        (
+        "an SP-ViT", r"blocks\.\d+\.pos_block\..+", "spvit_[sml]", (
             *BLOCK, *STEM, *CLASS_LATE, *QK_AND_V,
             Rule(r"blocks\.(\d+)\.pos_block\.proj\.0\.(weight|bias)", r"blocks.\1.peg.conv.\2"),
             Rule(
@@ -117,10 +107,7 @@ SOURCES = (
     ),
     Source("an LV-ViT", r"patch_embed\.conv1\.weight", "lvvit_[sml]", (*BLOCK, *STEM, *CLASS_FIRST)),
     Source(
-        "a ConViT",
-        r"blocks\.\d+\.attn\.gating_param",
-        "convit_(tiny|small|base)(_plus)?",
-        (
+        "a ConViT", r"blocks\.\d+\.attn\.gating_param", "convit_(tiny|small|base)(_plus)?", (
             *BLOCK, *PATCHES, *CLASS_LATE, *QK_AND_V,
             Rule(r"blocks\.(\d+)\.attn\.gating_param", r"blocks.\1.attention.gate"),
             Rule(r"blocks\.(\d+)\.attn\.pos_proj\.weight", r"blocks.\1.attention.spatial.v", lambda v: v.flip(-1)),
@@ -128,10 +115,7 @@ SOURCES = (
         ),
     ),
     Source(
-        "a CaiT",
-        r"blocks_token_only\..+",
-        "cait_.+",
-        (
+        "a CaiT", r"blocks_token_only\..+", "cait_.+", (
             *BLOCK, *PATCHES, *CLASS_LATE,
             *(
                 Rule(rf"{there}\.(\d+)\.gamma_{n}", rf"{here}.\1.scale{n}")

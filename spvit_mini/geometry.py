@@ -77,10 +77,4 @@ def patchify(images: Tensor, patch: int) -> Tensor:
 
 def unpatchify(tokens: Tensor, grid: Grid, patch: int) -> Tensor:
     """Invert `patchify`: tokens (..., R·C, channels·p·p) → images (..., channels, R·p, C·p)."""
-    rows, columns = grid
-    *batch, _, size = tokens.shape
-    channels = size // (patch * patch)
-    k = len(batch)
-    order = (*range(k), k + 2, k, k + 3, k + 1, k + 4)  # ..., channel, row, row in patch, column, column in patch
-    cut = tokens.reshape(*batch, rows, columns, channels, patch, patch)
-    return cut.permute(order).reshape(*batch, channels, rows * patch, columns * patch)
+    return torch.nn.functional.pixel_shuffle(tokens.transpose(-2, -1).unflatten(-1, grid), patch)

@@ -59,8 +59,7 @@ def image(axes: Axes, picture: Tensor, *, title: str = "", boxes: Sequence[tuple
     axes.imshow(((picture - low) / (high - low).clamp(min=1e-6)).permute(1, 2, 0).numpy())
     for row, column, colour in boxes:
         frame(axes, row * patch, column * patch, colour=colour, size=patch)
-    axes.set_title(title)
-    axes.set_xticks([]), axes.set_yticks([])
+    axes.set(title=title, xticks=[], yticks=[])
     axes.grid(False)
 
 

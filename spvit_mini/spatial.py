@@ -115,15 +115,9 @@ class PriorMLP(OffsetMap):
     outputs: tuple[int, ...] = ()  # shape of the outputs for one offset and head; see TwinPrior
 
     def __init__(
-        self,
-        heads: int,
-        hidden: int = 32,
-        *,
-        neutral: float = 1.0,
-        weight_std: float = 0.5,
-        bias_std: float | None = None,
-        log: bool = False,
-    ):
+        self, heads: int, hidden: int = 32, *, neutral: float = 1.0, weight_std: float = 0.5,
+        bias_std: float | None = None, log: bool = False,
+    ):  # fmt: skip
         super().__init__(neutral)
         self.weight_std, self.bias_std = weight_std, weight_std if bias_std is None else bias_std
         self.log = log

@@ -96,11 +96,9 @@ class Stem(nn.Sequential):
             return [conv, nn.BatchNorm2d(width), nn.ReLU()]
 
         super().__init__(
-            *convolution(channels, 7, 2),
-            *convolution(width, 3, 1),
-            *convolution(width, 3, 1),
+            *convolution(channels, 7, 2), *convolution(width, 3, 1), *convolution(width, 3, 1),
             nn.Conv2d(width, dim, patch // 2, stride=patch // 2),
-        )
+        )  # fmt: skip
 
 
 class VisionModel(nn.Module):

@@ -113,12 +113,9 @@ def list_differences(model: VisionModel, state: dict[str, Tensor]) -> list[str]:
     own = model.state_dict()
     lacks = [f"lacks {name}" for name in own if name not in state]
     more = [f"has {name}, which the model lacks" for name in state if name not in own]
-    shapes = [
-        f"has {name} of shape {tuple(state[name].shape)} for {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
-    return lacks + more + shapes
+    shapes = {name: (tuple(state[name].shape), tuple(own[name].shape)) for name in own if name in state}
+    differ = [f"has {name} of shape {theirs} for {ours}" for name, (theirs, ours) in shapes.items() if theirs != ours]
+    return lacks + more + differ
 
 
 # --- Initialisation from trained weights --------------------------------------------------------------------------------

@@ -122,13 +122,9 @@ def list_models() -> list[str]:
 
 
 def create_model(
-    name: str,
-    *,
-    num_classes: int | None = None,
-    image_size: int | tuple[int, int] | None = None,
-    weights: str | Path | None = None,
-    **overrides: Any,
-) -> VisionModel:
+    name: str, *, num_classes: int | None = None, image_size: int | tuple[int, int] | None = None,
+    weights: str | Path | None = None, **overrides: Any,
+) -> VisionModel:  # fmt: skip
     """Build a model by name.
 
     Args:

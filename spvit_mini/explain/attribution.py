@@ -32,8 +32,6 @@ from ..geometry import Grid, offsets, pad_prefix, patch_grid, spread
 from ..spatial import OffsetMap
 from ..vit import VisionModel, recording, spatial_of
 
-# --- Which patches an answer comes from ----------------------------------------------------------------------------------
-
 
 def attention_rollout(model: VisionModel, images: Tensor, *, residual: float = 0.5) -> Tensor:
     """Follow the attention of all layers back to the patches: images (B, channels, height, width) → (B, R, C).
@@ -176,9 +174,6 @@ def evaluating(model: nn.Module, *, gradients: bool = False) -> Iterator[None]:
             parameter.requires_grad_(False)
 
 
-# --- How widely and how far heads attend, and how they complement each other ----------------------------------------------
-
-
 def entropy(weights: Tensor) -> Tensor:
     """Compute the entropy of each query's weights, in nats: weights (…, T) → (…).
 
@@ -259,9 +254,6 @@ def complement(weights: Tensor, grid: Grid, *, share: float = 0.5) -> Complement
     )
 
 
-# --- Parameters alone ----------------------------------------------------------------------------------------------------
-
-
 @torch.no_grad()
 def gates(model: VisionModel) -> list[Tensor | None]:
     """List the positional share of each head's attention, layer by layer: σ(λ), (H,); None for a layer without gates.
@@ -295,9 +287,6 @@ def priors(model: VisionModel, grid: Grid | None = None) -> list[Prior]:
     return priors
 
 
-# --- For figures ---------------------------------------------------------------------------------------------------------
-
-
 def upsample(scores: Tensor, size: Sequence[int]) -> Tensor:
     """Interpolate patches' scores (R, C) to an image of (height, width), linearly between the patches' middles."""
     return F.interpolate(scores[None, None].float(), size=tuple(size), mode="bilinear", align_corners=False)[0, 0]
@@ -311,7 +300,6 @@ def lay_over(axes: Axes, image: Tensor, scores: Tensor, *, title: str = "") -> A
     axes.imshow(image.mean(0).cpu().numpy(), cmap="gray", vmin=0, vmax=1)
     heat = upsample(scores.detach(), image.shape[-2:]).cpu().numpy()
     shown = axes.imshow(heat, cmap=plots.CONTENT, alpha=0.6, interpolation="bilinear")
-    axes.set_title(title)
-    axes.set_xticks([]), axes.set_yticks([])
+    axes.set(title=title, xticks=[], yticks=[])
     axes.grid(False)
     return shown

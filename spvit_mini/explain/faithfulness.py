@@ -22,9 +22,6 @@ from .attribution import evaluating
 BATCH_SIZE = 1000  # images of one forward pass
 
 
-# --- Against known positions ---------------------------------------------------------------------------------------------
-
-
 def hits(maps: Tensor, positions: Tensor, *, top: int) -> Tensor:
     """Compute the share of the known positions among a map's `top` highest patches: (B, R, C), (B, K, 2) → (B,).
 
@@ -50,9 +47,6 @@ def ranks(maps: Tensor, positions: Tensor) -> Tensor:
 def order(maps: Tensor) -> Tensor:
     """Sort patches from the highest to the lowest, (B, R, C) → their indices (B, N); among equals the first comes first."""
     return maps.flatten(1).sort(dim=-1, descending=True, stable=True).indices
-
-
-# --- Against the model ---------------------------------------------------------------------------------------------------
 
 
 def deletion(model: nn.Module, images: Tensor, maps: Tensor) -> Tensor:
@@ -111,9 +105,6 @@ def area(curves: Tensor) -> Tensor:
     For a deletion smaller is better, for an insertion larger.
     """
     return (curves[..., 1:] + curves[..., :-1]).mean(-1) / 2
-
-
-# --- Baselines -----------------------------------------------------------------------------------------------------------
 
 
 def random_maps(count: int, grid: Grid, *, seed: int) -> Tensor:
