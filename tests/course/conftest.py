@@ -4,6 +4,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from spvit_course.lessons import text_of
+
 SETUP = 'from spvit_course import begin\n\nlesson = begin("00")'
 
 SOLUTION = '''def patchify(image, p):
@@ -81,3 +83,12 @@ def lesson() -> nbformat.NotebookNode:
         cell.execution_count = count
     nbformat.validate(notebook)
     return notebook
+
+
+@pytest.fixture
+def source(tmp_path, lesson):
+    """A file with the lesson."""
+    path = tmp_path / "notebooks" / "00_small.ipynb"
+    path.parent.mkdir()
+    path.write_text(text_of(lesson), encoding="utf-8")
+    return path

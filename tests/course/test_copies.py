@@ -12,30 +12,7 @@ from spvit_course.classroom.problem_sets import SETS
 from spvit_course.lessons import lesson_files, read, text_of
 from spvit_mini.errors import UserError
 
-
-@pytest.fixture
-def source(tmp_path, lesson):
-    """A file with the lesson."""
-    path = tmp_path / "notebooks" / "00_small.ipynb"
-    path.parent.mkdir()
-    path.write_text(text_of(lesson), encoding="utf-8")
-    return path
-
-
-def change(path, text="A new word."):
-    """Bring out a newer form of a lesson."""
-    notebook = read(path)
-    notebook.cells[3].source += f"\n\n{text}"
-    path.write_text(text_of(notebook), encoding="utf-8")
-
-
-def work_on(path, text):
-    """Do what a student does: write into a cell and save."""
-    notebook = nbformat.read(path, as_version=4)
-    notebook.cells[-1].source += f"\n\n{text}"
-    nbformat.write(notebook, path)
-    return path.read_bytes()
-
+from .editing import change, names, work_on
 
 # A copy ---------------------------------------------------------------------------------------------------------------
 
@@ -142,10 +119,6 @@ def test_copies_are_what_nbgrader_makes(lesson, tmp_path):
 
 
 # A folder of copies ---------------------------------------------------------------------------------------------------
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
 
 
 def test_an_untouched_copy_follows_the_lesson(source, tmp_path):

@@ -11,17 +11,14 @@ import torch
 from spvit_course.classroom import doctor as module
 from spvit_course.classroom.copies import build_copies
 from spvit_course.classroom.doctor import GIB, Finding, check_copies, copy_problems, free_memory, print_report
-from spvit_course.lessons import ROOT, lesson_files, read, text_of
+from spvit_course.lessons import ROOT, lesson_files, read
 
 
 @pytest.fixture
-def source(tmp_path, lesson, monkeypatch):
+def source(source, tmp_path, monkeypatch):
     """A repository with one lesson."""
-    path = tmp_path / "notebooks" / "00_small.ipynb"
-    path.parent.mkdir()
-    path.write_text(text_of(lesson), encoding="utf-8")
     monkeypatch.setattr("spvit_course.lessons.ROOT", tmp_path)
-    return path
+    return source
 
 
 @pytest.fixture

@@ -8,34 +8,7 @@ import pytest
 from spvit_course.classroom.copies import MANIFEST, build_copies, content_digest, student_copy
 from spvit_course.lessons import read, text_of
 
-
-@pytest.fixture
-def source(tmp_path, lesson):
-    """A file with the lesson."""
-    path = tmp_path / "notebooks" / "00_small.ipynb"
-    path.parent.mkdir()
-    path.write_text(text_of(lesson), encoding="utf-8")
-    return path
-
-
-def change(path, text="A new word."):
-    """Bring out a newer form of a lesson."""
-    notebook = read(path)
-    notebook.cells[3].source += f"\n\n{text}"
-    path.write_text(text_of(notebook), encoding="utf-8")
-
-
-def work_on(path, text):
-    """Do what a student does: write into a cell and save."""
-    notebook = nbformat.read(path, as_version=4)
-    notebook.cells[-1].source += f"\n\n{text}"
-    nbformat.write(notebook, path)
-    return path.read_bytes()
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
-
+from .editing import change, names, work_on
 
 # Nothing is lost ------------------------------------------------------------------------------------------------------
 
