@@ -107,8 +107,8 @@ def part_cells(part: Part, number: int) -> list[NotebookNode]:
     cells = lesson_cells(part.lesson)
     places = {grading(cell).get("grade_id"): place for place, cell in enumerate(cells) if grading(cell).get("solution")}
     if part.exercise not in places:
-        known = [name for name in places if cells[places[name]].cell_type == "code"]
-        raise UserError(f"lesson {part.lesson} has no exercise {part.exercise!r}; its exercises: {', '.join(known)}")
+        names = [name for name in places if cells[places[name]].cell_type == "code"]
+        raise UserError(f"lesson {part.lesson} has no exercise {part.exercise!r}; its exercises: {', '.join(names)}")
     place = places[part.exercise]
     start = max(before for before in range(place) if re.fullmatch(r"exercise-\d+", cells[before].id))
     check = next(cell for cell in cells[place:] if grading(cell).get("grade"))

@@ -73,11 +73,11 @@ def check_packages() -> Finding:
     """Check the versions of what the course is built on against the project's ranges."""
     wanted, problems = requirements(), []
     for name, least in wanted.items():
-        found = installed_version(name)
-        if found is None:
+        installed = installed_version(name)
+        if installed is None:
             problems.append((f"{name} is not installed", INSTALL))
-        elif least and version_numbers(found) < version_numbers(least):
-            problems.append((f"{name} {found} is older than {least}", INSTALL))
+        elif least and version_numbers(installed) < version_numbers(least):
+            problems.append((f"{name} {installed} is older than {least}", INSTALL))
     try:
         import torchvision  # noqa: F401
     except (ImportError, RuntimeError, OSError) as error:  # as where it was built for another torch
@@ -95,9 +95,9 @@ def requirements() -> dict[str, str]:
         lines = ["torch>=2.11", 'jupyterlab>=4.2; extra == "lab"', 'nbformat; extra == "lab"', 'nbclient; extra == "lab"']
     wanted = {}
     for line in lines:
-        named, _, extra = line.partition(";")
+        requirement, _, extra = line.partition(";")
         if not extra.strip() or "lab" in re.findall(r"""extra == ["'](\w+)""", extra):
-            name, least = re.match(r"([\w.-]+)(?:.*?>=\s*([\w.]+))?", named).groups()
+            name, least = re.match(r"([\w.-]+)(?:.*?>=\s*([\w.]+))?", requirement).groups()
             wanted[name] = least or ""
     return wanted
 

@@ -126,11 +126,11 @@ def exercise_problems(notebook: NotebookNode) -> Iterator[str]:
         yield f"the grade_id {name!r} is used more than once"
     points = 0
     for cell in notebook.cells:
-        graded = grading(cell)
-        if graded and graded.get("schema_version") != 3:
-            yield f"{cell.id}: nbgrader metadata of schema {graded.get('schema_version')}, not 3"
-        if graded.get("grade"):
-            points += graded.get("points", 0)
+        marks = grading(cell)
+        if marks and marks.get("schema_version") != 3:
+            yield f"{cell.id}: nbgrader metadata of schema {marks.get('schema_version')}, not 3"
+        if marks.get("grade"):
+            points += marks.get("points", 0)
             if cell.cell_type == "code" and "### BEGIN HIDDEN TESTS" not in cell.source:
                 yield f"{cell.id}: a graded cell without hidden tests"
         if cell.cell_type != "code":
@@ -144,14 +144,14 @@ def exercise_problems(notebook: NotebookNode) -> Iterator[str]:
 
 def written_problems(cell: NotebookNode) -> Iterator[str]:
     """Find written answers, which are marked by hand, that a copy would give away or that nobody could mark."""
-    graded = grading(cell)
-    if not graded.get("grade"):
+    marks = grading(cell)
+    if not marks.get("grade"):
         return
-    if not graded.get("solution"):
+    if not marks.get("solution"):
         yield f"{cell.id}: a graded text that is no solution cell, so its model answer would stay in the copies"
     scheme = sum(int(points) for points in re.findall(r"^- \*\*(\d+) points?\*\*", cell.source, re.MULTILINE))
-    if scheme != graded.get("points", 0):
-        yield f"{cell.id}: its marking scheme ('- **1 point**: …') gives {scheme} points, the cell {graded.get('points', 0)}"
+    if scheme != marks.get("points", 0):
+        yield f"{cell.id}: its marking scheme ('- **1 point**: …') gives {scheme} points, the cell {marks.get('points', 0)}"
 
 
 def solution_problems(cell: NotebookNode) -> Iterator[str]:
@@ -190,21 +190,21 @@ def anatomy(notebook: NotebookNode) -> Iterator[str]:
     yield from (f"{name}: a link out of the folder of lessons, which JupyterLab cannot follow" for name in outside)
     sections = sections_of(notebook)
     yield from order_problems([name for name, _ in sections])
-    found = {name: [] for name, _ in sections}
+    cells_of = {name: [] for name, _ in sections}
     for name, cells in sections:
-        found[name] += cells
+        cells_of[name] += cells
     codes = code_cells(notebook)
     number = top.number if top else "00"
     if not codes or not is_setup(codes[0].source, number):
         yield f"the first code cell is not the set-up: imports, among them begin of spvit_course, then lesson = begin({number!r})"
-    elif codes[0].id not in {cell.id for cell in found.get(SECTIONS[0], [])}:
+    elif codes[0].id not in {cell.id for cell in cells_of.get(SECTIONS[0], [])}:
         yield f"the set-up cell does not follow '{SECTIONS[0]}'"
     elif not any("profile standard" in output.get("text", "") for output in codes[0].outputs):
         yield "the stored outputs are not of the standard profile"
-    bullets = re.findall(r"^[-*] ", "\n".join(cell.source for cell in found.get(SECTIONS[0], [])), re.MULTILINE)
+    bullets = re.findall(r"^[-*] ", "\n".join(cell.source for cell in cells_of.get(SECTIONS[0], [])), re.MULTILINE)
     if not 1 <= len(bullets) <= 4:
         yield f"'{SECTIONS[0]}' has {len(bullets)} points, not 1 to 4"
-    yield from section_problems(sections, found)
+    yield from section_problems(sections, cells_of)
 
 
 def is_setup(source: str, number: str) -> bool:
@@ -249,7 +249,7 @@ def order_problems(names: list[str]) -> Iterator[str]:
         yield f"the sections are out of order: {', '.join(names)}"
 
 
-def section_problems(sections: list[tuple[str, list[NotebookNode]]], found: dict[str, list[NotebookNode]]) -> Iterator[str]:
+def section_problems(sections: list[tuple[str, list[NotebookNode]]], cells_of: dict[str, list[NotebookNode]]) -> Iterator[str]:
     """Find sections without what belongs in them."""
     for name, cells in sections:
         if name == "Exercise":
@@ -258,7 +258,7 @@ def section_problems(sections: list[tuple[str, list[NotebookNode]]], found: dict
                 yield f"{cells[0].id}: an exercise without a solution cell"
             if not any(kind.get("grade") or kind.get("task") for kind in kinds):
                 yield f"{cells[0].id}: an exercise without a graded check"
-    experiment = found.get("Guess, then look", [])
+    experiment = cells_of.get("Guess, then look", [])
     if experiment and not any(
         "image/png" in output.get("data", {}) for cell in experiment for output in cell.get("outputs", [])
     ):
@@ -268,6 +268,6 @@ def section_problems(sections: list[tuple[str, list[NotebookNode]]], found: dict
         ("Paper, official code, and us", r"^\|.*\|", "a table"),
         ("References", r"^[-*\d]", "a list"),
     ):
-        text = "\n".join(cell.source for cell in found.get(name, []))
+        text = "\n".join(cell.source for cell in cells_of.get(name, []))
         if text and not re.search(pattern, text, re.MULTILINE):
             yield f"the section '{name}' lacks {what}"

@@ -117,27 +117,27 @@ def normalise_cells(cells: list[NotebookNode], set_cells: Iterable[NotebookNode]
     odd = []
     ours = {grading(cell)["grade_id"]: cell for cell in set_cells if grading(cell)}
     by_id = {cell.id: name for name, cell in ours.items()}
-    named = {grading(cell)["grade_id"] for cell in cells if grading(cell)}
+    present = {grading(cell)["grade_id"] for cell in cells if grading(cell)}
     for cell in cells:  # marks that a program has dropped
-        if not grading(cell) and by_id.get(cell.id, "") not in {"", *named}:
+        if not grading(cell) and by_id.get(cell.id, "") not in {"", *present}:
             cell.metadata.nbgrader = deepcopy(ours[by_id[cell.id]].metadata.nbgrader)
-    found: dict[str, int] = {}
+    places: dict[str, int] = {}
     for place in reversed(range(len(cells))):
         name = grading(cells[place]).get("grade_id")
         if name is None:
             continue
-        if name in found or name not in ours:
+        if name in places or name not in ours:
             cells[place].metadata = NotebookNode()
-            odd.append(f"the cell {name} is there twice; the last one counts" if name in found else f"a strange cell, {name}")
+            odd.append(f"the cell {name} is there twice; the last one counts" if name in places else f"a strange cell, {name}")
         else:
-            found[name] = place
+            places[name] = place
             cells[place], lines = restore_cell(cells[place], ours[name], name)
             odd += lines
     odd.reverse()
-    if [name for name in ours if name in found] != [grading(cell)["grade_id"] for cell in cells if grading(cell)]:
+    if [name for name in ours if name in places] != [grading(cell)["grade_id"] for cell in cells if grading(cell)]:
         odd.append("the set's cells stand in another order")
     odd += unique_ids(cells)
-    odd += insert_missing(cells, ours, missing=[name for name in ours if name not in found])
+    odd += insert_missing(cells, ours, missing=[name for name in ours if name not in places])
     solutions = [name for name, cell in ours.items() if grading(cell)["solution"]]
     sources = {grading(cell)["grade_id"]: cell.source for cell in cells if grading(cell)}
     unsolved = [name for name in solutions if name in sources and sources[name] == ours[name].source]
