@@ -105,7 +105,7 @@ class AugmentOptions:
 
 
 def check_fields(section: str, options: object, is_valid: dict[str, tuple[bool, str]]) -> None:
-    """Raise UserError for the first field that is not valid: {name: (is it valid, what is expected)}."""
+    """Raise UserError for the first field of a section that is not valid: {name: (is it valid, what is expected)}."""
     for name, (valid, expected) in is_valid.items():
         if not valid:
-            raise UserError(f"{section}.{name} is {getattr(options, name)!r}; expected {expected}")
+            raise UserError(f"{section}.{name} is {getattr(options, name)!r}; expected {expected}".removeprefix("."))

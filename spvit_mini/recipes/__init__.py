@@ -79,9 +79,5 @@ def drop_unknown_options(options: ModelOptions) -> ModelOptions:
 
 def describe_recipe(name: str) -> str:
     """Describe a recipe in one line: the first line of its function's docstring."""
-    return first_line(getattr(RECIPES[name], "func", RECIPES[name]))
-
-
-def first_line(make: Callable[..., Recipe]) -> str:
-    """Get the first line of a function's docstring."""
+    make = getattr(RECIPES[name], "func", RECIPES[name])
     return (make.__doc__ or "A recipe without a docstring.").splitlines()[0]

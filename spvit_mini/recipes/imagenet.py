@@ -64,9 +64,7 @@ def deit(model: str, data: str = "imagenet") -> Recipe:
             lr=1e-3, lr_base_batch_size=1024, final_lr=1e-5, warmup="5 epochs", warmup_lr=1e-6, weight_decay=0.05,
             clip_grad_norm=None,
         ),
-        duration="300 epochs",
-        batch_size=1024,
-        label_smoothing=0.1,
+        duration="300 epochs", batch_size=1024, label_smoothing=0.1,
     )  # fmt: skip
 
 
@@ -87,10 +85,7 @@ def token_labelled(model: str) -> Recipe:
             cooldown="10 epochs", weight_decay=0.05, clip_grad_norm=None,
         ),
         token_labels=TokenLabelOptions(folder=LABELS, dense_weight=1.0, class_target="teacher", mixtoken=1.0),
-        duration="310 epochs",
-        batch_size=batch,
-        label_smoothing=0.1,
-        ema=0.99992,
+        duration="310 epochs", batch_size=batch, label_smoothing=0.1, ema=0.99992,
     )  # fmt: skip
 
 
@@ -150,10 +145,8 @@ def imagenet_384(model: str) -> Recipe:
         before,
         data=data_options("imagenet", model, image_size=384),
         optim=replace(before.optim, lr=5e-6, final_lr=5e-6, lr_base_batch_size=batch, cooldown="0 epochs", weight_decay=1e-8),
-        duration="30 epochs",
-        batch_size=batch,
-        ema=before.ema if large else None,
-    )
+        duration="30 epochs", batch_size=batch, ema=before.ema if large else None,
+    )  # fmt: skip
 
 
 def imagenet100(model: str) -> Recipe:

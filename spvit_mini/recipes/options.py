@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import UserError
+from ..data.options import check_fields
 from .duration import parse_duration
 
 
@@ -90,21 +90,19 @@ class OptimOptions:
     """Parameters that are not trained: all whose name contains one of these texts, such as `attention.gate`."""
 
     def __post_init__(self):
-        for name in ("lr", "final_lr", "warmup_lr", "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"optim.{name} is {getattr(self, name)}; expected a number of at least 0")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise UserError(f"optim.betas are {self.betas}; expected two numbers of at least 0 and below 1")
+        number = "a finite number of at least 0"
+        is_valid = {n: (0 <= getattr(self, n) < math.inf, number) for n in ("lr", "final_lr", "warmup_lr", "weight_decay")}
+        base, decay, clip = self.lr_base_batch_size, self.layer_decay, self.clip_grad_norm
+        is_valid |= {
+            "lr_base_batch_size": (base is None or base >= 1, "a number of images, at least 1"),
+            "layer_decay": (decay is None or 0 < decay <= 1, "a number above 0 and at most 1"),
+            "betas": (all(0 <= beta < 1 for beta in self.betas), "two numbers of at least 0 and below 1"),
+            "eps": (self.eps > 0, "a number above 0"),
+            "clip_grad_norm": (clip is None or clip > 0, "a number above 0, or None for no clipping"),
+        }
+        check_fields("optim", self, is_valid)
         parse_duration(self.warmup, name="optim.warmup")
         parse_duration(self.cooldown, name="optim.cooldown")
-        if self.lr_base_batch_size is not None and self.lr_base_batch_size < 1:
-            raise UserError(f"optim.lr_base_batch_size is {self.lr_base_batch_size}; expected at least 1 image")
-        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
-            raise UserError(f"optim.layer_decay is {self.layer_decay}; expected a number above 0 and at most 1")
-        if not self.eps > 0:
-            raise UserError(f"optim.eps is {self.eps}; expected a number above 0")
-        if self.clip_grad_norm is not None and not self.clip_grad_norm > 0:
-            raise UserError(f"optim.clip_grad_norm is {self.clip_grad_norm}; expected a number above 0, or None for no clipping")
 
 
 @dataclass(frozen=True)
@@ -122,6 +120,5 @@ class TokenLabelOptions:
     mixed; 0 switches MixToken off."""
 
     def __post_init__(self):
-        for name in ("dense_weight", "mixtoken"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"token_labels.{name} is {getattr(self, name)}; expected a number of at least 0")
+        names, number = ("dense_weight", "mixtoken"), "a finite number of at least 0"
+        check_fields("token_labels", self, {n: (0 <= getattr(self, n) < math.inf, number) for n in names})

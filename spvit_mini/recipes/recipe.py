@@ -14,7 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from tyro.conf import Suppress
 
-from ..data.options import AugmentOptions, DataOptions
+from ..data.options import AugmentOptions, DataOptions, check_fields
 from ..errors import UserError, near
 from ..renamed import current_names
 from .duration import parse_duration
@@ -75,22 +75,21 @@ class Recipe:
     def __post_init__(self):
         for name in ("duration", "evaluate_every", "save_every"):
             number, _ = parse_duration(getattr(self, name), name=name)
-            if name != "duration" and not number:
-                raise UserError(f"{name} is {getattr(self, name)!r}; expected a duration above 0")
-        if self.batch_size < 1:
-            raise UserError(f"batch_size is {self.batch_size}; expected at least 1 image")
-        if self.micro_batch_size is not None and (self.micro_batch_size < 1 or self.batch_size % self.micro_batch_size):
-            raise UserError(f"micro_batch_size is {self.micro_batch_size}; expected a divisor of batch_size, {self.batch_size}")
-        if self.ema is not None and not 0 <= self.ema < 1:
-            raise UserError(f"ema is {self.ema}; expected a decay of at least 0 and below 1, or None for no EMA")
-        if self.ema is not None and self.sharding == "fsdp":
+            check_fields("", self, {name: (name == "duration" or number > 0, "a duration above 0")})
+        micro, ema = self.micro_batch_size, self.ema
+        is_divisor = micro is None or (micro >= 1 and self.batch_size % micro == 0)
+        is_valid = {
+            "batch_size": (self.batch_size >= 1, "at least 1 image"),
+            "micro_batch_size": (is_divisor, f"a divisor of batch_size, {self.batch_size}"),
+            "ema": (ema is None or 0 <= ema < 1, "a decay of at least 0 and below 1, or None for no EMA"),
+            "label_smoothing": (0 <= self.label_smoothing < 1, "a number of at least 0 and below 1"),
+            "seed": (0 <= self.seed < 2**32, "an integer of at least 0 and below 2**32"),
+        }
+        check_fields("", self, is_valid)
+        if self.sharding == "fsdp" and ema is not None:
             raise UserError("sharding is fsdp and ema is set; EMA weights are not sharded. Use sharding ddp, or ema None.")
         if self.sharding == "fsdp" and self.model.sharing == "network":
             raise UserError("sharding is fsdp and model.sharing is network; FSDP can't shard a shared map. Use sharding ddp.")
-        if not 0 <= self.label_smoothing < 1:
-            raise UserError(f"label_smoothing is {self.label_smoothing}; expected a number of at least 0 and below 1")
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"seed is {self.seed}; expected an integer of at least 0 and below 2**32")
 
     def to_json(self) -> str:
         """Write the recipe as JSON text, for people and for `from_json`."""

@@ -23,10 +23,8 @@ def cifar10(model: str) -> Recipe:
         data=DataOptions(name="cifar10"),
         augment=AugmentOptions(flip=True, crop="shift", randaugment=(2, 9)),
         optim=OptimOptions(lr=1e-3, final_lr=1e-5, warmup="2 epochs", weight_decay=0.05),
-        duration="30 epochs",
-        batch_size=128,
-        label_smoothing=0.1,
-    )
+        duration="30 epochs", batch_size=128, label_smoothing=0.1,
+    )  # fmt: skip
 
 
 def cifar100(model: str) -> Recipe:
@@ -57,9 +55,7 @@ def tiny_imagenet(model: str) -> Recipe:
             mixup=0.8, cutmix=1.0, mix_prob=0.5,
         ),
         optim=OptimOptions(lr=1e-3, final_lr=1e-5, warmup="10 epochs", weight_decay=0.05),
-        duration="100 epochs",
-        batch_size=128,
-        label_smoothing=0.1,
+        duration="100 epochs", batch_size=128, label_smoothing=0.1,
     )  # fmt: skip
 
 
@@ -76,12 +72,8 @@ def flowers17(model: str) -> Recipe:
         data=DataOptions(name="flowers17", image_size=64),
         augment=AugmentOptions(flip=True, crop="resized", crop_scale=(0.25, 1.0), colour=0.3),
         optim=OptimOptions(lr=1e-3, final_lr=1e-5, warmup="10 epochs", weight_decay=0.05),
-        duration="100 epochs",
-        batch_size=64,
-        label_smoothing=0.1,
-        evaluate_every="5 epochs",
-        save_every="5 epochs",
-    )
+        duration="100 epochs", batch_size=64, label_smoothing=0.1, evaluate_every="5 epochs", save_every="5 epochs",
+    )  # fmt: skip
 
 
 def imagenette(model: str) -> Recipe:
@@ -96,8 +88,5 @@ def imagenette(model: str) -> Recipe:
         data=DataOptions(name="imagenette", image_size=224),
         augment=AugmentOptions(flip=True, crop="resized", crop_scale=(0.25, 1.0), randaugment=(2, 9), random_erasing_prob=0.25),
         optim=OptimOptions(lr=1e-3, final_lr=1e-5, warmup="5 epochs", weight_decay=0.05),
-        duration="100 epochs",
-        batch_size=128,
-        label_smoothing=0.1,
-        evaluate_every="5 epochs",
-    )
+        duration="100 epochs", batch_size=128, label_smoothing=0.1, evaluate_every="5 epochs",
+    )  # fmt: skip

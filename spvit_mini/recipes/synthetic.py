@@ -19,11 +19,8 @@ def compass(model: str) -> Recipe:
         model=ModelOptions(model, depth=4, dim=64, heads=4),
         data=DataOptions(name="compass"),
         optim=OptimOptions(lr=2e-3, final_lr=1e-5, warmup="24 steps", weight_decay=0.05),
-        duration="240 steps",
-        batch_size=100,
-        evaluate_every="40 steps",
-        save_every="40 steps",
-    )
+        duration="240 steps", batch_size=100, evaluate_every="40 steps", save_every="40 steps",
+    )  # fmt: skip
 
 
 def compass6(model: str) -> Recipe:
@@ -34,11 +31,7 @@ def compass6(model: str) -> Recipe:
     Measured, seeds 0 to 4 (data/results/lesson_00.csv): spvit_mini 99.8, 91.3, 99.2, 96.0, 98.0 % (with --optim.lr 4e-3
         99.5, 98.5, 100, 99.8, 99.6 %); vit_mini 11.7 to 13.6 %; chance is 12.5 %
     """
-    return replace(
-        compass(model),
-        model=ModelOptions(model, depth=2, dim=48, heads=4),
-        data=DataOptions(name="compass6"),
-    )
+    return replace(compass(model), model=ModelOptions(model, depth=2, dim=48, heads=4), data=DataOptions(name="compass6"))
 
 
 def textures(model: str) -> Recipe:

@@ -139,23 +139,13 @@ class TrainState:
     ) -> dict[str, Any]:
         """Append the row of metrics that ends at this step, and reset the sums. `train` has the sums of all processes."""
         row = {
-            "step": self.step,
-            "epoch": epoch,
-            "images": images,
-            "lr": self.lr,
-            "train_loss": train.loss,
-            "train_top1": train.top1,
-            "val_loss": val.loss,
-            "val_top1": val.top1,
-            "val_top5": val.top5,
-            "ema_loss": ema and ema.loss,
-            "ema_top1": ema and ema.top1,
-            "skipped_steps": self.skipped,
-            "images_per_second": int(train.images) / self.training_seconds,
-            "data_seconds": self.data_seconds,
-            "mfu": None,
-            "seconds": self.seconds,
-        }
+            "step": self.step, "epoch": epoch, "images": images, "lr": self.lr,
+            "train_loss": train.loss, "train_top1": train.top1,
+            "val_loss": val.loss, "val_top1": val.top1, "val_top5": val.top5,
+            "ema_loss": ema and ema.loss, "ema_top1": ema and ema.top1,
+            "skipped_steps": self.skipped, "images_per_second": int(train.images) / self.training_seconds,
+            "data_seconds": self.data_seconds, "mfu": None, "seconds": self.seconds,
+        }  # fmt: skip
         self.rows.append(row)
         self.counts = ClassificationMetrics.zero(self.counts.images.device)
         self.training_seconds = self.data_seconds = 0.0

@@ -27,19 +27,9 @@ from ..recipes.recipe import Recipe
 from ..vit import ViT
 from ..weights import init_from_weights
 from ..zoo import create_model
+from . import distributed
 from .checkpoint import Checkpointer, TrainState, check_run_dir, find_state, open_run_dir
 from .devices import choose_device, compute_mfu, device_name, peak_flops
-from .distributed import (
-    ProcessGroup,
-    ValidationShard,
-    average_batch_norms,
-    count_restarts,
-    gather_full,
-    gradient_sync,
-    open_process_group,
-    parallelise,
-    synchronise_batch_norms,
-)
 from .metrics import ClassificationMetrics, best_top1, evaluate, write_rows
 from .objective import Objective
 from .optim import freeze, lr_at, make_ema_update, make_optimiser
@@ -101,8 +91,8 @@ def train(
     device, precision = choose_device(recipe)
     run_dir = run_dir and Path(run_dir)
     with ExitStack() as stack:
-        group = stack.enter_context(open_process_group(device))
-        resume = resume or bool(group.max(count_restarts(), device))  # each host's torchrun counts its own restarts
+        group = stack.enter_context(distributed.open_process_group(device))
+        resume = resume or bool(group.max(distributed.count_restarts(), device))  # each host's torchrun counts its own restarts
         board = stack.enter_context(TensorBoardWriter(run_dir)) if tensorboard else None
         if run_dir is not None:
             group.run_on_main(lambda: check_run_dir(run_dir, recipe, resume=resume))
@@ -127,7 +117,7 @@ class Trainer:
     """One run in one process: its data, model, optimiser and state. `train` calls the methods in the order of this file."""
 
     def __init__(
-        self, recipe: Recipe, run_dir: Path | None, group: ProcessGroup, device: torch.device, precision: torch.dtype
+        self, recipe: Recipe, run_dir: Path | None, group: distributed.ProcessGroup, device: torch.device, precision: torch.dtype
     ):
         self.recipe, self.run_dir, self.group, self.device, self.precision = recipe, run_dir, group, device, precision
         self.state = TrainState(counts=ClassificationMetrics.zero(device))
@@ -168,12 +158,8 @@ class Trainer:
         """Build the model, the same in every process, its EMA and the optimiser; return a notice about pretrained weights."""
         recipe, data, group, device = self.recipe, self.data, self.group, self.device
         torch.manual_seed(recipe.seed)
-        model = create_model(
-            recipe.model.name,
-            num_classes=len(data.classes),
-            image_size=data.preprocessing.image_size,
-            **recipe.model.overrides(),
-        ).to(device)
+        options = {"image_size": data.preprocessing.image_size, **recipe.model.overrides()}
+        model = create_model(recipe.model.name, num_classes=len(data.classes), **options).to(device)
         model.preprocessing, model.activation_checkpointing = data.preprocessing, recipe.activation_checkpointing
         self.multiply_adds = multiply_adds(model)["total"]
         notice = init_from and f"initialised with {init_from_weights(model, init_from, classes=data.classes)}"
@@ -181,10 +167,10 @@ class Trainer:
         self.ema = None
         if recipe.ema is not None:
             self.ema = AveragedModel(model, multi_avg_fn=make_ema_update(recipe.ema), use_buffers=True)
-        self.model = synchronise_batch_norms(model, group, device)
+        self.model = distributed.synchronise_batch_norms(model, group, device)
         if recipe.compile:
             self.model.compile()  # in place, and before the model is wrapped: its weights keep their names
-        self.parallel_model = parallelise(self.model, group, device, sharding=recipe.sharding)
+        self.parallel_model = distributed.parallelise(self.model, group, device, sharding=recipe.sharding)
         self.optimiser = make_optimiser(self.model, recipe.optim)
         self.objective = Objective(recipe, len(data.classes), precision=self.precision)
         self.checkpointer = Checkpointer(recipe, data, self.model, self.optimiser, self.ema, group, device)
@@ -212,7 +198,7 @@ class Trainer:
             "generator": torch.Generator(),
         }
         self.batches = data.train.load_batches(self.order_images(state.step), **loading)
-        self.val_loader = DataLoader(ValidationShard(data.val, group), batch_size=self.micro_batch_size, **loading)
+        self.val_loader = DataLoader(distributed.ValidationShard(data.val, group), batch_size=self.micro_batch_size, **loading)
         self.display = stack.enter_context(
             ProgressDisplay(
                 recipe, enabled=progress and group.is_main, start=state.step, last=self.last_step, classes=len(data.classes)
@@ -269,11 +255,11 @@ class Trainer:
             images = self.data.train.to_device(images, device)  # the rest of the augmentation, (B, 3, height, width)
             labels = labels.to(device, non_blocking=True)
             view = TokenLabelView(*(part.to(device, non_blocking=True) for part in view[0])) if view else None
-            with gradient_sync(self.parallel_model, enabled=i == self.micro_batches - 1):
+            with distributed.gradient_sync(self.parallel_model, enabled=i == self.micro_batches - 1):
                 loss, logits = self.objective(self.parallel_model, images, labels, view, seeds=(*seeds, i, 0))
                 (loss / self.micro_batches).backward()
             counts.update(logits, labels, loss * len(labels))
-        average_batch_norms(self.model, self.group)
+        distributed.average_batch_norms(self.model, self.group)
         self.update_weights(counts, buffers)
         state.step += 1
         seconds = time.perf_counter() - started
@@ -284,7 +270,7 @@ class Trainer:
         """Clip the gradient and update weights and EMA; skip a gradient that is not finite, which would destroy all weights."""
         model, state, clip = self.model, self.state, self.recipe.optim.clip_grad_norm
         norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-        if torch.isfinite(gather_full(norm)):
+        if torch.isfinite(distributed.gather_full(norm)):
             if clip is not None:
                 torch.nn.utils.clip_grads_with_norm_(model.parameters(), clip, norm)
             self.optimiser.step()
