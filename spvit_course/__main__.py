@@ -75,6 +75,10 @@ def run(argv: list[str]) -> int:
     options, rest = parser.parse_known_args(argv)
     if rest and options.command != "lab":
         parser.error(f"there is no option {rest[0]}")
+    if options.command != "doctor":  # it reports what is missing
+        from .files import lesson_files
+
+        lesson_files()  # raises UserError outside a checkout
     return options.run(options, rest)
 
 

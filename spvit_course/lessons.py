@@ -11,7 +11,8 @@ from nbformat import NotebookNode, v4
 
 from spvit_mini.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[1]  # the repository, where the package runs from a checkout
+from .files import ROOT as ROOT
+from .files import lesson_files as lesson_files
 
 TITLE = re.compile(r"# (?P<number>\d\d) · (?P<title>.+)")
 COUNTS = re.compile(r"(?P<student>\d+) student minutes? · (?P<run>\d+) run minutes? · (?P<points>\d+) points?", re.IGNORECASE)
@@ -26,18 +27,6 @@ class Heading:
     student_minutes: int
     run_minutes: int
     points: int
-
-
-def lesson_files(folder: Path | None = None) -> list[Path]:
-    """List the lessons' notebooks in order. Raises UserError if there are none: a wheel has no notebooks."""
-    folder = folder or ROOT / "notebooks"
-    files = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
-    if not files:
-        raise UserError(
-            f"no lessons are in {folder}; expected the folder notebooks of a checkout. Get the project's repository, install the "
-            "package from it with `python -m pip install --editable .[lab]`, and run the command there"
-        )
-    return files
 
 
 def read(path: Path) -> NotebookNode:

@@ -47,11 +47,11 @@ class Classroom:
         except ModuleNotFoundError:
             raise UserError("nbgrader is not installed; `python -m pip install --editable .[lab,grade]` brings it") from None
         self.folder = folder.resolve()
+        config, self.environment = load_config(self.folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot make the class's folder {folder}: {error.strerror}") from None
-        config, self.environment = load_config(self.folder)
         if cell_seconds is not None:
             config.ProctoredExecute.timeout = cell_seconds
         with quiet_logs():

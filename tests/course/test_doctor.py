@@ -17,7 +17,7 @@ from spvit_course.lessons import ROOT, lesson_files, read
 @pytest.fixture
 def source(source, tmp_path, monkeypatch):
     """A repository with one lesson."""
-    monkeypatch.setattr("spvit_course.lessons.ROOT", tmp_path)
+    monkeypatch.setattr("spvit_course.files.ROOT", tmp_path)
     return source
 
 

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-import spvit_course.lessons as lessons
 from spvit_course import __main__ as program
+from spvit_course import files
 from spvit_course.lessons import ROOT, read, text_of
 from spvit_mini.cli.program import run_program
 from spvit_mini.errors import UserError
@@ -20,7 +20,7 @@ def call(monkeypatch, tmp_path, lesson):
     folder = tmp_path / "notebooks"
     folder.mkdir()
     (folder / "00_small.ipynb").write_text(text_of(lesson), encoding="utf-8")
-    monkeypatch.setattr(lessons, "ROOT", tmp_path)
+    monkeypatch.setattr(files, "ROOT", tmp_path)
 
     def run(*arguments):
         return program.run([*map(str, arguments)])
@@ -74,10 +74,16 @@ def test_links_are_written_once_and_badges_bring_them_up_to_date(call, capsys, t
     assert read(first).cells[-2].source == "lesson.progress()"
 
 
-def test_without_lessons_it_says_where_they_are(call, tmp_path):
-    (tmp_path / "notebooks" / "00_small.ipynb").unlink()
-    with pytest.raises(UserError, match="no lessons are in .*notebooks; expected the folder notebooks of a checkout"):
-        call("list")
+COMMANDS = ["list", "build", "lab", "progress", "release set_1", "grade set_1", "site", "execute", "links", "badges a/b"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_outside_a_checkout_each_command_says_where_the_lessons_are(monkeypatch, tmp_path, command):
+    monkeypatch.setattr(files, "ROOT", tmp_path)
+    monkeypatch.setitem(sys.modules, "nbformat", None)  # as a wheel without extras
+    with pytest.raises(UserError, match="no lessons are in .*notebooks; expected the folder notebooks of a checkout. Get the"):
+        program.run(command.split())
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_option_that_is_unknown_is_refused(call):
