@@ -25,14 +25,10 @@ def run_notebook(
     `folder` is the kernel's working directory. The kernel is this very Python, and imports this very package.
     """
     client = NotebookClient(
-        notebook,
-        timeout=cell_seconds,
-        kernel_name="python3",
-        allow_errors=allow_errors,
-        coalesce_streams=True,
+        notebook, timeout=cell_seconds, kernel_name="python3", allow_errors=allow_errors, coalesce_streams=True,
         extra_arguments=["--IPKernelApp.log_level=40"],  # no warnings of the kernel's own on the terminal
         resources={"metadata": {"path": str(folder)}},
-    )
+    )  # fmt: skip
     client.execute(env=kernel_environment() | {"SPVIT_PROFILE": profile})
     return notebook
 

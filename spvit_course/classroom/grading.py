@@ -174,8 +174,7 @@ def grade(
         failure = grade_submission(room, name, student, rerun=rerun)
         results.append(collect_result(room, name, student, failure))
         print(results[-1], flush=True)
-    for line in save_reports(room, name, results):
-        print(line)
+    print("\n".join(save_reports(room, name, results)))
     return results
 
 
