@@ -309,9 +309,9 @@ def load_trained(
         return model, metadata
     if file == path:
         raise UserError(f"{path} has {metadata.get('weights', 'last')} weights only. Use a run folder for --weights {weights}.")
-    if (found := find_state(path)) is None:
+    if (checkpoint := find_state(path)) is None:
         raise UserError(f"{path} has no training state (last.pt). Use --weights best.")
-    state, source = found
+    state, source = checkpoint
     newest = state["model"]
     if weights == "ema":
         if state["ema"] is None:

@@ -98,11 +98,11 @@ def train(
             group.run_on_main(lambda: check_run_dir(run_dir, recipe, resume=resume))
         trainer = Trainer(recipe, run_dir, group, device, precision)
         trainer.set_up_data(max_steps)
-        found = find_state(run_dir) if run_dir is not None and resume else None
-        notice = trainer.set_up_model(recipe.init_from if found is None else None)
-        if found is not None:
-            trainer.state = trainer.checkpointer.restore(*found)
-            notice = f"resumed from {found[1]} at step {trainer.state.step}"
+        checkpoint = find_state(run_dir) if run_dir is not None and resume else None
+        notice = trainer.set_up_model(recipe.init_from if checkpoint is None else None)
+        if checkpoint is not None:
+            trainer.state = trainer.checkpointer.restore(*checkpoint)
+            notice = f"resumed from {checkpoint[1]} at step {trainer.state.step}"
         elif resume and recipe.init_from is None:
             notice = "no state to resume from yet: starting at step 0"
         trainer.open_run(stack, board, notice, progress=progress)
@@ -217,17 +217,17 @@ class Trainer:
         state = self.state
         self.started = time.perf_counter() - state.seconds
         self.model.train()
-        saved = (state.step, len(state.rows))
+        last_save = (state.step, len(state.rows))
         while True:
             # A step of a resumed state is evaluated already, unless a signal interrupted its evaluation.
             if self.is_due(self.evaluate_every) and not (state.rows and state.rows[-1]["step"] == state.step):
                 self.evaluate(on_evaluation)
             stopped_by = self.group.max(self.stop.signal or 0, self.device)
             is_due = self.is_due(self.save_every) and not state.skipped_in_a_row  # a diverging run keeps the last good state
-            if self.run_dir is not None and (is_due or stopped_by) and (state.step, len(state.rows)) != saved:
+            if self.run_dir is not None and (is_due or stopped_by) and (state.step, len(state.rows)) != last_save:
                 state.seconds = time.perf_counter() - self.started
                 self.checkpointer.save(self.run_dir, state)
-                saved = (state.step, len(state.rows))
+                last_save = (state.step, len(state.rows))
             if state.step >= self.last_step or stopped_by:
                 return stopped_by or None
             self.train_step()
