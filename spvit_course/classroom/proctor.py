@@ -43,7 +43,8 @@ FILES = {"open", "sqlite3.connect", "os.listdir", "os.scandir", "os.remove", "os
 FILES |= {"os.link", "os.symlink", "os.chmod", "os.truncate", "os.utime", "os.chdir"}
 
 SHELLS_OWN = {"_", "input", "exit", "quit", "display", "get_ipython"}  # builtins that IPython sets again for each cell
-PYTHONS_OWN = {"__warningregistry__", "__annotations__"}  # names that Python adds to modules and classes by itself
+# Names that Python adds to modules and classes by itself.
+PYTHONS_OWN = {"__warningregistry__", "__annotations__", "__annotations_cache__", "__slotnames__"}
 
 _check: Callable | None = None  # the check that signs receipts; set by `watch`
 

@@ -1,5 +1,6 @@
 """The proctor and the autograder, function by function: what is protected, what is refused, what gives points."""
 
+import copy
 import socket
 
 import pytest
@@ -14,7 +15,7 @@ from spvit_course.classroom.proctor import MIME, audit_hook, protected_parts, re
 from spvit_course.lesson import Lesson
 from spvit_course.lessons import grading
 from spvit_experiments import statistics
-from spvit_mini import data, geometry
+from spvit_mini import attention, data, geometry
 
 from .submissions import SMALL, cell
 
@@ -112,6 +113,15 @@ def test_nothing_is_graded_once_a_part_has_changed(check, messages, monkeypatch,
     (message,) = messages
     assert says in message[MIME]["changed"]
     check("03", offsets, OPTIONS)  # all is as it was
+
+
+def test_what_python_adds_by_itself_is_no_change(check, messages, monkeypatch):
+    layer = attention.SPSA(8, 2)
+    copy.deepcopy(layer)  # adds __slotnames__ to the class
+    assert attention.SPSA.__annotations__ is not None
+    monkeypatch.setitem(vars(geometry), "__warningregistry__", {})
+    check("03", offsets, OPTIONS)
+    assert "receipt" in messages[0][MIME]
 
 
 def test_a_module_in_the_packages_place_is_seen(check, messages, monkeypatch):
