@@ -119,6 +119,10 @@ class VisionModel(nn.Module):
         """Rows and columns of patches (of a CNN: of its last stage) at the model's own image size."""
         return self.config.grid
 
+    def no_decay(self) -> set[str]:
+        """List the parameters without weight decay, by name."""
+        raise NotImplementedError
+
     def attentions(self) -> list[Any]:
         """List the attention of each block, from the first to the last."""
         return [block.attention for block in self.blocks]

@@ -30,7 +30,7 @@ from ..training.checkpoint import WeightsChoice, load_trained
 from ..training.devices import choose_device
 from ..training.distributed import ValidationShard, open_process_group
 from ..training.metrics import ClassificationMetrics, evaluate
-from ..vit import ViT
+from ..vit import VisionModel
 from ..weights import find_weights, load_weights, read_metadata
 from .arguments import Imports, Program
 
@@ -103,7 +103,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def check_classes(model: ViT, data: Data, classes: list[str] | None, *, source: Path) -> None:
+def check_classes(model: VisionModel, data: Data, classes: list[str] | None, *, source: Path) -> None:
     """Raise UserError unless the model has the classes of the dataset: their number, and their names if the file has names."""
     count = model.config.num_classes
     if (classes or data.classes) != data.classes or count != len(data.classes):
@@ -114,7 +114,7 @@ def check_classes(model: ViT, data: Data, classes: list[str] | None, *, source: 
         )
 
 
-def describe(model: ViT, metadata: dict[str, str], data: Data, *, source: Path) -> str:
+def describe(model: VisionModel, metadata: dict[str, str], data: Data, *, source: Path) -> str:
     """Describe in two lines the weights and the dataset."""
     size, own_size = ("×".join(map(str, of.preprocessing.image_size)) for of in (data, model))
     note = "" if size == own_size else f" (trained at {own_size})"

@@ -35,7 +35,7 @@ from ..files import atomic_write
 from ..recipes.recipe import Recipe
 from ..training.checkpoint import WeightsChoice, load_trained
 from ..training.devices import choose_device
-from ..vit import ViT
+from ..vit import VisionModel
 from ..weights import read_metadata
 from ..zoo import transforms_for
 from .arguments import Imports, Program
@@ -144,7 +144,7 @@ def free_name(folder: Path, image: Path, *, used: list[Path]) -> Path:
     return next(name for name in names if name.resolve() not in used_paths)
 
 
-def draw_explanation(model: ViT, pixels: Tensor, *, label: int, class_name: str, title: str) -> Figure:
+def draw_explanation(model: VisionModel, pixels: Tensor, *, label: int, class_name: str, title: str) -> Figure:
     """Draw what a model attends to in an image: its input (3, height, width), rollout, relevance for a class, priors."""
     plots.style()
     mean, std = (torch.tensor(v)[:, None, None] for v in (model.preprocessing.mean, model.preprocessing.std))
@@ -178,7 +178,7 @@ class HeadPrior:
     table: Tensor
 
 
-def choose_priors(model: ViT, count: int = 4) -> list[HeadPrior]:
+def choose_priors(model: VisionModel, count: int = 4) -> list[HeadPrior]:
     """Choose the heads whose priors vary most over the offsets, in the order of the layers.
 
     In a model with multiplicative maps these are their factors; otherwise the softmax of the map (attention by position alone).

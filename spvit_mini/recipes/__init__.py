@@ -8,6 +8,7 @@ command, the sources of its numbers, the cost and the expected accuracy. `regist
 from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
+from typing import Any
 
 from ..errors import UserError, near
 from ..zoo import MODELS
@@ -74,7 +75,8 @@ def get_recipe(name: str) -> Recipe:
 def drop_unknown_options(options: ModelOptions) -> ModelOptions:
     """Set the options to None that the model's configuration does not have, such as the heads of a CNN."""
     known = {field.name for field in fields(MODELS[options.name])}
-    return replace(options, **{name: None for name in vars(options) if name != "name" and name not in known})
+    unknown: dict[str, Any] = {name: None for name in vars(options) if name != "name" and name not in known}
+    return replace(options, **unknown)
 
 
 def describe_recipe(name: str) -> str:

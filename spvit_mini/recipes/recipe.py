@@ -118,7 +118,7 @@ class Recipe:
 
     def flatten(self) -> dict[str, Any]:
         """List all options by dotted names, as on the command line: {"model.name": …, …, "seed": …}."""
-        flat = {}
+        flat: dict[str, Any] = {}
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
             if dataclasses.is_dataclass(value):
@@ -142,7 +142,8 @@ def _from_plain(kind: Any, value: Any, source: str) -> Any:
         return None
     if get_origin(kind) in (Union, types.UnionType):
         kind = next(option for option in get_args(kind) if option is not type(None))
-    if dataclasses.is_dataclass(kind):
+    is_section = dataclasses.is_dataclass(kind)
+    if is_section:
         if not isinstance(value, dict):
             raise UserError(f"{source} is not a recipe: {value!r:.40} is in the place of {kind.__name__}")
         hints = _type_hints(kind)

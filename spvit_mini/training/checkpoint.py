@@ -31,7 +31,6 @@ from typing import Any, Literal
 
 import torch
 from filelock import FileLock, Timeout
-from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from ..data import Data
@@ -40,7 +39,7 @@ from ..extensions import check_attention
 from ..files import atomic_write
 from ..recipes.recipe import Recipe
 from ..renamed import RENAMED_SUMS
-from ..vit import ViT
+from ..vit import VisionModel
 from ..weights import find_weights, load_state, load_weights, save_weights
 from ..zoo import model_from_weights
 from .distributed import ProcessGroup, full_state_dicts, gather_full, load_full_state_dicts
@@ -158,11 +157,17 @@ class Checkpointer:
 
     recipe: Recipe
     data: Data
-    model: nn.Module
+    model: VisionModel
     optimiser: torch.optim.Optimizer
     ema: AveragedModel | None
     group: ProcessGroup
     device: torch.device
+
+    @property
+    def train_images(self) -> int:
+        """Number of training images."""
+        assert self.data.train is not None
+        return len(self.data.train)
 
     def save(self, run_dir: Path, state: TrainState) -> None:
         """Save the training state as last.pt."""
@@ -172,7 +177,7 @@ class Checkpointer:
         content = {
             "recipe": self.recipe.to_json(),
             "classes": list(self.data.classes),
-            "train_images": len(self.data.train),
+            "train_images": self.train_images,
             "position": vars(state) | {"counts": dict(vars(counts))},
             **full_state_dicts(self.model, self.optimiser),
             "ema": self.ema and self.ema.state_dict(),
@@ -183,10 +188,10 @@ class Checkpointer:
         """Load a state into model, optimiser and EMA. Raises UserError for another run's state, before any file changes."""
         check_same_recipe(Recipe.from_json(content["recipe"], source=str(source)), self.recipe, source=source)
         classes, images = content["classes"], content["train_images"]
-        if classes != list(self.data.classes) or images != len(self.data.train):
+        if classes != list(self.data.classes) or images != self.train_images:
             raise UserError(
                 f"{source} was saved with {len(classes)} classes and {images} training images, but the data here have "
-                f"{len(self.data.classes)} classes and {len(self.data.train)} training images, or others. Resume with the same "
+                f"{len(self.data.classes)} classes and {self.train_images} training images, or others. Resume with the same "
                 "data, or train in another folder."
             )
         try:
@@ -206,7 +211,7 @@ class Checkpointer:
         """Write metrics.csv, and best.safetensors if the last row is the best so far. A tie keeps the earlier weights."""
         row = rows[-1]
         is_best = best_top1(row) > max(map(best_top1, rows[:-1]), default=-math.inf)
-        model = self.model if best_weights(row) == "last" else self.ema.module
+        model: Any = self.model if self.ema is None or best_weights(row) == "last" else self.ema.module
         weights = gather_full(model.state_dict()) if is_best else None
         metadata = {
             "weights": best_weights(row),
@@ -291,7 +296,7 @@ def read_state(path: Path) -> dict[str, Any]:
 
 def load_trained(
     path: Path, *, weights: WeightsChoice = "best", image_size: int | tuple[int, int] | None = None
-) -> tuple[ViT, dict[str, str]]:
+) -> tuple[VisionModel, dict[str, str]]:
     """Load a trained model in eval mode, and the metadata of its weights.
 
     Args:

@@ -27,9 +27,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
 from ..errors import UserError
+from ..vit import VisionModel
 from . import rendezvous
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Any)
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class ProcessGroup:
 
     def run_on_main(self, work: Callable[[], Any]) -> None:
         """Call a function in the main process while the others wait. All processes raise its UserError."""
-        error = [None]
+        error: list[str | None] = [None]
         if self.is_main:
             try:
                 work()
@@ -130,18 +131,19 @@ def count_restarts() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
 
 
-def parallelise(model: nn.Module, group: ProcessGroup, device: torch.device, *, sharding: str) -> nn.Module:
+def parallelise(model: VisionModel, group: ProcessGroup, device: torch.device, *, sharding: str) -> nn.Module:
     """Wrap a model in DDP or FSDP, which average the gradients over the processes during the backward pass."""
     if group.world_size == 1:
         return model
     if sharding == "fsdp":
         for block in model.blocks:
             fully_shard(block)
-        return fully_shard(model)
+        fully_shard(model)
+        return model
     return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
 
 
-def synchronise_batch_norms(model: nn.Module, group: ProcessGroup, device: torch.device) -> nn.Module:
+def synchronise_batch_norms(model: VisionModel, group: ProcessGroup, device: torch.device) -> VisionModel:
     """Convert batch norms to statistics of the global batch. torch supports this on CUDA only; elsewhere they stay local."""
     is_needed = group.world_size > 1 and device.type == "cuda"
     return nn.SyncBatchNorm.convert_sync_batchnorm(model) if is_needed else model
@@ -153,7 +155,8 @@ def average_batch_norms(model: nn.Module, group: ProcessGroup) -> None:
         for norm in model.modules():
             if isinstance(norm, _BatchNorm) and not isinstance(norm, nn.SyncBatchNorm):
                 for statistic in (norm.running_mean, norm.running_var):
-                    dist.all_reduce(statistic.div_(group.world_size))
+                    if statistic is not None:
+                        dist.all_reduce(statistic.div_(group.world_size))
 
 
 @contextmanager
@@ -203,7 +206,7 @@ class ValidationShard(Dataset):
     the first image and the label −1, which `metrics.evaluate` does not count.
     """
 
-    def __init__(self, images: Dataset, group: ProcessGroup) -> None:
+    def __init__(self, images: Any, group: ProcessGroup) -> None:
         self.images, self.group = images, group
 
     def __len__(self) -> int:

@@ -24,7 +24,7 @@ from ..errors import UserError
 from ..flops import multiply_adds
 from ..recipes.duration import count_steps
 from ..recipes.recipe import Recipe
-from ..vit import ViT
+from ..vit import VisionModel
 from ..weights import init_from_weights
 from ..zoo import create_model
 from . import distributed
@@ -45,12 +45,12 @@ MAX_SKIPPED = 5  # steps in a row whose gradient is not finite, before a run is 
 class Result:
     """The result of a run: the model after the last step, a row per evaluation, and the number of steps."""
 
-    model: ViT
+    model: VisionModel
     rows: list[dict[str, Any]]  # dictionaries with the keys of metrics.COLUMNS
     step: int
     steps: int  # of the whole recipe
     stopped_by: int | None = None  # the signal that stopped the run early, if any
-    ema: ViT | None = None  # the model with the EMA weights, if the recipe has any
+    ema: VisionModel | None = None  # the model with the EMA weights, if the recipe has any
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -65,7 +65,7 @@ def train(
     resume: bool = False,
     max_steps: int | None = None,
     progress: bool = True,
-    on_evaluation: Callable[[int, ViT, dict[str, Any]], None] | None = None,
+    on_evaluation: Callable[[int, VisionModel, dict[str, Any]], None] | None = None,
     tensorboard: bool = False,
 ) -> Result:
     """Train a model with a recipe.
@@ -129,6 +129,8 @@ class Trainer:
         recipe, optim, world_size = self.recipe, self.recipe.optim, self.group.world_size
         with self.group.silence_others():
             self.data = load_data(recipe.data, recipe.augment, seed=recipe.seed, token_labels=recipe.token_labels.folder)
+        assert self.data.train is not None
+        self.train_data = self.data.train
         self.micro_batch_size = recipe.micro_batch_size or max(1, recipe.batch_size // world_size)
         self.micro_batches = max(1, recipe.batch_size // (self.micro_batch_size * world_size))
         self.steps_per_epoch = self.order_images(0).steps_per_epoch
@@ -140,7 +142,7 @@ class Trainer:
         self.last_step = self.steps if max_steps is None else min(self.steps, max_steps)
         self.evaluate_every, self.save_every = steps(recipe.evaluate_every), steps(recipe.save_every)
         scale = recipe.batch_size / (optim.lr_base_batch_size or recipe.batch_size)
-        self.lr_schedule = {
+        self.lr_schedule: dict[str, Any] = {
             "start": scale * optim.warmup_lr, "peak": scale * optim.lr, "final": scale * optim.final_lr,
             "warmup": steps(optim.warmup), "total": self.steps, "cooldown": steps(optim.cooldown),
         }  # fmt: skip
@@ -150,7 +152,7 @@ class Trainer:
         recipe, group = self.recipe, self.group
         shares = {"rank": group.rank, "world_size": group.world_size, "micro_batch_size": self.micro_batch_size}
         return TrainBatches(
-            len(self.data.train), recipe.batch_size, recipe.seed,
+            len(self.train_data), recipe.batch_size, recipe.seed,
             start_step=start_step, repeats=recipe.augment.repeats, **shares,
         )  # fmt: skip
 
@@ -162,9 +164,11 @@ class Trainer:
         model = create_model(recipe.model.name, num_classes=len(data.classes), **options).to(device)
         model.preprocessing, model.activation_checkpointing = data.preprocessing, recipe.activation_checkpointing
         self.multiply_adds = multiply_adds(model)["total"]
-        notice = init_from and f"initialised with {init_from_weights(model, init_from, classes=data.classes)}"
+        notice = None
+        if init_from is not None:
+            notice = f"initialised with {init_from_weights(model, init_from, classes=data.classes)}"
         freeze(model, recipe.optim.freeze)
-        self.ema = None
+        self.ema: Any = None
         if recipe.ema is not None:
             self.ema = AveragedModel(model, multi_avg_fn=make_ema_update(recipe.ema), use_buffers=True)
         self.model = distributed.synchronise_batch_norms(model, group, device)
@@ -179,7 +183,8 @@ class Trainer:
     def open_run(self, stack: ExitStack, board: TensorBoardWriter | None, notice: str | None, *, progress: bool) -> None:
         """Open the run folder, the loaders, the display and the stop signal until the stack closes."""
         recipe, data, group, run_dir, state = self.recipe, self.data, self.group, self.run_dir, self.state
-        facts = {"steps": self.steps, "device": self.device, "precision": self.precision, "processes": group.world_size}
+        facts: dict[str, Any] = {"steps": self.steps, "device": self.device, "precision": self.precision}
+        facts["processes"] = group.world_size
         if run_dir is not None:
             group.run_on_main(lambda: stack.enter_context(open_run_dir(run_dir, recipe)))
             if group.is_main:
@@ -189,7 +194,7 @@ class Trainer:
         self.board = board if group.is_main else None
         if self.board is not None:
             self.board.begin(state.rows)
-        loading = {
+        loading: dict[str, Any] = {
             "num_workers": recipe.data.workers,
             "persistent_workers": recipe.data.workers > 0,
             "worker_init_fn": ignore_signals,
@@ -197,7 +202,7 @@ class Trainer:
             # A loader draws a random number when it starts; with a generator of its own the global one is unchanged.
             "generator": torch.Generator(),
         }
-        self.batches = data.train.load_batches(self.order_images(state.step), **loading)
+        self.batches = self.train_data.load_batches(self.order_images(state.step), **loading)
         self.val_loader = DataLoader(distributed.ValidationShard(data.val, group), batch_size=self.micro_batch_size, **loading)
         self.display = stack.enter_context(
             ProgressDisplay(
@@ -212,7 +217,7 @@ class Trainer:
 
     # --- The loop
 
-    def run(self, on_evaluation: Callable[[int, ViT, dict[str, Any]], None] | None) -> int | None:
+    def run(self, on_evaluation: Callable[[int, VisionModel, dict[str, Any]], None] | None) -> int | None:
         """Train up to the last step; return the signal that stopped the run earlier, if any."""
         state = self.state
         self.started = time.perf_counter() - state.seconds
@@ -250,11 +255,11 @@ class Trainer:
         buffers = [buffer.clone() for buffer in self.model.buffers()]
         for i in range(self.micro_batches):
             waiting = time.perf_counter()
-            images, labels, *view = next(self.batches)  # decoded and cropped by the loader's workers
+            images, labels, *views = next(self.batches)  # decoded and cropped by the loader's workers
             waited += time.perf_counter() - waiting
-            images = self.data.train.to_device(images, device)  # the rest of the augmentation, (B, 3, height, width)
+            images = self.train_data.to_device(images, device)  # the rest of the augmentation, (B, 3, height, width)
             labels = labels.to(device, non_blocking=True)
-            view = TokenLabelView(*(part.to(device, non_blocking=True) for part in view[0])) if view else None
+            view = TokenLabelView(*(part.to(device, non_blocking=True) for part in views[0])) if views else None
             with distributed.gradient_sync(self.parallel_model, enabled=i == self.micro_batches - 1):
                 loss, logits = self.objective(self.parallel_model, images, labels, view, seeds=(*seeds, i, 0))
                 (loss / self.micro_batches).backward()
@@ -288,7 +293,7 @@ class Trainer:
                 "were before. Use a lower optim.lr, a longer optim.warmup or a smaller optim.clip_grad_norm, in a new run folder."
             )
 
-    def evaluate(self, on_evaluation: Callable[[int, ViT, dict[str, Any]], None] | None) -> None:
+    def evaluate(self, on_evaluation: Callable[[int, VisionModel, dict[str, Any]], None] | None) -> None:
         """Evaluate the weights and the EMA weights on the validation set, and write a row of metrics, unless a signal comes."""
         state, images = self.state, self.state.step * self.recipe.batch_size
         val, ema = self.score(self.model), self.ema and self.score(self.ema.module)
@@ -309,7 +314,7 @@ class Trainer:
             on_evaluation(state.step, self.model, row)
             self.model.train()
 
-    def score(self, model: ViT) -> ClassificationMetrics:
+    def score(self, model: Any) -> ClassificationMetrics:
         """Score a model on the validation images of all processes, up to a stop signal."""
         # With FSDP the processes need each other for each image: they stop early together, or not at all.
         loader = takewhile(lambda _: not self.stop.signal or self.recipe.sharding == "fsdp", self.val_loader)
@@ -317,8 +322,8 @@ class Trainer:
 
     def close_run(self) -> None:
         """Report corrupt images, and complete the history and the summary of the run."""
-        step, corrupt = self.state.step, self.data.skipped_files
+        corrupt, run_dir = self.data.skipped_files, self.run_dir
         if corrupt:
             self.display.print(f"{len(corrupt)} corrupt image files were skipped, the first is {corrupt[0]}")
-        if self.run_dir is not None:
-            self.group.run_on_main(lambda: end_session(self.run_dir, step=step, bad_images=len(corrupt)))
+        if run_dir is not None:
+            self.group.run_on_main(lambda: end_session(run_dir, step=self.state.step, bad_images=len(corrupt)))

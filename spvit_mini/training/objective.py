@@ -4,6 +4,8 @@ MixUp blends pairs of images and of labels (Zhang et al. 2018); CutMix replaces 
 (Yun et al. 2019). One draw serves a whole micro-batch. Token labels have a mixing and a loss of their own: token_loss.py.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -64,7 +66,7 @@ class Objective:
         """Compute the loss with a teacher's labels of the patches, and the logits of the class token (B, classes)."""
         from .token_loss import dense_loss, draw_box, mix_classes, targets
 
-        config = getattr(model, "module", model).config  # DDP wraps the model as `module`
+        config: Any = getattr(model, "module", model).config  # DDP wraps the model as `module`
         grid, options = patch_grid(images.shape[-2:], config.patch), self.token_labels
         patch_targets, class_target = targets(view, grid, self.num_classes)
         if options.class_target == "label":

@@ -4,10 +4,11 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import UserError
 from ..recipes.options import OptimOptions
+from ..vit import VisionModel
 
 
 def lr_at(
@@ -24,7 +25,7 @@ def lr_at(
     return final + (peak - final) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, *, layer_decay: float | None = None) -> list[dict]:
+def parameter_groups(model: VisionModel, weight_decay: float, *, layer_decay: float | None = None) -> list[dict]:
     """Group a model's trainable parameters by weight decay (`weight_decay` or 0), and by layer with `layer_decay`.
 
     Weight decay pulls a number towards 0. For weight matrices and convolutions it is a mild preference for smooth functions,
@@ -46,7 +47,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, *, layer_decay: floa
     return sorted(groups.values(), key=lambda group: -group["weight_decay"])
 
 
-def layer_index(name: str, model: nn.Module) -> int:
+def layer_index(name: str, model: VisionModel) -> int:
     """Compute the layer of a parameter: 0 for the patch embedding, then one for each block, then the heads."""
     trunk, last = len(model.blocks), len(getattr(model, "class_blocks", ()))
     kind, _, rest = name.partition(".")
@@ -55,7 +56,7 @@ def layer_index(name: str, model: nn.Module) -> int:
     return 0 if kind in ("embed", "positions", "class_token") else 1 + trunk + last
 
 
-def freeze(model: nn.Module, texts: tuple[str, ...]) -> None:
+def freeze(model: VisionModel, texts: tuple[str, ...]) -> None:
     """Freeze the parameters whose names contain one of these texts. Raises UserError for a text in no name."""
     for text in texts:
         parameters = [parameter for name, parameter in model.named_parameters() if text in name]
@@ -66,13 +67,13 @@ def freeze(model: nn.Module, texts: tuple[str, ...]) -> None:
             parameter.requires_grad_(False)
 
 
-def make_optimiser(model: nn.Module, options: OptimOptions) -> torch.optim.AdamW:
+def make_optimiser(model: VisionModel, options: OptimOptions) -> torch.optim.AdamW:
     """Build AdamW for a model's parameter groups, with the fused implementation."""
     groups = parameter_groups(model, options.weight_decay, layer_decay=options.layer_decay)
     return torch.optim.AdamW(groups, lr=options.lr, betas=options.betas, eps=options.eps, fused=True)
 
 
-def make_ema_update(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
+def make_ema_update(decay: float) -> Callable[..., None]:
     """Build the in-place update of an `AveragedModel`: averages ← averages + (1 − d) · (weights − averages).
 
     d is min(`decay`, (1 + n) / (10 + n)) at the n-th update. Without this warm-up, an average over 10,000 steps would still

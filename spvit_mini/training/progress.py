@@ -11,12 +11,12 @@ import time
 from typing import Any
 
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from ..data import Data
 from ..recipes.recipe import Recipe
 from ..spatial import PriorMLP
+from ..vit import VisionModel
 from .devices import device_name, peak_flops
 from .metrics import ClassificationMetrics
 
@@ -27,7 +27,7 @@ MAX_EXCESS_LOSS = 1.0  # nats above the loss of uniform probabilities: the logit
 
 
 def describe_run(
-    model: nn.Module,
+    model: VisionModel,
     recipe: Recipe,
     data: Data,
     *,
@@ -38,6 +38,7 @@ def describe_run(
     processes: int = 1,
 ) -> str:
     """Describe model, data, duration, device and run folder in a few lines."""
+    assert data.train is not None
     height, width = model.config.image_size
     parameters = sum(parameter.numel() for parameter in model.parameters())
     name = device_name(device)
@@ -56,7 +57,7 @@ def describe_run(
     return "\n".join(line for line in lines if line.strip() != "also")
 
 
-def describe_prior(model: nn.Module) -> str:
+def describe_prior(model: VisionModel) -> str:
     """Describe the width and the initialisation of learned priors, which decide how fast they are learned; "" without any."""
     prior = next((module for module in model.modules() if isinstance(module, PriorMLP)), None)
     if prior is None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
-from torch import nn
 
 from .. import __version__
 from ..data import Data
@@ -21,6 +20,7 @@ from ..errors import UserError
 from ..files import atomic_write
 from ..recipes import get_recipe, list_recipes
 from ..recipes.recipe import Recipe
+from ..vit import VisionModel
 from .checkpoint import read_recipe
 from .devices import device_name
 from .metrics import COLUMNS, best_top1, best_weights, read_rows
@@ -73,7 +73,7 @@ def write_history(run_dir: Path, sessions: list[Session]) -> None:
 
 def begin_session(
     run_dir: Path,
-    model: nn.Module,
+    model: VisionModel,
     data: Data,
     *,
     step: int,
@@ -84,6 +84,7 @@ def begin_session(
     processes: int,
 ) -> None:
     """Add a session to history.json that begins at a step, of `steps` in all."""
+    assert data.train is not None
     session = Session(
         begun_at=step,
         steps=steps,

@@ -35,7 +35,8 @@ class TensorBoardWriter:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise UserError("the package tensorboard is missing. Use pip install tensorboard, or no --tensorboard.") from None
-        self.folder, self.make_writer, self.writer = run_dir / "tensorboard", SummaryWriter, None
+        self.folder, self.make_writer = run_dir / "tensorboard", SummaryWriter
+        self.writer: Any = None
 
     def begin(self, rows: list[dict[str, Any]]) -> None:
         """Append to the rows so far. Later rows, which a session before a resume wrote, are discarded."""
