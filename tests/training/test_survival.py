@@ -57,6 +57,7 @@ def die_in_a_save(at):
         save(state, path if len(saves) < 2 else Dying(path, at))
     torch.save = dying
 
+train(recipe, max_steps=1, progress=False)  # imports what a first step needs, once for all forks
 deaths = 0
 while deaths < kills:
     listen, told = os.pipe()
