@@ -43,7 +43,7 @@ FORGET = f"index => {{ {PANEL} panel.content.model.cells.get(index).executionCou
 RAN = f"""([index, said]) => {{
     {PANEL}
     const cell = panel.content.model.cells.get(index).toJSON();
-    const text = cell.outputs.map(output => output.text ?? "").flatten().join("");
+    const text = cell.outputs.map(output => output.text ?? "").flat().join("");
     return cell.execution_count !== null && text.includes(said);
 }}"""
 
