@@ -152,7 +152,7 @@ def test_an_exercise_from_a_wrong_answer_to_the_next_lesson(page, served, shot):
     assert run_cell(page, CHECK, said="not done yet one_head")
 
     # The wrong answer, and the hint.
-    mistake = next(known for known in exercises("01")["one_head"].mistakes if "not divided by √C" in known.hint)
+    mistake = next(known for known in exercises("01")["one_head"].bank if "not divided by √C" in known.hint)
     run_cell(page, HEAD, WRONG)
     assert mistake.hint[:60] in " ".join(run_cell(page, CHECK, said="NOT YET one_head").split())
     shot("lesson_01_hint")
