@@ -20,8 +20,6 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
@@ -136,6 +134,8 @@ def parallelise(model: VisionModel, group: ProcessGroup, device: torch.device, *
     if group.world_size == 1:
         return model
     if sharding == "fsdp":
+        from torch.distributed.fsdp import fully_shard
+
         for block in model.blocks:
             fully_shard(block)
         fully_shard(model)
@@ -160,9 +160,9 @@ def average_batch_norms(model: nn.Module, group: ProcessGroup) -> None:
 
 
 @contextmanager
-def gradient_sync(model: nn.Module, *, enabled: bool) -> Iterator[None]:
+def gradient_sync(model: Any, *, enabled: bool) -> Iterator[None]:
     """Average gradients over the processes in a backward pass; if not `enabled`, only accumulate them in each process."""
-    if isinstance(model, FSDPModule):
+    if hasattr(model, "set_requires_gradient_sync"):  # an FSDPModule, whose import takes a second
         model.set_requires_gradient_sync(enabled)
     with model.no_sync() if isinstance(model, DistributedDataParallel) and not enabled else nullcontext():
         yield
@@ -170,14 +170,16 @@ def gradient_sync(model: nn.Module, *, enabled: bool) -> Iterator[None]:
 
 def gather_full(value: Any) -> Any:
     """Gather all sharded tensors in nested dictionaries, as full tensors on the CPU. All processes take part."""
-    if isinstance(value, DTensor):
+    if hasattr(value, "full_tensor"):  # a DTensor
         return value.full_tensor().cpu()  # a device has no memory for all of them at once
     return {key: gather_full(inner) for key, inner in value.items()} if isinstance(value, dict) else value
 
 
-def shard_like(value: Tensor, like: Tensor | None) -> Tensor:
+def shard_like(value: Tensor, like: Any) -> Tensor:
     """Cut this process's shard from a full tensor, if the tensor `like` that it replaces is sharded."""
-    if isinstance(like, DTensor) and value.shape == like.shape:
+    if hasattr(like, "device_mesh") and value.shape == like.shape:  # a DTensor
+        from torch.distributed.tensor import distribute_tensor
+
         return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
     return value
 
