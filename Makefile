@@ -45,6 +45,7 @@ check: .venv/.test  ## run the fast tests, two cases of each: under a minute
 
 lint: .venv/.test  ## check the style and the types
 	$(PY) -m ruff check .
+	$(PY) -m mypy
 
 notebooks: .venv/.lab  ## run the lessons again and store their outputs
 	$(PY) -m spvit_course execute notebooks/*.ipynb
