@@ -55,8 +55,12 @@ class ClassificationMetrics:
         return cls(count, torch.zeros((), dtype=dtype, device=device), count.clone(), count.clone())
 
     def update(self, logits: Tensor, labels: Tensor, loss_sum: Tensor) -> None:
-        """Add a batch: logits (B, classes), labels (B,), the sum of its losses. The label −1 marks padding."""
+        """Add a batch: logits (B, classes), labels (B,), the sum of its losses. The label −1 marks padding.
+
+        An image with a NaN or infinite logit is never correct: where `topk` puts NaN depends on the version of torch.
+        """
         is_correct = logits.detach().topk(min(5, logits.shape[-1])).indices == labels[:, None]  # (B, 5)
+        is_correct &= logits.isfinite().all(-1, keepdim=True)
         self.images += (labels >= 0).sum()
         self.loss_sum += loss_sum.detach()
         self.correct += is_correct[:, 0].sum()

@@ -75,3 +75,13 @@ def test_metrics_csv_round_trip(tmp_path):
     assert again[0] == pytest.approx(rows[0], rel=1e-5)
     write_rows(tmp_path / "metrics.csv", rows[:1])
     assert len(read_rows(tmp_path / "metrics.csv")) == 1
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_logits_that_are_not_finite_are_never_correct(value):
+    logits, labels = torch.tensor([[2.0, 1.0, 0.0]]).repeat(4, 1), torch.zeros(4, dtype=torch.int64)
+    logits[1] = value
+    logits[2, 1] = value
+    counts = ClassificationMetrics.zero("cpu")
+    counts.update(logits, labels, torch.zeros(()))
+    assert (int(counts.images), int(counts.correct), int(counts.correct5)) == (4, 2, 2)

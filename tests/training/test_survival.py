@@ -106,7 +106,7 @@ def everything(tiny_tree):
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("signals")
-@pytest.mark.parametrize(("how", "workers"), [("moments", 2), ("bytes", 0)])
+@pytest.mark.parametrize(("how", "workers"), [("moments", 0), ("moments", 2), ("bytes", 0), ("bytes", 2)])
 def test_killed_twelve_times_it_ends_the_same(everything, tmp_path, how, workers, request):
     recipe = everything.override({"data.workers": workers})
     train(recipe, run_dir=tmp_path / "whole", progress=False)
