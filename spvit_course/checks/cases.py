@@ -12,7 +12,7 @@ from .exchange import compare_states
 
 
 def draw_integer(generator: torch.Generator, low: int, high: int) -> int:
-    """Draw a whole number between two, both included."""
+    """Draw an integer between two bounds, both included."""
     return int(torch.randint(low, high + 1, (), generator=generator))
 
 
@@ -51,7 +51,7 @@ def format_prefix(prefix: int) -> str:
 
 
 def as_numbers(answer: Callable, *arguments) -> Tensor:
-    """Call an answer that gives whole numbers or booleans, and let them be compared as real ones, whatever their type."""
+    """Call an answer that returns integers or booleans, and convert them to floats, so that any type can be compared."""
     output = answer(*arguments)
     return output.double() if isinstance(output, Tensor) else output
 

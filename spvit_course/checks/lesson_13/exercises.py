@@ -1,7 +1,7 @@
 """Lesson 13: what is fast. A table laid out by views, and a prior that keeps only its best offsets.
 
 Values alone do not show whether an answer is fast, and a clock varies. What can be counted is counted:
-torch's calls, and the whole numbers that an index of all pairs would need.
+torch's calls, and the integers that an index of all pairs would need.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def run_on_view(answer: Callable, table: Tensor, grid: Grid, lies: str = "in one
 
 
 class Count(TorchDispatchMode):
-    """Count torch's calls, and the most whole numbers in a tensor that goes into one or comes out."""
+    """Count torch's calls, and the most integers in a tensor that one of them takes or returns."""
 
     def __init__(self):
         super().__init__()
@@ -128,7 +128,7 @@ def draw_priors(generator: torch.Generator) -> list[Case]:
         return prior
 
     def levels(prior: Tensor) -> Tensor:
-        """Give whole numbers, many of them equal; the middle is none of the largest."""
+        """Return integers, many of them equal; the middle is none of the largest."""
         prior = torch.randint(-1, 3, prior.shape, generator=generator).double()
         return low_middle(prior)
 
