@@ -8,6 +8,7 @@ and keeps its traceback.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -41,3 +42,19 @@ def missing_package(error: ModuleNotFoundError) -> str | None:
     if package in ("spvit_mini", "spvit_course", "spvit_experiments"):
         return None
     return f"{package} is not installed; in the project's folder, run `python -m pip install --editable .[lab]`"
+
+
+def describe_failure(error: BaseException) -> str | None:
+    """Describe in one line a failure that a user can cause: a mistake, a missing package, too little memory; otherwise None."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        return missing_package(error)
+    text = str(error)
+    reason = (text.splitlines() or [""])[-1].strip()[:160]
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and re.search("out of memory|allocate memory", text)):
+        fix = "Use a smaller --batch-size (training also has --micro-batch-size), smaller images, or fewer --data.workers."
+        return f"the memory is full ({reason}). {fix}"
+    if re.match(r"DataLoader worker \(pid", text):
+        return f"a worker process died ({reason}), perhaps because the memory is full. Use fewer --data.workers."
+    return None

@@ -42,7 +42,7 @@ from ..data.token_labels import DONE, TokenLabelInfo, TokenLabelWriter
 from ..errors import UserError, near
 from ..recipes.recipe import Recipe
 from ..training.devices import choose_device
-from ..training.signals import ignore_signals
+from ..training.signals import open_workers
 from .arguments import Imports, Program
 from .teachers import load_teacher
 
@@ -193,16 +193,17 @@ def from_teacher(arguments: Arguments, listing: ImageFileList) -> tuple[TokenLab
         print(f"note    {teacher.note}", file=sys.stderr)
 
     def maps_of(batches: list[list[int]]) -> Iterator[Maps]:
-        loader = DataLoader(
-            SquareImages(listing, teacher.preprocessing), batch_sampler=batches, collate_fn=collate,
-            num_workers=arguments.data.workers, worker_init_fn=ignore_signals, pin_memory=device.type == "cuda",
-        )  # fmt: skip
-        for indices, images, bad in loader:
-            logits = predict(images) if indices else torch.zeros(0, rows, columns, count)
-            if not logits.isfinite().all():
-                raise UserError(f"the logits of {arguments.model} are not finite; use --precision float32")
-            scores, classes = best_classes(logits if selection is None else logits[..., selection.to(logits.device)], top)
-            yield Maps(indices, scores.half().cpu().numpy(), classes.cpu().numpy(), bad)
+        with open_workers() as begin_worker:
+            loader = DataLoader(
+                SquareImages(listing, teacher.preprocessing), batch_sampler=batches, collate_fn=collate,
+                num_workers=arguments.data.workers, worker_init_fn=begin_worker, pin_memory=device.type == "cuda",
+            )  # fmt: skip
+            for indices, images, bad in loader:
+                logits = predict(images) if indices else torch.zeros(0, rows, columns, count)
+                if not logits.isfinite().all():
+                    raise UserError(f"the logits of {arguments.model} are not finite; use --precision float32")
+                scores, classes = best_classes(logits if selection is None else logits[..., selection.to(logits.device)], top)
+                yield Maps(indices, scores.half().cpu().numpy(), classes.cpu().numpy(), bad)
 
     description = f"{teacher.name}, images squeezed to {height}×{width} px"
     return TokenLabelInfo(description, listing.classes, (rows, columns), top), maps_of

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
+from typing import TextIO
 
-from ..errors import UserError, missing_package, near
+from ..errors import UserError, describe_failure, near
 
 
 def run_command(program: str, about: str, commands: Mapping[str, tuple[str, str]], argv: list[str]) -> int | None:
@@ -41,24 +45,64 @@ def refuse_arguments(about: str, argv: list[str] | None = None) -> None:
 def run_program(main: Callable[[], int | None]) -> None:
     """Run `main()` as a program: a `UserError` becomes a line on stderr and exit status 2, an interrupt 130 in silence.
 
-    A package that is not installed is reported in one line too. A status other than 0 or None that `main` returns becomes the
-    exit status. Of several processes that torchrun has started, one prints the line.
+    A package that is not installed and too little memory are reported in one line too. SIGTERM and SIGHUP end the program as an
+    interrupt does, with 128 and their number. A status other than 0 or None that `main` returns becomes the exit status. Of
+    several processes that torchrun has started, one prints the line. Any text can be printed, whatever the encoding of the
+    streams: what an encoding lacks is escaped. A reader that closes its end, as `head` does, ends the program in silence with
+    status 141, as a shell reports SIGPIPE; a stream that was closed from the start swallows what is printed.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    # For Python processes that this one starts.
+    os.environ["PYTHONIOENCODING"] = os.environ.get("PYTHONIOENCODING", "").partition(":")[0] + ":backslashreplace"
     try:
-        status = main()
-    except (UserError, ModuleNotFoundError) as error:
-        line = str(error) if isinstance(error, UserError) else missing_package(error)
-        if line is None:
+        status = _run(main)
+        sys.stdout.flush()  # here, because the interpreter reports an error of its own flush at the exit as "Exception ignored"
+        sys.stderr.flush()
+    except OSError as error:
+        if not (broken := [stream for stream in (sys.stdout, sys.stderr) if _is_broken(stream, error)]):
             raise
-        sys.stdout.flush()
-        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-            from ..training import rendezvous  # not above: to fail, torch is not needed
-
-            line = rendezvous.claim_error_line(line)
-        if line is not None:
-            print(f"error: {line}", file=sys.stderr, flush=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        for stream in broken:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        status = 141 if error.errno == errno.EPIPE else 2
+        if status == 2:
+            print(f"error: the output cannot be written ({error.strerror}); use another file, or free space", file=sys.stderr)
     if status:
         sys.exit(status)
+
+
+def _run(main: Callable[[], int | None]) -> int | str | None:
+    """Run `main()`; returns the exit status, after the line of an error."""
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP, and nohup ignores it
+        if (number := getattr(signal, name, None)) and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
+    try:
+        return main()
+    except SystemExit as end:
+        return end.code
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        line = describe_failure(error)
+        if line is None:
+            raise
+    sys.stdout.flush()
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        from ..training import rendezvous  # not above: to fail, torch is not needed
+
+        line = rendezvous.claim_error_line(line)
+    if line is not None:
+        print(f"error: {line}", file=sys.stderr, flush=True)
+    return 2
+
+
+def _is_broken(stream: TextIO, error: OSError) -> bool:
+    """Whether an error is of writing to this stream: what could not be written is still there, unless it is unbuffered."""
+    try:
+        stream.flush()
+    except OSError:
+        return True
+    return getattr(stream, "write_through", False) and error.filename is None and error.errno in (errno.EPIPE, errno.ENOSPC)

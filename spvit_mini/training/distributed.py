@@ -24,7 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
-from ..errors import UserError
+from ..errors import UserError, describe_failure
 from ..vit import VisionModel
 from . import rendezvous
 
@@ -85,7 +85,7 @@ class ProcessGroup:
 def open_process_group(device: torch.device) -> Iterator[ProcessGroup]:
     """Join the processes that torchrun started, if it did, for the duration of the block.
 
-    If the block raises UserError in one process, the others, which wait for it, end with the same error.
+    If the block fails by a user's mistake in one process, the others, which wait for it, end with the same error.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield ProcessGroup()
@@ -100,13 +100,11 @@ def open_process_group(device: torch.device) -> Iterator[ProcessGroup]:
     try:
         yield group
         is_done = True
-    except UserError as error:
-        if is_owner:
+    except Exception as error:
+        if (line := describe_failure(error)) and is_owner:
             with suppress(dist.DistError):  # the store ended with the first process
-                store.set("reason", rendezvous.add_process(str(error)))
-        raise
-    except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+                store.set("reason", rendezvous.add_process(line))
+        if line or not (isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))):
             raise
         reason = "the connection to the other processes is lost; one of them died or was killed, and torchrun reports which"
         reason = f"{reason}. Use --resume to continue from the last saved state."

@@ -34,7 +34,7 @@ from .metrics import ClassificationMetrics, best_top1, evaluate, write_rows
 from .objective import Objective
 from .optim import freeze, lr_at, make_ema_update, make_optimiser
 from .progress import ProgressDisplay, describe_run
-from .signals import StopSignal, ignore_signals
+from .signals import StopSignal, open_workers
 from .summary import begin_session, end_session
 from .tensorboard import TensorBoardWriter
 
@@ -82,7 +82,7 @@ def train(
             draw random numbers, because each step is seeded.
         tensorboard: write the rows for TensorBoard too (tensorboard.py).
 
-    With a run folder, SIGINT and SIGTERM save and end the run after the current step, or during an evaluation, which the
+    With a run folder, SIGINT, SIGTERM and SIGHUP save and end the run after the current step, or during an evaluation, which the
     resumed run repeats; a second signal ends it at once.
     Raises UserError for mistakes of the user (checkpoint.py for run folders), and if the gradient stays not finite.
     """
@@ -197,7 +197,7 @@ class Trainer:
         loading: dict[str, Any] = {
             "num_workers": recipe.data.workers,
             "persistent_workers": recipe.data.workers > 0,
-            "worker_init_fn": ignore_signals,
+            "worker_init_fn": stack.enter_context(open_workers()),
             "pin_memory": self.device.type == "cuda",
             # A loader draws a random number when it starts; with a generator of its own the global one is unchanged.
             "generator": torch.Generator(),
