@@ -63,13 +63,14 @@ def run_program(main: Callable[[], int | None]) -> None:
         sys.stdout.flush()  # here, because the interpreter reports an error of its own flush at the exit as "Exception ignored"
         sys.stderr.flush()
     except OSError as error:
-        if not (broken := [stream for stream in (sys.stdout, sys.stderr) if _is_broken(stream, error)]):
+        if _can_write(sys.stdout, "\n") and _can_write(sys.stderr, "\n"):
             raise
-        for stream in broken:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         status = 141 if error.errno == errno.EPIPE else 2
         if status == 2:
-            print(f"error: the output cannot be written ({error.strerror}); use another file, or free space", file=sys.stderr)
+            _can_write(sys.stderr, f"error: the output cannot be written ({error.strerror}); use another file\n")
+        for stream in (sys.stdout, sys.stderr):
+            if not _can_write(stream, ""):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     if status:
         sys.exit(status)
 
@@ -99,10 +100,10 @@ def _run(main: Callable[[], int | None]) -> int | str | None:
     return 2
 
 
-def _is_broken(stream: TextIO, error: OSError) -> bool:
-    """Whether an error is of writing to this stream: what could not be written is still there, unless it is unbuffered."""
+def _can_write(stream: TextIO, text: str) -> bool:
+    """Write a text to a stream; returns whether it accepts the text, and what it holds back."""
     try:
-        stream.flush()
+        print(text, end="", file=stream, flush=True)
     except OSError:
-        return True
-    return getattr(stream, "write_through", False) and error.filename is None and error.errno in (errno.EPIPE, errno.ENOSPC)
+        return False
+    return True
