@@ -1,9 +1,11 @@
-"""Atomic writes: a file is complete under its name, or not there at all."""
+"""Atomic writes, by which a file is complete under its name or not there at all; digests of contents."""
 
+import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -36,3 +38,20 @@ def atomic_write(path: Path, *, backup: Path | None = None) -> Iterator[Path]:
     except BaseException:  # such as Ctrl-C
         temporary.unlink(missing_ok=True)
         raise
+
+
+def digest(parts: Iterable[Any]) -> str:
+    """Compute the digest of texts, bytes and arrays in this order: 12 hexadecimal digits, the same on every machine."""
+    hashed = hashlib.sha256()
+    for part in parts:
+        content = memoryview(part.encode(errors="surrogateescape") if isinstance(part, str) else part).cast("B")
+        hashed.update(len(content).to_bytes(8, "little"))  # ("ab", "c") differs from ("a", "bc")
+        hashed.update(content)
+    return hashed.hexdigest()[:12]
+
+
+def read_start(path: str) -> bytes:
+    """Read the first 64 KiB of a file; nothing if it can't be read."""
+    with suppress(OSError), open(path, "rb") as file:
+        return file.read(2**16)
+    return b""

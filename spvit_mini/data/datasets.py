@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import UserError
+from ..files import digest, read_start
 from .cifar import CIFAR, SIDE, load_cifar
 from .device_cache import CachedImages
 from .device_transform import DeviceTransform, PartialBatch, collate
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 Source = SyntheticDataset | InMemoryImages | ImageFiles
 
 PATCH = 4  # pixels, of synthetic datasets
+SAMPLED = 64  # images of a split whose content is part of its fingerprint
 SYNTHETIC: dict[str, Callable[..., SyntheticDataset]] = {
     "compass": Compass,
     "compass6": partial(Compass, rows=6, cols=6, reach=3),
@@ -114,6 +116,7 @@ class Data:
         train: training images, as batches or (unless they are cached on the device) by `Key`; None if not requested.
         val: validation images, by index.
         preprocessing: preprocessing of `val`.
+        fingerprint: which images were loaded, as `fingerprint_data` returns it.
     """
 
     name: str
@@ -121,6 +124,7 @@ class Data:
     train: TrainDataset | CachedImages | None
     val: ValDataset
     preprocessing: Preprocessing
+    fingerprint: dict[str, str]
 
     @property
     def skipped_files(self) -> list[str]:
@@ -153,11 +157,12 @@ def load_data(
         _check_token_labels(options, augment)
     load_split = _open_dataset(options, augment, seed)
     source = load_split(train=True) if train or options.holdout else None
+    splits = [] if source is None else [source]
     if options.holdout and source is not None:
         is_held = _draw_of_each_class(source.labels, options.holdout, make_random_state("holdout", seed))
         source, val = source.select(~is_held), source.select(is_held)
     else:
-        val = load_split(train=False)
+        splits.append(val := load_split(train=False))
     if source is not None and source.classes != val.classes:
         raise UserError(f"{options.name} in {options.root} has different classes for training and validation")
     if isinstance(val, ImageFiles) and options.on_corrupt_image == "skip":
@@ -169,7 +174,37 @@ def load_data(
             source = source.select(_draw_of_each_class(source.labels, options.fraction, make_random_state("fraction", seed)))
         train_dataset = _make_train_dataset(source, options, augment, preprocessing, seed, token_labels)
     transform = None if isinstance(val, SyntheticDataset) else EvalTransform(preprocessing)
-    return Data(options.name, val.classes, train_dataset, ValDataset(val, transform), preprocessing)
+    fingerprint = {} if options.name in SYNTHETIC else _fingerprint_splits(splits)
+    return Data(options.name, val.classes, train_dataset, ValDataset(val, transform), preprocessing, fingerprint)
+
+
+def fingerprint_data(options: DataOptions) -> dict[str, str]:
+    """Fingerprint the images that `load_data` would load, from their names and sizes and a sample of them, wherever they are.
+
+    Returns texts by option: "data.name" has the classes and the names of the images, "data.root" what the files hold. Synthetic
+    datasets have none: their options decide their images. Raises UserError as `load_data` does.
+    """
+    if options.name in SYNTHETIC:
+        return {}
+    load_split = _open_dataset(options, AugmentOptions(), seed=0)
+    return _fingerprint_splits([load_split(train=True)] + ([] if options.holdout else [load_split(train=False)]))
+
+
+def _fingerprint_splits(splits: Sequence[Any]) -> dict[str, str]:
+    """Fingerprint whole splits of natural images, before some of them are selected."""
+    counts, names, contents = [], [], []
+    for split in splits:
+        sample = range(0, len(split), -(-len(split) // SAMPLED))
+        if isinstance(split, ImageFiles):
+            count, name, sizes = split.files.fingerprint
+            contents += [sizes, *(read_start(split.files.path(index)) for index in sample)]
+        else:  # CIFAR in memory, whose images have no names
+            count, name = len(split), digest(["CIFAR", *split.classes, split.labels.numpy()])
+            contents += [split.images[index].numpy() for index in sample]
+        counts.append(f"{count:,}")
+        names.append(name)
+    text = f"{len(splits[0].classes)} classes, {' + '.join(counts)} images, names {digest(names)}"
+    return {"data.name": text, "data.root": f"files {digest(contents)}"}
 
 
 def _open_dataset(options: DataOptions, augment: AugmentOptions, seed: int) -> Callable[..., Source]:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError, near
+from ..files import digest
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,8 @@ class ImageFileList:
     labels: Tensor  # (n,), int64
     on_corrupt_image: str  # "error" or "skip"
     empty_files: tuple[str, ...] = ()  # the empty files, which are not in `paths`
+    # Of the whole split, empty files included: number of files, digest of their names and classes, digest of their sizes.
+    fingerprint: tuple[int, str, str] = (0, "", "")
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -176,9 +179,8 @@ def scan_class_folders(
         log.warning("%s lacks %d of %d classes, %s first", folder, len(missing), len(classes), missing[0])
 
     start = len(str(folder)) + 1
-    images = [(path[start:], classes.index(name)) for name in names for path, size in files[name] if size]
-    empty = [path for name in names for path, size in files[name] if not size]
-    listed = _make_list(folder, classes, images, empty, on_corrupt_image)
+    images = [(path[start:], classes.index(name), size) for name in names for path, size in files[name]]
+    listed = _make_list(folder, classes, images, on_corrupt_image)
     without = [name for name in names if not any(size for _, size in files[name])]
     if without:
         more = f" (nor do {len(without) - 1} more)" if len(without) > 1 else ""
@@ -202,28 +204,32 @@ def read_annotations(folder: Path, *, classes: list[str] | None, on_corrupt_imag
     rows = [line.split()[:2] for line in lines if line.strip()]
     classes = sorted({row[-1] for row in rows}) if classes is None else classes
     label_of = {name: label for label, name in enumerate(classes)}
-    images, empty = [], []
+    images = []
     for number, row in enumerate(rows, start=1):
         path = str(folder / "images" / row[0])
         if len(row) < 2 or row[1] not in label_of:
             raise UserError(f"line {number} of {file} names no class of the training images: {' '.join(row)!r}")
         if path not in sizes:
             raise UserError(f"line {number} of {file} names {row[0]}, which is not in {folder / 'images'}")
-        if sizes[path]:
-            images.append((os.path.join("images", row[0]), label_of[row[1]]))
-        else:
-            empty.append(path)
-    if not images:
+        images.append((os.path.join("images", row[0]), label_of[row[1]], sizes[path]))
+    if not any(size for _, _, size in images):
         raise UserError(f"{file} names no image in {folder / 'images'}; unpack the dataset again")
-    return _make_list(folder, classes, images, empty, on_corrupt_image)
+    return _make_list(folder, classes, images, on_corrupt_image)
 
 
 def _make_list(
-    folder: Path, classes: list[str], images: list[tuple[str, int]], empty: list[str], on_corrupt_image: str
+    folder: Path, classes: list[str], images: list[tuple[str, int, int]], on_corrupt_image: str
 ) -> ImageFileList:
-    """Build the list of images (path, label); report the empty files."""
-    paths, labels = np.array([os.fsencode(path) for path, _ in images], dtype=bytes), [label for _, label in images]
-    listed = ImageFileList(folder, classes, paths, torch.tensor(labels), on_corrupt_image, tuple(empty))
+    """Build the list of images (relative path, label, size in bytes); report the empty files, and leave them out."""
+    encoded = [os.fsencode(path) for path, _, _ in images]
+    paths, labels = np.array(encoded, dtype=bytes), np.array([label for _, label, _ in images], dtype="<i8")
+    sizes = np.array([size for _, _, size in images], dtype="<i8")
+    names = digest(["\0".join(classes), labels, b"\0".join(encoded)])
+    empty = [os.path.join(folder, path) for path, _, size in images if not size]
+    listed = ImageFileList(
+        folder, classes, paths[sizes > 0], torch.from_numpy(labels[sizes > 0]), on_corrupt_image, tuple(empty),
+        fingerprint=(len(images), names, digest([sizes])),
+    )  # fmt: skip
     more = f" (as are {len(empty) - 1} more files)" if len(empty) > 1 and on_corrupt_image == "error" else ""
     for path in empty:
         listed.report_corrupt(path, f"is empty{more}")
