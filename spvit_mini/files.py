@@ -1,7 +1,10 @@
-"""Atomic writes, by which a file is complete under its name or not there at all; digests of contents."""
+"""Atomic writes, by which a file is complete under its name or not there at all; texts in UTF-8; digests; names."""
 
+import csv
 import hashlib
+import io
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -55,3 +58,21 @@ def read_start(path: str) -> bytes:
     with suppress(OSError), open(path, "rb") as file:
         return file.read(2**16)
     return b""
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text atomically, in UTF-8. Names that are no UTF-8 on disk are written with escapes."""
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
+    """Write rows to a CSV file, as `write_text` does."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def compose(name: str) -> str:
+    """Compose the characters of a name (Unicode NFC), so that it equals the same name from macOS, in decomposed characters."""
+    return unicodedata.normalize("NFC", name)

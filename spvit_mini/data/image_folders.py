@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError, near
-from ..files import digest
+from ..files import compose, digest
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class ImageFolder:
                 raise UserError(f"{folder} lacks {what}, {missing[0]} first; expected {folder}/{missing[0]}/*.JPEG")
             return scan_class_folders(folder, classes=self.classes, ignore_others=True, on_corrupt_image=on_corrupt_image)
         # The training folder defines the classes, if it exists.
-        classes = list_classes(train_folder) if train_folder.is_dir() else None
+        classes = list(list_classes(train_folder)) if train_folder.is_dir() else None
         if not train and (folder / ANNOTATIONS).is_file() and (folder / "images").is_dir():
             return read_annotations(folder, classes=classes, on_corrupt_image=on_corrupt_image)
         return scan_class_folders(folder, classes=classes, on_corrupt_image=on_corrupt_image)
@@ -113,38 +114,51 @@ def find_image_folder(name: str, root: Path, *, known: Iterable[str] = ()) -> Im
     else:
         _raise_missing(name, root, folder, known)
     validation = image_folder.split_folder(train=False)
-    if name in IMAGENET_SUBSETS and image_folder.classes is None and list_classes(validation) != read_subset_classes(name):
+    if name in IMAGENET_SUBSETS and image_folder.classes is None and list(list_classes(validation)) != read_subset_classes(name):
         log.warning("%s has other classes than %s in the literature, whose list this package contains", folder, name)
     return image_folder
 
 
 def read_subset_classes(name: str) -> list[str]:
     """Read the classes of a subset of ImageNet, sorted: the order of their labels."""
-    lines = IMAGENET_SUBSETS[name].read_text().split("\n")
+    lines = IMAGENET_SUBSETS[name].read_text(encoding="utf-8-sig").split("\n")
     return sorted(line for line in lines if line and not line.startswith("#"))
 
 
-def list_classes(folder: Path) -> list[str]:
-    """List the class folders of a folder by name, without hidden ones. Raises UserError if the folder can't be read."""
+def list_classes(folder: Path) -> dict[str, Path]:
+    """List the class folders of a folder by name, without hidden ones: names in composed characters, sorted, and the folders.
+
+    Raises UserError if the folder can't be read, and for two folders of one name.
+    """
     try:
         with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+            folders = [Path(entry) for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
     except OSError as error:
-        raise UserError(f"cannot read {folder}: {error.strerror}") from None
+        raise UserError(f"cannot read {error.filename or folder}: {error.strerror}") from None
+    classes = dict(sorted((compose(path.name), path) for path in folders))
+    if double := sorted(set(folders) - set(classes.values())):
+        raise UserError(f"{folder} has two folders called {compose(double[0].name)}, in other Unicode characters; merge them")
+    return classes
 
 
 def list_images(folder: Path) -> list[tuple[str, int]]:
-    """List all image files below a folder with their sizes in bytes, sorted by path."""
+    """List all image files below a folder with their sizes in bytes, 0 for a link to no file, sorted by path."""
     images, pending = [], [str(folder)]
     while pending:
         with os.scandir(pending.pop()) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
-                if entry.is_dir():
+                try:
+                    mode, size = (status := entry.stat()).st_mode, status.st_size
+                except OSError:
+                    if not entry.is_symlink():
+                        raise
+                    mode, size = stat.S_IFREG, 0
+                if stat.S_ISDIR(mode):
                     pending.append(entry.path)
                 elif entry.name.lower().endswith(EXTENSIONS):
-                    images.append((entry.path, entry.stat().st_size))
+                    images.append((entry.path, size))
     return sorted(images)
 
 
@@ -162,11 +176,10 @@ def scan_class_folders(
     Raises UserError for a folder without classes, a class folder without images, a class that is not in `classes` (unless
     ignored), and an empty file (unless skipped).
     """
-    names = list_classes(folder)
-    if classes is not None and ignore_others:
-        names = [name for name in names if name in classes]
+    folders = list_classes(folder)
+    names = [name for name in folders if classes is None or not ignore_others or name in classes]
     try:
-        files = {name: list_images(folder / name) for name in names}
+        files = {name: list_images(folders[name]) for name in names}
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
     if not names:
@@ -185,7 +198,7 @@ def scan_class_folders(
     if without:
         more = f" (nor do {len(without) - 1} more)" if len(without) > 1 else ""
         fix = f"add images ({', '.join(EXTENSIONS[:4])}, ...) or remove the folder"
-        raise UserError(f"the class folder {folder / without[0]} holds no images{more}; {fix}")
+        raise UserError(f"the class folder {folders[without[0]]} holds no images{more}; {fix}")
     return listed
 
 
@@ -197,21 +210,21 @@ def read_annotations(folder: Path, *, classes: list[str] | None, on_corrupt_imag
     """
     file = folder / ANNOTATIONS
     try:
-        lines = file.read_text().splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
         sizes = dict(list_images(folder / "images"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {file} and the images beside it: {error}") from None
     rows = [line.split()[:2] for line in lines if line.strip()]
-    classes = sorted({row[-1] for row in rows}) if classes is None else classes
+    classes = sorted({compose(row[-1]) for row in rows}) if classes is None else classes
     label_of = {name: label for label, name in enumerate(classes)}
     images = []
     for number, row in enumerate(rows, start=1):
         path = str(folder / "images" / row[0])
-        if len(row) < 2 or row[1] not in label_of:
+        if len(row) < 2 or compose(row[1]) not in label_of:
             raise UserError(f"line {number} of {file} names no class of the training images: {' '.join(row)!r}")
         if path not in sizes:
             raise UserError(f"line {number} of {file} names {row[0]}, which is not in {folder / 'images'}")
-        images.append((os.path.join("images", row[0]), label_of[row[1]], sizes[path]))
+        images.append((os.path.join("images", row[0]), label_of[compose(row[1])], sizes[path]))
     if not any(size for _, _, size in images):
         raise UserError(f"{file} names no image in {folder / 'images'}; unpack the dataset again")
     return _make_list(folder, classes, images, on_corrupt_image)
@@ -232,7 +245,7 @@ def _make_list(
     )  # fmt: skip
     more = f" (as are {len(empty) - 1} more files)" if len(empty) > 1 and on_corrupt_image == "error" else ""
     for path in empty:
-        listed.report_corrupt(path, f"is empty{more}")
+        listed.report_corrupt(path, f"{'is empty' if os.path.exists(path) else 'is a link to a file that does not exist'}{more}")
     return listed
 
 

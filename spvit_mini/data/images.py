@@ -5,10 +5,14 @@ A file that turns out to be corrupt is handled as `on_corrupt_image` says (see i
 
 from __future__ import annotations
 
+import math
 import os
+import re
+import stat
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import replace
 from functools import cache
@@ -19,6 +23,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -29,6 +34,19 @@ from .preprocessing import UNKNOWN_RANGE_MODES, convert_to_rgb, pil_to_tensor
 
 # The only formats that Pillow may try. Some others start system programs to read a file (EPS).
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
+# What else is found under the name of an image, by its first bytes.
+OTHER_KINDS = {
+    rb".{4}ftyp.{0,40}avi[fs]": "an AVIF image; save it as JPEG or PNG",
+    rb".{4}ftyp(he[imv]|m[is]f1)": "a HEIC image; save it as JPEG or PNG",
+    rb"\xff\x0a|\x00{3}\x0cJXL ": "a JPEG XL image; save it as JPEG or PNG",
+    rb"\xff\x4f\xff\x51|\x00{3}\x0cjP  ": "a JPEG 2000 image; save it as JPEG or PNG",
+    rb"\s*(<[?!].*)?<svg": "an SVG drawing; save it as JPEG or PNG",
+    rb"\s*<(!doctype|html|head|\?xml)": "a web page, such as the error page of a download; download the image again",
+    rb"version https://git-lfs": "a Git LFS pointer, not the file itself; run git lfs pull",
+    rb"\x00+\Z": "nothing but zeros, such as an interrupted download; download or copy it again",
+}
+# Above its limit of pixels Pillow warns, but `open_image` reads a file at a fraction of its size, or refuses it.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class CorruptImageError(ValueError):
@@ -39,21 +57,22 @@ class CorruptImageError(ValueError):
 def open_image(path: str | Path) -> Iterator[ImageFile]:
     """Open an image file without reading its pixels. Errors, also those inside the block, become those of `read_image`."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        if stat.S_ISFIFO(os.stat(path).st_mode):  # to open it would wait for a writer
+            raise CorruptImageError("is a pipe; expected a file")
+        with _open_file(path) as image:
             width, height = image.size
             if min(width, height) < 2 or max(width, height) > 100 * min(width, height):
                 raise CorruptImageError(f"has {width} × {height} pixels, which show nothing")
-            if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
-                limit = f"above Pillow's limit of {Image.MAX_IMAGE_PIXELS}"
-                raise CorruptImageError(f"claims {width} × {height} pixels, {limit}")
             if image.mode in UNKNOWN_RANGE_MODES:
                 raise CorruptImageError(f"has pixels of mode {image.mode}, whose white value is unknown")
             yield image
     except (CorruptImageError, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise CorruptImageError("is empty" if os.path.getsize(path) == 0 else "is no image") from None
+        raise CorruptImageError(_describe_content(path)) from None
     except OSError as error:
+        if os.path.islink(path) and not os.path.exists(path):
+            raise CorruptImageError("is a link to a file that does not exist") from None
         if error.errno is not None:
             raise UserError(f"cannot read {path}: {error.strerror}") from None
         raise CorruptImageError(f"is truncated or damaged ({error})") from None
@@ -61,11 +80,39 @@ def open_image(path: str | Path) -> Iterator[ImageFile]:
         raise CorruptImageError(f"is damaged ({error})") from None
 
 
+def _open_file(path: str | Path) -> ImageFile:
+    """Open an image file. A baseline JPEG above Pillow's limit of pixels will be decoded at 1/2, 1/4 or 1/8 of its size."""
+    limit = Image.MAX_IMAGE_PIXELS or math.inf
+    with suppress(Image.DecompressionBombError):  # above twice the limit
+        image = Image.open(path, formats=FORMATS)
+        if image.width * image.height <= limit:
+            return image
+        image.close()
+    with suppress(SyntaxError):  # no JPEG
+        image = JpegImageFile(path)
+        scale = next((scale for scale in (2, 4, 8) if image.width * image.height <= scale**2 * limit), 0)
+        if scale and "progressive" not in image.info:  # that would be decoded as a whole, before it is reduced
+            image.draft(None, (image.width // scale, image.height // scale))
+            return image
+    raise CorruptImageError(
+        f"has more than {limit:,} pixels, Pillow's limit against decompression bombs; save it smaller, or as a baseline JPEG "
+        "file, which is read at a fraction of its size"
+    )
+
+
+def _describe_content(path: str | Path) -> str:
+    """Describe a file that Pillow cannot read, by its first bytes."""
+    with open(path, "rb") as file:
+        start = file.read(200)
+    kinds = (kind for pattern, kind in OTHER_KINDS.items() if re.match(pattern, start, re.DOTALL | re.IGNORECASE))
+    return f"is {next(kinds, 'no image')}" if start else "is empty"
+
+
 def read_image(path: str | Path) -> Image.Image:
-    """Read an image file as RGB.
+    """Read an image file as RGB; a baseline JPEG above Pillow's limit of pixels at 1/2, 1/4 or 1/8 of its size.
 
     Raises CorruptImageError if it is truncated, damaged, no image, under 2 pixels wide or high, over a hundred times as long
-    as wide, or larger than Pillow's limit against decompression bombs; UserError if the file system refuses to read it.
+    as wide, or above the limit; UserError if the file system refuses to read it.
     """
     with open_image(path) as image:
         image.load()
@@ -79,7 +126,8 @@ def read_image_tensor(path: str | Path) -> Tensor:
     used as they are. Pillow reads all other files, and names what is wrong with corrupt ones.
     """
     with open_image(path) as image:
-        if image.format == "JPEG" and image.mode in ("RGB", "L") and (decode := _jpeg_decoder()):  # they convert CMYK differently
+        same = image.format == "JPEG" and image.mode in ("RGB", "L") and not image.decoderconfig  # CMYK differs, and smaller ones
+        if same and (decode := _jpeg_decoder()):
             try:
                 return decode(torch.from_numpy(np.fromfile(path, np.uint8)))
             except RuntimeError:

@@ -1,6 +1,7 @@
 """Natural images on disk: reading, detecting corrupt files, and skipping them."""
 
 import logging
+import os
 import shutil
 
 import numpy as np
@@ -9,8 +10,8 @@ import torch
 from PIL import Image, ImageFile
 from torch.utils.data import DataLoader
 
-from spvit_mini.data.image_folders import scan_class_folders
-from spvit_mini.data.images import CorruptImageError, ImageFiles, InMemoryImages, read_image
+from spvit_mini.data.image_folders import ImageFolder, list_classes, scan_class_folders
+from spvit_mini.data.images import CorruptImageError, ImageFiles, InMemoryImages, read_image, read_image_tensor
 from spvit_mini.errors import UserError
 
 GOOD = ("RGB", "L", "CMYK", "P", "1", "LA")
@@ -46,11 +47,54 @@ def test_the_name_of_a_file_does_not_decide_what_it_is(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_corrupt_files_are_detected(corrupt_file):
+def test_corrupt_files_are_detected_and_named_as_what_they_are(corrupt_file):
     path, reason = corrupt_file
     with pytest.raises(CorruptImageError) as caught:
         read_image(path)
     assert reason in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize(("limit", "scale"), [(4000, 2), (1700, 4), (1000, 4), (300, 8)])
+@pytest.mark.parametrize("read", [read_image, read_image_tensor])
+def test_a_jpeg_above_pillows_limit_is_read_at_a_fraction_of_its_size(read, limit, scale, tmp_path, monkeypatch):
+    """The limit is lowered to between 1 and 64 times the size: Pillow warns up to twice the limit, and refuses above it."""
+    rows, columns = np.mgrid[:96, :128]
+    pixels = np.stack([rows, columns, rows + columns], -1).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.jpg", quality=100, subsampling=0)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    image = read(tmp_path / "image.jpg")
+    image = image.permute(1, 2, 0).numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
+    means = pixels.astype(float).reshape(96 // scale, scale, 128 // scale, scale, 3).mean((1, 3))
+    assert image.shape == means.shape
+    np.testing.assert_allclose(image, means, atol=3)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize(("name", "limit"), [("a.png", 4000), ("a.png", 1000), ("progressive.jpg", 1000), ("tiny.jpg", 100)])
+def test_other_images_above_pillows_limit_are_refused_with_the_reason(name, limit, tmp_path, monkeypatch):
+    options = {"progressive": True} if name == "progressive.jpg" else {}
+    Image.new("RGB", (100, 80)).save(tmp_path / name, **options)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    with pytest.raises(CorruptImageError, match=f"has more than {limit:,} pixels, Pillow's limit .* save it smaller, or as a"):
+        read_image(tmp_path / name)
+
+
+def test_sixteen_bits_and_the_first_picture_of_an_animation(tmp_path):
+    values = (np.arange(600).reshape(20, 30) * 100).astype(np.uint16)
+    for name in ("deep.png", "deep.tif"):
+        Image.fromarray(values).save(tmp_path / name)
+        np.testing.assert_array_equal(np.asarray(read_image(tmp_path / name))[..., 0], values >> 8)
+    pictures = [Image.new("RGB", (30, 20), colour) for colour in ("red", "blue")]
+    pictures[0].save(tmp_path / "moving.gif", save_all=True, append_images=pictures[1:])
+    assert np.asarray(read_image(tmp_path / "moving.gif"))[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(CorruptImageError, match="is a pipe; expected a file"):
+        read_image(tmp_path / "pipe.jpg")
 
 
 def test_pillow_is_not_set_to_accept_truncated_files():
@@ -110,15 +154,41 @@ def test_links_are_followed(make_image_folder, tmp_path):
     (chosen / "cat").symlink_to(folder / "cat")
     listing = scan_class_folders(chosen, on_corrupt_image="error")
     assert [listing.path(0), listing.path(1)] == [f"{chosen}/cat/000.jpg", f"{chosen}/cat/001.jpg"]
-    (chosen / "cat" / "002.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    with pytest.raises(UserError, match="cannot read .*cat/002.jpg: No such file"):
-        scan_class_folders(chosen, on_corrupt_image="skip")
+
+
+@pytest.mark.parametrize("target", ["nowhere.jpg", "002.jpg"])
+def test_a_link_to_no_file_is_a_corrupt_image(target, make_image_folder, caplog):
+    """Also a link to itself."""
+    folder = make_image_folder("set", {"cat": 2, "dog": 1}, val={}) / "train"
+    link = folder / "cat" / "002.jpg"
+    link.symlink_to(target)
+    with pytest.raises(UserError, match="cat/002.jpg is a link to a file that does not exist; replace it or remove it, or skip"):
+        scan_class_folders(folder, on_corrupt_image="error")
+    listing = scan_class_folders(folder, on_corrupt_image="skip")
+    assert len(listing) == 3 and listing.empty_files == (str(link),)
+    assert caplog.messages == [f"skipped: {link} is a link to a file that does not exist"]
+    with pytest.raises(CorruptImageError, match="is a link to a file that does not exist"):
+        read_image(link)
 
 
 def test_names_in_any_script_are_found(make_image_folder):
     folder = make_image_folder("Blüten 花", {"Gänseblümchen 雏菊": 2}, val={}) / "train"
     files = ImageFiles(scan_class_folders(folder, on_corrupt_image="error"))
     assert files.classes == ["Gänseblümchen 雏菊"] and files[1][0].size == (24, 16)
+
+
+def test_a_class_is_the_same_in_composed_and_in_decomposed_characters(make_image_folder):
+    """Training images from one system, validation images from another. The order of labels is that of composed names."""
+    composed, decomposed = "érable", "e\u0301rable"
+    folder = make_image_folder("set", {decomposed: 2, "ziest": 1, "fichte": 1}, val={composed: 1, "ziest": 1})
+    train = ImageFolder("set", folder).list_files(train=True, on_corrupt_image="error")
+    val = ImageFolder("set", folder).list_files(train=False, on_corrupt_image="error")
+    assert train.classes == val.classes == ["fichte", "ziest", composed]
+    assert train.labels.tolist() == [0, 1, 2, 2] and val.labels.tolist() == [1, 2]
+    assert all(image.size == (24, 16) for listing in (train, val) for image, _ in ImageFiles(listing))
+    (folder / "val" / decomposed).mkdir()
+    with pytest.raises(UserError, match=f"val has two folders called {composed}, in other Unicode characters; merge them"):
+        list_classes(folder / "val")
 
 
 def test_a_split_may_lack_classes_but_not_have_others(make_image_folder, caplog):
