@@ -1,9 +1,9 @@
-"""Files of the course: the checkout that has the lessons, and text files, written atomically."""
+"""Files of the course: the checkout that has the lessons, and its text files, written in one step."""
 
 from pathlib import Path
 
 from spvit_mini.errors import UserError
-from spvit_mini.files import atomic_write
+from spvit_mini.files import write_text as write_text
 
 ROOT = Path(__file__).resolve().parents[1]  # the repository, if the package runs from a checkout
 
@@ -18,9 +18,3 @@ def lesson_files(folder: Path | None = None) -> list[Path]:
             "package from it with `python -m pip install --editable .[lab]`, and run the command there"
         )
     return files
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in one step: a reader sees the old or the new text, never a part of it."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")

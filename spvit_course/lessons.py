@@ -35,7 +35,7 @@ def read(path: Path) -> NotebookNode:
     `nbformat.read` would give new names to cells whose ids are not unique, so that the guard would never see them.
     """
     try:
-        notebook = v4.reads(path.read_text(encoding="utf-8"))
+        notebook = v4.reads(path.read_text(encoding="utf-8-sig"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             nbformat.validate(deepcopy(notebook))

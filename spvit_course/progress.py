@@ -58,7 +58,7 @@ def merge_states(before: str | None, now: str) -> str:
 def read_record(folder: Path) -> dict[str, dict[str, str]]:
     """Read a folder's record: states by lesson and exercise. Empty if the file is missing or broken."""
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8-sig"))
         return {
             str(lesson): {str(name): state for name, state in states.items() if state in STATES.values()}
             for lesson, states in record.items()
@@ -86,7 +86,7 @@ def list_rows(notebooks: Iterable[Path], record: dict[str, dict[str, str]]) -> l
     rows = []
     for path in notebooks:
         try:
-            cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+            cells = json.loads(path.read_text(encoding="utf-8-sig"))["cells"]
             number, title = re.match(r"# (\d\d) · (.+)", "".join(cells[0]["source"])).groups()
             for cell in cells:
                 marks = cell["metadata"].get("nbgrader", {})

@@ -92,7 +92,7 @@ def read_records(name: str, folder: Path = RESULTS) -> list[dict[str, Any]]:
     path = folder / f"{name}.csv"
     if not path.is_file():
         raise UserError(f"the file of records {path} is missing. Make it with python -m spvit_experiments study {name}.")
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         return [{column: _number(column, text) for column, text in row.items()} for row in csv.DictReader(file)]
 
 
@@ -120,7 +120,7 @@ def read_runs(name: str, folder: Path) -> list[Record]:
     for row in read_records(name, folder):
         values = {column: value for column, value in row.items() if value is not None and column not in ("arm", "seed")}
         rows.setdefault((row["arm"], row["seed"]), []).append(values)
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
     records = [_parse(line, source=f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
     for record in records:
         record.rows = rows.get(record.key, [])
@@ -163,7 +163,7 @@ def write_record(run: Path, record: Record) -> None:
 def read_record(run: Path) -> Record | None:
     """Read the record of a run from its run folder; None if the run is not finished."""
     path = run / "record.json"
-    return _parse(path.read_text(encoding="utf-8"), source=str(path)) if path.is_file() else None
+    return _parse(path.read_text(encoding="utf-8-sig"), source=str(path)) if path.is_file() else None
 
 
 def make_record(study: Study, arm: str, seed: int, rows: list[dict[str, Any]], **others: Any) -> Record:
@@ -199,7 +199,7 @@ def _find_commit() -> tuple[bool | None, str]:
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
+            done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, encoding="utf-8")
         except OSError:  # there is no git
             return None
         return done.stdout.strip() if done.returncode == 0 else None

@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse(sys.argv[1:] if argv is None else argv, default=Arguments(), prog=PROGRAM, description=__doc__)
     page = make_page()
     if arguments.check:
-        is_current = PAGE.is_file() and PAGE.read_text(encoding="utf-8") == page
+        is_current = PAGE.is_file() and PAGE.read_text(encoding="utf-8-sig") == page
         print(f"{PAGE.name} {'agrees with the records' if is_current else f'is out of date; write it with {PROGRAM}'}")
         return 0 if is_current else 1
     PAGE.parent.mkdir(exist_ok=True)

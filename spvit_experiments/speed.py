@@ -139,7 +139,7 @@ def read_speed(folder: Path = RESULTS) -> list[dict]:
     path = folder / "speed.csv"
     if not path.is_file():
         raise UserError(f"the file of records {path} is missing. Make it with python -m spvit_experiments speed.")
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         return [{column: _parse(column, text) for column, text in row.items()} for row in csv.DictReader(file)]
 
 

@@ -129,7 +129,7 @@ def build_copies(
         solved = apply_variant(solved, variant)
     texts = {name: text_of(student_copy(lesson)) for name, lesson in solved.items()}
     # Pages that lessons link to, such as the notation, must lie beside them here too: JupyterLab serves this folder alone.
-    texts |= {page.name: page.read_text(encoding="utf-8") for page in sorted(files[0].parent.glob("*.md"))}
+    texts |= {page.name: page.read_text(encoding="utf-8-sig") for page in sorted(files[0].parent.glob("*.md"))}
     report = []
     try:
         if not dry:
@@ -220,7 +220,7 @@ def file_digest(path: Path) -> str | None:
 def read_manifest(work: Path) -> Manifest:
     """Read a folder's manifest. If it is missing or broken it is empty, so that every copy counts as edited."""
     try:
-        manifest = Manifest(**json.loads((work / MANIFEST).read_text(encoding="utf-8")))
+        manifest = Manifest(**json.loads((work / MANIFEST).read_text(encoding="utf-8-sig")))
         if all(isinstance(value, dict) for value in dataclasses.asdict(manifest).values()):
             return manifest
     except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
@@ -262,7 +262,7 @@ def describe_differences(edited: Path, base: dict[str, str] | None, text: str) -
     if not newer:
         return ["the text of this page has changed"]
     try:
-        older_text = edited.read_text(encoding="utf-8")
+        older_text = edited.read_text(encoding="utf-8-sig")
     except (OSError, ValueError):
         older_text = ""
     header = []

@@ -141,7 +141,7 @@ def check_package() -> Finding:
     text, problems = f"{__version__}, in {ROOT}", []
     command = "import importlib.util as u; s = u.find_spec('spvit_mini'); print(s.origin if s else '')"
     # -I: neither this folder nor PYTHONPATH counts, as for a program that is started elsewhere.
-    installed = subprocess.run([sys.executable, "-I", "-c", command], capture_output=True, text=True).stdout.strip()
+    installed = subprocess.run([sys.executable, "-I", "-c", command], capture_output=True, encoding="utf-8").stdout.strip()
     if not installed:
         problems.append(("the package is not installed, so that it is found in this folder alone", INSTALL))
     elif Path(installed).resolve().parents[1] != ROOT:
@@ -195,8 +195,8 @@ def free_memory(proc: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/
     """Return the bytes of memory that are free for programs, within a container's limit; None if that is unknown."""
     free = []
     try:
-        free.append(1024 * int(re.search(r"MemAvailable:\s+(\d+)", proc.read_text())[1]))
-        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        free.append(1024 * int(re.search(r"MemAvailable:\s+(\d+)", proc.read_text(encoding="utf-8-sig"))[1]))
+        limit, used = (int((group / f"memory.{name}").read_text(encoding="utf-8-sig")) for name in ("max", "current"))
         free.append(max(0, limit - used))
     except (OSError, ValueError, TypeError):  # not Linux, or no limit ("max")
         pass
@@ -247,7 +247,7 @@ def check_copies(work: Path) -> Finding:
 def copy_problems(copy: Path, lesson: Path, digests: dict[str, str]) -> Iterator[tuple[str, str]]:
     """List what keeps a copy from being opened, checked or graded. `digests` has the cells that were handed out."""
     try:
-        cells = json.loads(copy.read_text(encoding="utf-8"))["cells"]
+        cells = json.loads(copy.read_text(encoding="utf-8-sig"))["cells"]
         ids = [cell.get("id") for cell in cells]
         grades = [cell["metadata"].get("nbgrader", {}).get("grade_id") for cell in cells]
     except (OSError, ValueError, LookupError, TypeError, AttributeError):

@@ -137,7 +137,7 @@ def release(name: str, *, variant: str | None = None, classroom: Path = CLASSROO
     room = Classroom(classroom)
     source = room.notebook("source", name)
     graded = len(list(room.folder.glob(f"autograded/*/{name}/{name}.ipynb")))
-    if graded and source.is_file() and source.read_text(encoding="utf-8") != text:
+    if graded and source.is_file() and source.read_text(encoding="utf-8-sig") != text:
         raise UserError(
             f"{graded} submissions to a different form of {name} are graded in {room.folder}, and their points would lose their "
             "meaning. Use a different folder: --classroom FOLDER"

@@ -70,7 +70,7 @@ def copy_sources(source: Path, lessons: Sequence[Path]) -> None:
         shutil.copy(path, destination(path))
     for path in pages:
         # A link to what has no page here, such as a program's source, becomes plain text.
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         text = LINK.sub(lambda link, at=path.parent: link[0] if (at / link[2]).resolve() in targets else link[1], text)
         destination(path).write_text(text, encoding="utf-8")
     figures_by_cell = {}
@@ -78,7 +78,7 @@ def copy_sources(source: Path, lessons: Sequence[Path]) -> None:
         notebook = lesson_page(read(path))
         figures_by_cell |= {cell.id: move_figures(cell, destination(path).with_suffix("")) for cell in notebook.cells}
         destination(path).write_text(text_of(notebook), encoding="utf-8")
-    front = (CONFIGURATION / "index.md").read_text(encoding="utf-8").replace("STORY", figures_by_cell[STORY])
+    front = (CONFIGURATION / "index.md").read_text(encoding="utf-8-sig").replace("STORY", figures_by_cell[STORY])
     (source / "index.md").write_text(front, encoding="utf-8")
 
 

@@ -32,7 +32,7 @@ with tempfile.TemporaryDirectory() as folder:
     resources = {"metadata": {"path": folder}}
     NotebookClient(nbformat.read(sys.argv[1], 4), timeout=600, kernel_name="python3", resources=resources).execute()
 peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-Path(sys.argv[2]).write_text(json.dumps(peak * (1 if sys.platform == "darwin" else 1024)))
+Path(sys.argv[2]).write_text(json.dumps(peak * (1 if sys.platform == "darwin" else 1024)), encoding="utf-8")
 """
 
 
@@ -62,11 +62,11 @@ class Lesson:
         with tempfile.TemporaryDirectory() as folder:
             result = Path(folder) / "peak.json"
             command = [sys.executable, "-c", CHILD, str(self.path.resolve()), str(result)]
-            child = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
+            child = subprocess.run(command, capture_output=True, encoding="utf-8", env=os.environ | environment)
             if child.returncode:
                 lines = re.sub(r"\x1b\[[0-9;]*m", "", child.stderr).strip().splitlines()
                 raise UserError(f"{self.path.name} failed: {lines[-1] if lines else f'exit status {child.returncode}'}")
-            self.peak = json.loads(result.read_text())
+            self.peak = json.loads(result.read_text(encoding="utf-8-sig"))
 
 
 def list_comparisons(options: Options, folder: Path = ROOT / "notebooks") -> Iterator[Comparison]:

@@ -112,7 +112,7 @@ class Measurements:
 def read_rows(path: Path) -> list[dict[str, str]]:
     """Read the rows of a CSV as texts. Raises UserError for a file that is not a CSV."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             return list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read ({error}). Move the file, and it is made again.") from None

@@ -80,7 +80,7 @@ def main(options: Options) -> int:
     """Run this part of the benchmark; returns the exit status."""
     page = make_page(options.out)
     if options.check:
-        is_current = PAGE.is_file() and PAGE.read_text(encoding="utf-8") == page
+        is_current = PAGE.is_file() and PAGE.read_text(encoding="utf-8-sig") == page
         print(f"{PAGE.name} {'agrees with the records' if is_current else 'is out of date; write it without --check'}")
         return 0 if is_current else 1
     PAGE.write_text(page, encoding="utf-8")

@@ -10,7 +10,6 @@
 Model, preprocessing and dataset are read from the metadata of the weights; options change the dataset.
 """
 
-import csv
 import sys
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,7 +23,7 @@ from tqdm import tqdm
 
 from ..data import Data, DataOptions, load_data
 from ..errors import UserError
-from ..files import atomic_write
+from ..files import write_csv
 from ..recipes.recipe import Recipe
 from ..training.checkpoint import WeightsChoice, load_trained
 from ..training.devices import choose_device
@@ -172,7 +171,5 @@ def print_worst(rows: list[dict]) -> None:
 
 def write_table(path: Path, rows: list[dict]) -> None:
     """Write rows of `list_classes` to a CSV file."""
-    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, COLUMNS)
-        table.writeheader()
-        table.writerows({n: f"{v:.6g}" if isinstance(v, float) else v for n, v in row.items()} for row in rows)
+    cells = ([f"{row[name]:.6g}" if isinstance(row[name], float) else row[name] for name in COLUMNS] for row in rows)
+    write_csv(path, [COLUMNS, *cells])

@@ -298,7 +298,7 @@ def match_classes(names: list[str] | None, count: int | None, classes: list[str]
 def read_names(path: Path | None) -> list[str] | None:
     """Read names, one per line; None without a file."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path else None
+        lines = path.read_text(encoding="utf-8-sig").splitlines() if path else None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the class names in {path} ({error}); expected a text file with a name per line") from None
     return lines and [line.strip() for line in lines if line.strip()]

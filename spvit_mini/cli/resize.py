@@ -32,7 +32,7 @@ from tyro.conf import Positional
 from ..data.image_folders import ANNOTATIONS, EXTENSIONS, list_images
 from ..data.images import CorruptImageError, read_image
 from ..errors import UserError
-from ..files import atomic_write
+from ..files import atomic_write, write_text
 from ..training.progress import count_cores
 from .arguments import Program
 
@@ -141,9 +141,8 @@ def write_record(source: Path, copy: Path, arguments: Arguments) -> None:
     try:
         if not copy.is_dir() or not any(copy.iterdir()):
             copy.mkdir(parents=True, exist_ok=True)
-            with atomic_write(record) as temporary:
-                temporary.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-        earlier = {"format": "keep"} | json.loads(record.read_text(encoding="utf-8"))  # early records have no format
+            write_text(record, json.dumps(wanted, indent=2) + "\n")
+        earlier = {"format": "keep"} | json.loads(record.read_text(encoding="utf-8-sig"))  # early records have no format
     except FileNotFoundError:
         raise UserError(f"{copy} holds files, but no {RECORD} of a copy; use a new folder") from None
     except json.JSONDecodeError:

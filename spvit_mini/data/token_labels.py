@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError, near
-from ..files import atomic_write
+from ..files import compose, write_text
 from .image_folders import ImageFileList
 
 FORMAT = "spvit_mini token labels 1"
@@ -102,8 +102,7 @@ class TokenLabelWriter:
         # The full length at once: zeros occupy no disk space until they are overwritten.
         np.lib.format.open_memmap(self.folder / "maps.npy", mode="w+", dtype=self.info.record_dtype, shape=(len(paths),))
         content = {"format": FORMAT, **asdict(self.info), "images": len(paths)}
-        with atomic_write(self.folder / "labels.json") as temporary:
-            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_text(self.folder / "labels.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
     def _check_same(self, paths: np.ndarray) -> None:
         existing = asdict(read_info(self.folder))
@@ -212,9 +211,9 @@ def read_info(folder: Path) -> TokenLabelInfo:
     """Read the description of a folder of token labels. Raises UserError if it is none."""
     path = Path(folder) / "labels.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
         kind = content["format"]
-        info = TokenLabelInfo(content["teacher"], content["classes"], tuple(content["grid"]), content["top"])
+        info = TokenLabelInfo(content["teacher"], list(map(compose, content["classes"])), tuple(content["grid"]), content["top"])
     except OSError as error:
         fix = "create them with python -m spvit_mini label"
         raise UserError(f"{folder} holds no token labels ({path.name}: {error.strerror}); {fix}") from None

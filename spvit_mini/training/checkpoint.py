@@ -36,7 +36,7 @@ from torch.optim.swa_utils import AveragedModel
 from ..data import Data
 from ..errors import UserError
 from ..extensions import check_attention
-from ..files import atomic_write
+from ..files import atomic_write, write_text
 from ..recipes.recipe import Recipe
 from ..renamed import RENAMED_SUMS
 from ..vit import VisionModel
@@ -85,8 +85,7 @@ def open_run_dir(run_dir: Path, recipe: Recipe) -> Iterator[None]:
         raise UserError(f"the run folder {run_dir} cannot be created ({error.strerror}). Use another --run-dir.") from None
     try:
         if not (run_dir / "recipe.json").exists():
-            with atomic_write(run_dir / "recipe.json") as temporary:
-                temporary.write_text(recipe.to_json(), encoding="utf-8")
+            write_text(run_dir / "recipe.json", recipe.to_json())
         yield
     finally:
         lock.release()
@@ -98,7 +97,7 @@ def read_recipe(run_dir: Path) -> Recipe | None:
     if not path.is_file():
         return None
     try:
-        return Recipe.from_json(path.read_text(encoding="utf-8"), source=str(path))
+        return Recipe.from_json(path.read_text(encoding="utf-8-sig"), source=str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error}). Restore it, or train in another folder.") from None
 

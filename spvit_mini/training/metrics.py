@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..files import atomic_write
+from ..files import write_csv
 
 COLUMNS = (
     "step",  # steps done
@@ -126,13 +126,11 @@ def best_top1(row: dict[str, Any]) -> float:
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write metrics.csv as a whole: it never has half a row, or a row that a resumed run will write again."""
-    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows([f"{row[c]:.6g}" if isinstance(row[c], float) else row[c] for c in COLUMNS] for row in rows)
+    cells = ([f"{row[c]:.6g}" if isinstance(row[c], float) else row[c] for c in COLUMNS] for row in rows)
+    write_csv(path, [COLUMNS, *cells])
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
     """Read a metrics.csv: a dictionary of numbers per row, nan where nothing was measured."""
-    with open(path, newline="", encoding="utf-8") as file:
+    with open(path, newline="", encoding="utf-8-sig") as file:
         return [{column: float(value or "nan") for column, value in row.items()} for row in csv.DictReader(file)]

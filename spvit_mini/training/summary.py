@@ -17,7 +17,7 @@ import torch
 from .. import __version__
 from ..data import Data
 from ..errors import UserError
-from ..files import atomic_write
+from ..files import write_text
 from ..recipes import get_recipe, list_recipes
 from ..recipes.recipe import Recipe
 from ..vit import VisionModel
@@ -59,16 +59,15 @@ def read_history(run_dir: Path) -> list[Session]:
     if not path.is_file():
         return []
     try:
-        return [Session(**session) for session in json.loads(path.read_text(encoding="utf-8"))]
+        return [Session(**session) for session in json.loads(path.read_text(encoding="utf-8-sig"))]
     except (ValueError, TypeError):
         raise UserError(f"{path} is not the history of a run. Move it away; only summary.md needs it.") from None
 
 
 def write_history(run_dir: Path, sessions: list[Session]) -> None:
     """Write the sessions of a run to history.json."""
-    with atomic_write(run_dir / "history.json") as temporary:
-        content = [dataclasses.asdict(session) for session in sessions]
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    content = [dataclasses.asdict(session) for session in sessions]
+    write_text(run_dir / "history.json", json.dumps(content, indent=2) + "\n")
 
 
 def begin_session(
@@ -115,8 +114,7 @@ def end_session(run_dir: Path, *, step: int, bad_images: int) -> None:
     ended = [dataclasses.replace(session, ended_at=step, bad_images=bad_images)]
     write_history(run_dir, before + ended if step > session.begun_at else before or ended)
     if read_metrics(run_dir):
-        with atomic_write(run_dir / "summary.md") as temporary:
-            temporary.write_text(write_summary(run_dir), encoding="utf-8")
+        write_text(run_dir / "summary.md", write_summary(run_dir))
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, float]]:
@@ -151,7 +149,8 @@ def write_summary(run_dir: Path) -> str:
         "seed": str(recipe.seed),
     }
     lines = [f"# {run_dir.absolute().name}: {best_top1(best):.2f} % top-1", "", "| | |", "|---|---|"]
-    lines += [f"| {name} | {fact} |" for name, fact in facts.items() if fact]
+    cells = {name: fact.replace("|", r"\|") for name, fact in facts.items() if fact}
+    lines += [f"| {name} | {cell} |" for name, cell in cells.items()]
     if recipe.name in list_recipes():
         command = write_command(recipe, run_dir, processes=sessions[-1].processes if sessions else 1)
         lines += ["", "Command:", "", f"    {command}"]
