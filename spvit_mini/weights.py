@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .errors import UserError
+from .files import compose
 from .renamed import RENAMED_VALUES, current_names
 from .vit import VisionModel, resize_grid
 
@@ -151,7 +152,7 @@ def init_from_weights(model: VisionModel, path: str | Path, *, classes: list[str
 
     names = read_metadata(metadata, "classes", source=path)
     before = len(state["head.bias"]) if "head.bias" in state else 0
-    has_other_classes = before != len(classes) if names is None else names != classes
+    has_other_classes = before != len(classes) if names is None else list(map(compose, names)) != classes
     own = model.state_dict()
     if has_other_classes:
         state |= {name: own[name] for name in state if name.startswith(HEADS) and name in own}

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from ..data import Data, DataOptions, load_data
 from ..errors import UserError
-from ..files import write_csv
+from ..files import compose, write_csv
 from ..recipes.recipe import Recipe
 from ..training.checkpoint import WeightsChoice, load_trained
 from ..training.devices import choose_device
@@ -105,7 +105,7 @@ def main(argv: list[str]) -> int:
 def check_classes(model: VisionModel, data: Data, classes: list[str] | None, *, source: Path) -> None:
     """Raise UserError unless the model has the classes of the dataset: their number, and their names if the file has names."""
     count = model.config.num_classes
-    if (classes or data.classes) != data.classes or count != len(data.classes):
+    if list(map(compose, classes or data.classes)) != data.classes or count != len(data.classes):
         names = f" ({', '.join(classes[:3])}, …)" if classes else ""
         raise UserError(
             f"{source} has {count} classes{names}, but {data.name} has {len(data.classes)} "

@@ -40,6 +40,7 @@ from ..data.preprocessing import Normalize, Preprocessing, resize
 from ..data.token_archive import TokenLabelArchive
 from ..data.token_labels import DONE, TokenLabelInfo, TokenLabelWriter
 from ..errors import UserError, near
+from ..files import compose
 from ..recipes.recipe import Recipe
 from ..training.devices import choose_device
 from ..training.signals import open_workers
@@ -279,6 +280,7 @@ def match_classes(names: list[str] | None, count: int | None, classes: list[str]
     `names` and `count` are those of the teacher's classes, if known; `source` names the teacher in messages. Raises
     UserError if the teacher lacks a class, or its classes have no names and their number differs.
     """
+    names = names and list(map(compose, names))
     if names is None:
         if count not in (None, len(classes)):
             raise UserError(
@@ -298,7 +300,7 @@ def match_classes(names: list[str] | None, count: int | None, classes: list[str]
 def read_names(path: Path | None) -> list[str] | None:
     """Read names, one per line; None without a file."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines() if path else None
+        lines = path.read_text(encoding="utf-8-sig").split("\n") if path else None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the class names in {path} ({error}); expected a text file with a name per line") from None
+        raise UserError(f"cannot read the class names in {path} ({error}); expected a name per line, in UTF-8") from None
     return lines and [line.strip() for line in lines if line.strip()]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..files import compose
 from .images import CorruptImageError
 
 
@@ -31,12 +32,14 @@ class TokenLabelArchive:
         self.folder, self.num_classes = Path(folder), num_classes
         if not self.folder.is_dir():
             raise UserError(f"there is no folder {folder} to import from; expected {folder}/CLASS/IMAGE.pt")
+        self.folders = {compose(path.name): path for path in self.folder.iterdir()}
         self.label_of = None if class_indices is None else {theirs: own for own, theirs in enumerate(class_indices.tolist())}
 
     def path_of(self, image: bytes) -> Path:
         """Find the file of an image, given the path of the image."""
         path = PurePath(os.fsdecode(image))
-        return self.folder / path.parent.name / f"{path.name.partition('.')[0]}.pt"
+        folder = self.folders.get(compose(path.parent.name), self.folder / path.parent.name)
+        return folder / f"{path.name.partition('.')[0]}.pt"
 
     def read_shape(self, images: np.ndarray) -> tuple[tuple[int, int], int]:
         """Read the grid and the number of classes per cell from the first readable map. Raises UserError if there is none."""

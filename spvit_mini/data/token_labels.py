@@ -168,8 +168,10 @@ class TokenLabels:
         self._maps = _open_array(self.folder, "maps")
         if self._maps.dtype != self.info.record_dtype or not len(images) == len(status) == len(self._maps):
             raise UserError(f"the files in {self.folder} don't belong together; copy the folder again")
-        self._rows = np.searchsorted(images, files.paths)  # (n,), where the map of each image is
-        has_map = images[np.minimum(self._rows, len(images) - 1)] == files.paths
+        labelled, wanted = _compose_paths(images), _compose_paths(files.paths)
+        order = np.argsort(labelled, kind="stable")
+        self._rows = order[np.searchsorted(labelled, wanted, sorter=order).clip(max=len(images) - 1)]  # (n,), of each image's map
+        has_map = labelled[self._rows] == wanted
         self._check_all(has_map, files, "has no map of", "label these images into a new folder")
         own_status = status[self._rows]
         self._check_all(own_status != MISSING, files, "is not finished: it lacks", "continue with the command that created it")
@@ -222,6 +224,12 @@ def read_info(folder: Path) -> TokenLabelInfo:
     if kind != FORMAT:
         raise UserError(f"the format of {path} is {kind!r}; expected {FORMAT!r}. Create the labels again")
     return info
+
+
+def _compose_paths(paths: np.ndarray) -> np.ndarray:
+    """Compose the characters of paths, of bytes, where there are others than ASCII's."""
+    is_ascii = len(paths) == 0 or paths.view(np.uint8).max() < 128
+    return paths if is_ascii else np.array([os.fsencode(compose(os.fsdecode(path))) for path in paths])
 
 
 def _open_array(folder: Path, name: str) -> np.memmap:

@@ -36,7 +36,7 @@ from torch.optim.swa_utils import AveragedModel
 from ..data import Data
 from ..errors import UserError
 from ..extensions import check_attention
-from ..files import atomic_write, write_text
+from ..files import atomic_write, compose, write_text
 from ..recipes.recipe import Recipe
 from ..renamed import RENAMED_SUMS
 from ..vit import VisionModel
@@ -186,7 +186,7 @@ class Checkpointer:
     def restore(self, content: dict[str, Any], source: Path) -> TrainState:
         """Load a state into model, optimiser and EMA. Raises UserError for another run's state, before any file changes."""
         check_same_recipe(Recipe.from_json(content["recipe"], source=str(source)), self.recipe, source=source)
-        classes, images = content["classes"], content["train_images"]
+        classes, images = list(map(compose, content["classes"])), content["train_images"]
         if classes != list(self.data.classes) or images != self.train_images:
             raise UserError(
                 f"{source} was saved with {len(classes)} classes and {images} training images, but the data here have "
