@@ -33,6 +33,11 @@ def style() -> None:
     })  # fmt: skip
 
 
+def escape(name: str) -> str:
+    """Escape in a name what Matplotlib would not draw as it is: the `$` of a formula, and bytes that are no UTF-8."""
+    return name.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
+
+
 def curves(
     axes: Axes, runs: dict[str, Sequence[tuple[Sequence[float], Sequence[float]]]], *, colours: dict[str, str]
 ) -> None:

@@ -162,7 +162,8 @@ def draw(groups: dict[str, list[Run]], *, x: str) -> Figure:
     classes = {run.classes or 0 for group in groups.values() for run in group}
     if len(classes) == 1 and (count := classes.pop()):
         plots.level(top1_axes, 100 / count, "chance")
-    entries = [(Line2D([], [], color=colours[label]), f"{label}: {final_accuracy(group)}") for label, group in groups.items()]
+    names = {label: f"{plots.escape(label)}: {final_accuracy(group)}" for label, group in groups.items()}
+    entries = [(Line2D([], [], color=colours[label]), name) for label, name in names.items()]
     if any(run.has_ema for group in groups.values() for run in group):
         entries.append((Line2D([], [], color="#595959", linestyle="--"), "EMA weights"))
     if any(len(group) > 1 for group in groups.values()):

@@ -1,17 +1,20 @@
 """Classify images; with --explain, draw what the model attends to.
 
     python -m spvit_mini predict runs/spvit_mini_flowers17 a.jpg b.jpg         the best weights of a run
-    python -m spvit_mini predict best.safetensors photos/*.jpg --top 3         a weights file
+    python -m spvit_mini predict best.safetensors photos --csv photos.csv      a weights file, and all images in a folder
     python -m spvit_mini predict runs/spvit_mini_flowers17 a.jpg --explain     and a figure for each image
 
-Prints a table: image, rank, class, probability. --explain also writes a figure for each image: the model's input, attention
-rollout, the relevance of each patch for the best class, and the spatial priors of a few heads. A file that cannot be read costs
-one line on stderr and exit status 2; the other images are still classified.
+Prints a table: image, rank, class, probability; names with spaces or special characters stand in quotation marks. --csv also
+writes it to a file. --explain also writes a figure for each image: the model's input, attention rollout, the relevance of each
+patch for the best class, and the spatial priors of a few heads. A file that cannot be read costs one line on stderr and exit
+status 2; the other images are still classified.
 """
 
-import itertools
+import json
+import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -27,11 +30,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from .. import plots
-from ..data.image_folders import EXTENSIONS
+from ..data.image_folders import EXTENSIONS, list_images
 from ..data.images import CorruptImageError, read_image
 from ..errors import UserError
 from ..explain.attribution import attention_rollout, check_has_attention, class_relevance, gates, lay_over, priors
-from ..files import atomic_write
+from ..files import atomic_write, write_csv
 from ..recipes.recipe import Recipe
 from ..training.checkpoint import WeightsChoice, load_trained
 from ..training.devices import choose_device
@@ -48,9 +51,11 @@ class Arguments:
     """Which images, and what to print and draw."""
 
     images: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Images: JPEG, PNG, WebP, BMP, GIF, PPM or TIFF files."""
+    """Images: JPEG, PNG, WebP, BMP, GIF, PPM or TIFF files, or folders with such files in and below them."""
+    csv: Path | None = None
+    """CSV file to write with the table; an existing file is replaced. None: no file."""
     explain: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Draw for each image what the model attends to, into --out."""
+    """Draw for each image what the model attends to, into --out, each figure by the path of its image."""
     out: Path = Path("runs/explained")
     """Folder for the figures; created if missing."""
     top: int = 5
@@ -76,46 +81,79 @@ def main(argv: list[str]) -> int:
         raise UserError(f"no image is named; expected {PROGRAM} {path} IMAGE…")
     if arguments.top < 1:
         raise UserError(f"--top is {arguments.top}; expected at least 1")
+    if (table := arguments.csv) is not None and (table.suffix != ".csv" or not table.parent.is_dir()):
+        raise UserError(f"--csv is {table}; expected the name of a .csv file in an existing folder")
+    images = find_images(arguments.images)
 
     torch.manual_seed(arguments.seed)
     model, metadata = load_trained(path, weights=arguments.weights, image_size=arguments.image_size)
     classes = class_names(metadata, model.config.num_classes, source=path)
     device, _ = choose_device(Recipe(device=arguments.device, precision="float32"))
     model.to(device)
+    figures = {image: figure_path(arguments.out, image) for image in images} if arguments.explain else {}
     if arguments.explain:
         check_has_attention(model)
         make_folder(arguments.out)
+        if replaced := {os.path.abspath(path) for path in images} & {os.path.abspath(path) for path in figures.values()}:
+            raise UserError(f"a figure would replace the image {min(replaced)}; use another folder with --out")
 
-    width = max(5, *(len(str(image)) for image in arguments.images))
-    class_width = max(5, *map(len, classes))
+    shown = {image: quote(str(image)) for image in images}
+    width, class_width = max(5, *map(len, shown.values())), max(5, *(len(quote(name)) for name in classes))
     print(f"{'image':<{width}}  rank  {'class':<{class_width}}  probability", flush=True)
-    prepare, failures = transforms_for(model), 0
-    figures: list[Path] = []
-    for image in arguments.images:
+    prepare, rows, drawn, failures = transforms_for(model), [], [], 0
+    for image in images:
         try:
             pixels = prepare(read_image(image)).to(device)
+            with torch.no_grad():
+                logits = model(pixels[None])[0]
+            if not logits.isfinite().all():
+                raise UserError(f"the logits of {path} for {image} are not finite; use weights from before the training diverged")
         except (CorruptImageError, UserError) as reason:
             failures += 1
             line = UserError(f"{image} {reason}" if isinstance(reason, CorruptImageError) else str(reason))
             print(f"error: {line}", file=sys.stderr, flush=True)
             continue
-        with torch.no_grad():
-            probabilities, order = model(pixels[None])[0].softmax(-1).sort(descending=True)
+        probabilities, order = logits.softmax(-1).sort(descending=True)
         best = list(zip(probabilities.tolist(), order.tolist(), strict=True))[: arguments.top]
         for rank, (probability, label) in enumerate(best, start=1):
-            print(f"{str(image):<{width}}  {rank:>4}  {classes[label]:<{class_width}}  {100 * probability:>9.2f} %", flush=True)
+            name = f"{quote(classes[label]):<{class_width}}"
+            print(f"{shown[image]:<{width}}  {rank:>4}  {name}  {100 * probability:>9.2f} %", flush=True)
+            rows.append((image, rank, classes[label], f"{probability:.6g}"))
         if arguments.explain:
             probability, label = best[0]
-            title = f"{image.name}: {classes[label]}, {100 * probability:.1f} %"
-            out = free_name(arguments.out, image, used=[*arguments.images, *figures])
-            figure = draw_explanation(model, pixels, label=label, class_name=classes[label], title=title)
-            with atomic_write(out) as temporary:
+            title = plots.escape(f"{image.name}: {classes[label]}, {100 * probability:.1f} %")
+            figure = draw_explanation(model, pixels, label=label, class_name=plots.escape(classes[label]), title=title)
+            make_folder(figures[image].parent)
+            with atomic_write(figures[image]) as temporary:
                 figure.savefig(temporary, format="png")
             plt.close(figure)
-            figures.append(out)
-    for out in figures:
+            drawn.append(figures[image])
+    for out in drawn:
         print(f"explained: {out}")
+    if table is not None:
+        write_csv(table, [("image", "rank", "class", "probability"), *rows])
+        print(f"table: {table}")
     return 2 if failures else 0
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """Find the images, each once: files as they are named, and the images in and below folders."""
+    images: dict[str, Path] = {}
+    for path in paths:
+        try:
+            found = [Path(name) for name, _ in list_images(path)] if path.is_dir() else [path]
+        except OSError as error:
+            raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
+        if not found:
+            raise UserError(f"{path} holds no images; expected files such as {', '.join(EXTENSIONS[:4])} in or below it")
+        for image in found:
+            images.setdefault(os.path.abspath(image), image)
+    return list(images.values())
+
+
+def quote(name: str) -> str:
+    """Quote a name as in JSON if it has spaces, quotation marks, or characters that cannot be printed."""
+    return name if name.isprintable() and not {" ", '"'} & set(name) else json.dumps(name, ensure_ascii=False)
 
 
 def class_names(metadata: dict[str, str], count: int, *, source: Path) -> list[str]:
@@ -137,11 +175,10 @@ def make_folder(folder: Path) -> None:
         raise UserError(f"cannot write figures into {folder} ({error.strerror}); use another folder with --out") from None
 
 
-def free_name(folder: Path, image: Path, *, used: list[Path]) -> Path:
-    """Choose a file name for an image's figure that replaces no image and no other figure of this call."""
-    used_paths = {path.resolve() for path in used}
-    names = (folder / f"{image.stem}_explained{f'_{number}' if number > 1 else ''}.png" for number in itertools.count(1))
-    return next(name for name in names if name.resolve() not in used_paths)
+def figure_path(folder: Path, image: Path) -> Path:
+    """Name an image's figure by the path of the image, from the current folder or else from the root: a/b.jpg.png."""
+    path, here = Path(os.path.abspath(image)), Path.cwd()
+    return folder / path.relative_to(here if path.is_relative_to(here) else path.anchor).with_name(f"{path.name}.png")
 
 
 def draw_explanation(model: VisionModel, pixels: Tensor, *, label: int, class_name: str, title: str) -> Figure:

@@ -1,7 +1,12 @@
 """`python -m spvit_mini predict`: right answers in the table, whole pictures, and one clear line for every mistake."""
 
+import csv
 import dataclasses
 import json
+import os
+import shlex
+import shutil
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,10 +16,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from spvit_mini import create_model, save_weights, transforms_for
-from spvit_mini.cli.predict import choose_priors, free_name, main
+from spvit_mini.cli.predict import choose_priors, main
 from spvit_mini.cli.program import run_program
 from spvit_mini.recipes import get_recipe
 from spvit_mini.training import train
+from spvit_mini.weights import load_weights
 from spvit_mini.zoo import model_from_weights
 
 CLASSES = ["iris", "lily of the valley", "rose"]
@@ -67,8 +73,8 @@ def test_the_table_holds_the_models_probabilities(model, folder, capsys):
         with Image.open(path) as image, torch.no_grad():
             probabilities = model(transforms_for(model)(image)[None])[0].softmax(-1)
         for rank, label in enumerate(probabilities.argsort(descending=True).tolist(), start=1):
-            expected.append([str(path), str(rank), *CLASSES[label].split(), f"{100 * probabilities[label]:.2f}", "%"])
-    assert [line.split() for line in out[1:]] == expected
+            expected.append([str(path), str(rank), CLASSES[label], f"{100 * probabilities[label]:.2f}", "%"])
+    assert [shlex.split(line) for line in out[1:]] == expected  # names with spaces stand in quotation marks
     assert len({len(line) for line in out[1:]}) == 1  # columns stand under each other
 
 
@@ -91,49 +97,88 @@ def test_another_resolution(model, folder, capsys):
 
 
 def test_without_names_classes_have_numbers(folder, tmp_path, capsys):
-    from spvit_mini.weights import load_weights
-
     state, metadata = load_weights(folder / "w.safetensors")
     del metadata["classes"]
     save_file(state, tmp_path / "nameless.safetensors", metadata=metadata)
     _, out, _ = run([tmp_path / "nameless.safetensors", folder / "rgb.png"], capsys)
-    assert sorted(line.split()[2:4] for line in out[1:]) == [["class", "0"], ["class", "1"], ["class", "2"]]
+    assert sorted(shlex.split(line)[2] for line in out[1:]) == ["class 0", "class 1", "class 2"]
 
 
 def test_bad_images_cost_a_line_each_and_nothing_else(folder, capsys):
-    bad = [folder / "cut.png", folder / "empty.png", folder / "text.jpg", folder / "nowhere.jpg", folder]
+    (folder / "link.jpg").symlink_to("nothing.jpg")
+    bad = [folder / "cut.png", folder / "empty.png", folder / "text.jpg", folder / "nowhere.jpg", folder / "link.jpg"]
     arguments = [folder / "w.safetensors", bad[0], folder / "rgb.png", *bad[1:], folder / "grey.jpg", "--top", 1]
     status, out, err = run(arguments, capsys)
     assert status == 2
     assert [line.split()[0] for line in out[1:]] == [str(folder / "rgb.png"), str(folder / "grey.jpg")]
     assert len(err) == 5
-    said = ["is truncated or damaged", "is empty", "is no image", "No such file", "directory"]
+    said = ["is truncated or damaged", "is empty", "is no image", "No such file", "is a link to a file that does not exist"]
     for line, path, words in zip(err, bad, said, strict=True):
         assert line.startswith("error: ") and str(path) in line and words in line
+    (folder / "link.jpg").unlink()
+
+
+def test_folders_are_searched_and_the_csv_has_the_table(model, folder, tmp_path, capsys):
+    """Images of one name in two folders, one of them named twice; the probabilities are those of the model."""
+    photos = tmp_path / "my photos"
+    for name in ("iris/1.png", "rose/deep/1.png", "rose/notes.txt", "rose/.hidden.png"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / "rgb.png", photos / name)
+    table = tmp_path / "table.csv"
+    arguments = [folder / "w.safetensors", photos, photos / "iris" / ".." / "iris" / "1.png", "--csv", table, "--top", 2]
+    status, out, err = run(arguments, capsys)
+    images = [str(photos / name) for name in ("iris/1.png", "rose/deep/1.png")]
+    assert (status, err, out[-1]) == (0, [], f"table: {table}")
+    assert [shlex.split(line)[0] for line in out[1:-1]] == [images[0], images[0], images[1], images[1]]
+    with Image.open(folder / "rgb.png") as image, torch.no_grad():
+        best = model(transforms_for(model)(image)[None])[0].softmax(-1).sort(descending=True)
+    with open(table, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["image"], row["rank"]) for row in rows] == [(image, rank) for image in images for rank in "12"]
+    assert [row["class"] for row in rows] == 2 * [CLASSES[label] for label in best.indices[:2].tolist()]
+    torch.testing.assert_close(torch.tensor([float(row["probability"]) for row in rows]), best.values[:2].repeat(2))
+
+
+def test_logits_that_are_not_finite_are_said_to_be(folder, tmp_path, capsys):
+    state, metadata = load_weights(folder / "w.safetensors")
+    state["head.bias"][1] = torch.inf
+    save_file(state, tmp_path / "diverged.safetensors", metadata=metadata)
+    status, out, err = run([tmp_path / "diverged.safetensors", folder / "rgb.png", "--csv", tmp_path / "table.csv"], capsys)
+    assert (status, len(err), len(out)) == (2, 1, 2) and "rgb.png are not finite; use weights from before" in err[0]
+    assert (tmp_path / "table.csv").read_text(encoding="utf-8").split() == ["image,rank,class,probability"]
 
 
 @pytest.mark.slow
-def test_explanations_are_whole_pictures_that_replace_nothing(folder, tmp_path, capsys):
-    """Two images of one name, an image that has the name of another's picture, and pictures among the images."""
-    for name in ("a.png", "a_explained.png", "b/a.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        Image.open(folder / "rgb.png").save(tmp_path / name)
-    images = [tmp_path / name for name in ("a.png", "b/a.png", "a_explained.png")]
-    before, figures = [image.read_bytes() for image in images], plt.get_fignums()
-    status, out, err = run([folder / "w.safetensors", *images, "--explain", "--out", tmp_path, "--top", 1], capsys)
-    names = ["a_explained_2.png", "a_explained_3.png", "a_explained_explained.png"]
-    assert (status, err) == (0, []) and out[-3:] == [f"explained: {tmp_path / name}" for name in names]
-    assert [image.read_bytes() for image in images] == before
-    for name in names:
-        drawn = plt.imread(tmp_path / name)
+def test_figures_are_whole_and_named_by_the_paths_of_their_images(folder, tmp_path, capsys, monkeypatch):
+    """Images of one name in several folders and formats, below the current folder and elsewhere; also in a later call."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    images = ["a.png", "b/a.png", "b/a.gif", "../$x_$ 雏菊/a.png"]
+    for name in images:
+        os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
+        Image.open(folder / "rgb.png").save(name)
+    before, open_figures = [Path(image).read_bytes() for image in images], plt.get_fignums()
+    options = ["--explain", "--out", "figures", "--top", 1]
+    status, out, err = run([folder / "w.safetensors", *images[1:], *options], capsys)
+    outside = (tmp_path / "$x_$ 雏菊").relative_to(tmp_path.anchor)
+    names = ["figures/b/a.png.png", "figures/b/a.gif.png", f"figures/{outside}/a.png.png"]
+    assert (status, err) == (0, []) and out[-3:] == [f"explained: {name}" for name in names]
+    first = Path(names[0]).read_bytes()
+    assert run([folder / "w.safetensors", images[0], *options], capsys)[1][-1] == "explained: figures/a.png.png"
+    for name in [*names, "figures/a.png.png"]:
+        drawn = plt.imread(name)
         assert min(drawn.shape[:2]) > 400 and drawn[..., :3].std() > 0.05
-    assert plt.get_fignums() == figures  # none is left open
+    assert Path(names[0]).read_bytes() == first and [Path(image).read_bytes() for image in images] == before
+    assert plt.get_fignums() == open_figures  # none is left open
 
 
-def test_free_names(tmp_path):
-    used = [tmp_path / "x_explained.png", tmp_path / "sub" / ".." / "x_explained_2.png"]
-    (tmp_path / "sub").mkdir()
-    assert free_name(tmp_path, tmp_path / "x.jpg", used=used) == tmp_path / "x_explained_3.png"
+def test_no_figure_replaces_an_image(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "a.png.png"):
+        shutil.copy(folder / "rgb.png", name)
+    status, out, err = run([folder / "w.safetensors", ".", "--explain", "--out", "."], capsys)
+    assert (status, out, len(err)) == (2, [], 1)
+    assert f"a figure would replace the image {tmp_path / 'a.png.png'}; use another folder with --out" in err[0]
 
 
 @pytest.mark.slow
@@ -143,7 +188,7 @@ def test_every_kind_of_prior_is_drawn_or_left_out(name, folder, tmp_path, capsys
     save_weights(create_model(name, image_size=16, depth=1, dim=16, heads=2, **options), tmp_path / "w.safetensors")
     arguments = [tmp_path / "w.safetensors", folder / "rgb.png", "--explain", "--out", tmp_path / "new" / "folder"]
     assert run(arguments, capsys)[0] == 0
-    height, width = plt.imread(tmp_path / "new" / "folder" / "rgb_explained.png").shape[:2]
+    height, width = plt.imread(next((tmp_path / "new" / "folder").rglob("rgb.png.png"))).shape[:2]
     assert (height < width / 2) == (name in ("vit_mini", "window_mini"))  # without a row of priors
 
 
@@ -179,6 +224,7 @@ def test_a_run_folder_has_the_names_of_its_classes(tmp_path, folder, capsys):
 def test_mistakes(folder, tmp_path, capsys):
     weights, image = folder / "w.safetensors", folder / "rgb.png"
     (tmp_path / "file").write_text("")
+    (tmp_path / "no images").mkdir()
     save_file(load_file(weights), tmp_path / "bare.safetensors")
     save_weights(create_model("vit_mini", depth=1), tmp_path / "short.safetensors", classes='["a", "b"]')
     for arguments, words in (
@@ -188,8 +234,11 @@ def test_mistakes(folder, tmp_path, capsys):
         ([weights, "--explain"], "no image is named"),
         ([weights, image, "--top", "0"], "--top is 0"),
         ([weights, image, "--top", "many"], "--top"),
+        ([weights, image, "--csv", tmp_path / "table.txt"], "expected the name of a .csv file in an existing folder"),
+        ([weights, image, "--csv", tmp_path / "no" / "table.csv"], "expected the name of a .csv file in an existing folder"),
+        ([weights, tmp_path / "no images"], "no images holds no images; expected files such as .jpg, .jpeg, .png, .webp"),
         ([weights, image, "--tops", "1"], "no option --tops. Did you mean --top"),
-        ([weights, image, "--device", "abacus"], "expected a device of this machine"),
+        ([weights, image, "--device", "abacus"], "expected auto, cpu, cuda, cuda:1 or mps"),
         ([tmp_path / "nowhere", image], "expected a run folder or a weights file"),
         ([tmp_path, image], "contains no best.safetensors"),
         ([tmp_path / "bare.safetensors", image], "does not name its model"),
