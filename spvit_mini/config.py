@@ -2,9 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 from .errors import UserError
+from .fields import Count, NonNegative, Pixels, Positive, Range, Share, check_fields
 
+Width = Annotated[int, Range(1, 65536)]
+Depth = Annotated[int, Range(1, 1000)]
+Ratio = Annotated[float, Range(0.01, 100)]
+Natural = Annotated[int, Range(0, 1000)]  # a number of blocks, or the index of one
 Grid = tuple[int, int]  # (rows, columns)
 MAX_STAGES = 3  # of a CNN, as the paper's nets for CIFAR have (He et al. 2016, §4.2)
 
@@ -25,44 +31,40 @@ def patch_grid(image_size: Sequence[int], patch: int) -> Grid:
 class ViTConfig:
     """Configuration of a `vit.ViT`."""
 
-    image_size: tuple[int, int] = (32, 32)  # height, width in pixels
-    patch: int = 4  # side of a patch in pixels
-    channels: int = 3
-    num_classes: int = 10
-    dim: int = 192  # width D of a token
-    depth: int = 9  # blocks
-    heads: int = 4
-    mlp_ratio: float = 2.0  # width of the MLP's hidden layer in units of D
+    image_size: tuple[Pixels, Pixels] = (32, 32)  # height, width in pixels
+    patch: Pixels = 4  # side of a patch in pixels
+    channels: Count = 3
+    num_classes: Count = 10
+    dim: Width = 192  # width D of a token
+    depth: Depth = 9  # blocks
+    heads: Width = 4
+    mlp_ratio: Ratio = 2.0  # width of the MLP's hidden layer in units of D
     qkv_bias: bool = False
     attention: str = "mhsa"  # a name or MAP/MODE, see attention_registry.py
-    attention_options: dict = field(default_factory=dict)  # more arguments of its map, e.g. {"hidden": 64}
-    odd_block_options: dict = field(default_factory=dict)  # changes to them in each second block, e.g. a shifted window
-    sharing: str = "head"  # "head": each head of each block has its map; "block": one for a block; "network": one for all
-    spatial_layers: int | None = None  # how many of the first blocks use `attention`, the rest MHSA; None: all
+    attention_options: dict[str, Any] = field(default_factory=dict)  # more arguments of its map, e.g. {"hidden": 64}
+    odd_block_options: dict[str, Any] = field(default_factory=dict)  # changes to them in each second block, e.g. a shifted window
+    sharing: Literal["head", "block", "network"] = "head"  # a map for each head of each block, for each block, or one for all
+    spatial_layers: Natural | None = None  # how many of the first blocks use `attention`, the rest MHSA; None: all
     positions: bool = True  # learned absolute position embedding, added to the patches
-    pool: str = "mean"  # "mean": average the patches; "class": read a class token
+    pool: Literal["mean", "class"] = "mean"  # "mean": average the patches; "class": read a class token
     dense_head: bool = False  # a second head that reads every patch, for token labels (LV-ViT)
-    stem: int | None = None  # width of LV-ViT's four-convolution stem; None: one convolution cuts the patches
+    stem: Width | None = None  # width of LV-ViT's four-convolution stem; None: one convolution cuts the patches
     peg: bool = False  # a position encoding generator after each block (CPVT)
-    residual_scale: float = 1.0  # every branch is divided by it before it is added (LV-ViT)
-    norm_eps: float = 1e-6
-    class_token_block: int = 0  # the block before which the class token joins (0: at once; depth − 2: late)
-    init_std: float | None = None  # linear layers are drawn from a normal this wide (DeiT: 0.02); None: torch's 1/√(3·inputs)
-    drop_path: float = 0.0  # stochastic depth: drop rate of the last block, growing linearly from 0 (Huang et al. 2016)
+    residual_scale: Positive = 1.0  # every branch is divided by it before it is added (LV-ViT)
+    norm_eps: Positive = 1e-6
+    class_token_block: Natural = 0  # the block before which the class token joins (0: at once; depth − 2: late)
+    init_std: Positive | None = None  # linear layers are drawn from a normal this wide (DeiT: 0.02); None: torch's 1/√(3·inputs)
+    drop_path: Share = 0.0  # stochastic depth: drop rate of the last block, growing linearly from 0 (Huang et al. 2016)
 
     def __post_init__(self):
-        for name, known in (("pool", ("mean", "class")), ("sharing", ("head", "block", "network"))):
-            if getattr(self, name) not in known:
-                raise UserError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(map(repr, known))}")
+        check_fields(self)
         if self.dense_head and self.pool != "class":
             raise UserError("a dense head stands beside a class token: it needs pool='class'")
         if self.stem is not None and self.patch % 2:
             raise UserError(f"the stem halves the image before the patches are cut, so a patch of {self.patch} must be even")
-        if self.depth < 1:
-            raise UserError(f"a model needs at least one block, not {self.depth}")
         for name in ("class_token_block", "spatial_layers"):
             value = getattr(self, name)
-            if value is not None and not 0 <= value <= self.depth - (name == "class_token_block"):
+            if value is not None and value > self.depth - (name == "class_token_block"):
                 raise UserError(f"{name} is {value}, but there are {self.depth} blocks")
         patch_grid(self.image_size, self.patch)
 
@@ -76,23 +78,22 @@ class ViTConfig:
 class CaiTConfig:
     """Configuration of a `cait.CaiT`."""
 
-    image_size: tuple[int, int] = (224, 224)  # height, width in pixels
-    patch: int = 16  # side of a patch in pixels
-    channels: int = 3
-    num_classes: int = 1000
-    dim: int = 192  # width D of a token
-    depth: int = 24  # blocks of the patches
-    class_depth: int = 2  # blocks of the class token
-    heads: int = 4
-    mlp_ratio: float = 4.0  # width of the MLP's hidden layer in units of D
-    layer_scale: float = 1e-5  # initial γ (paper, §2.1: the deeper the smaller)
-    norm_eps: float = 1e-6
-    init_std: float | None = 0.02  # linear layers are drawn from a normal this wide
-    drop_path: float = 0.0  # stochastic depth: drop rate of every block of the patches, the same for all
+    image_size: tuple[Pixels, Pixels] = (224, 224)  # height, width in pixels
+    patch: Pixels = 16  # side of a patch in pixels
+    channels: Count = 3
+    num_classes: Count = 1000
+    dim: Width = 192  # width D of a token
+    depth: Depth = 24  # blocks of the patches
+    class_depth: Depth = 2  # blocks of the class token
+    heads: Width = 4
+    mlp_ratio: Ratio = 4.0  # width of the MLP's hidden layer in units of D
+    layer_scale: NonNegative = 1e-5  # initial γ (paper, §2.1: the deeper the smaller)
+    norm_eps: Positive = 1e-6
+    init_std: Positive | None = 0.02  # linear layers are drawn from a normal this wide
+    drop_path: Share = 0.0  # stochastic depth: drop rate of every block of the patches, the same for all
 
     def __post_init__(self):
-        if self.depth < 1 or self.class_depth < 1:
-            raise UserError(f"a CaiT needs a block of each kind, not depth {self.depth} and class_depth {self.class_depth}")
+        check_fields(self)
         patch_grid(self.image_size, self.patch)
 
     @property
@@ -105,26 +106,23 @@ class CaiTConfig:
 class CNNConfig:
     """Configuration of a `cnn.CNN`."""
 
-    image_size: tuple[int, int] = (32, 32)  # height, width in pixels
-    patch: int = 4  # side in pixels of what a position of the last stage stands for: how often the resolution halves
-    channels: int = 3
-    num_classes: int = 10
-    dim: int = 200  # width D of the last stage; each stage before it has half of the next one's
-    depth: int = 9  # residual blocks, over all stages; with fewer blocks than stages there are fewer stages
-    drop_path: float = 0.0  # stochastic depth: drop rate of the last block, growing linearly from 0 (Huang et al. 2016)
+    image_size: tuple[Pixels, Pixels] = (32, 32)  # height, width in pixels
+    patch: Pixels = 4  # side in pixels of what a position of the last stage stands for: how often the resolution halves
+    channels: Count = 3
+    num_classes: Count = 10
+    dim: Width = 200  # width D of the last stage; each stage before it has half of the next one's
+    depth: Depth = 9  # residual blocks, over all stages; with fewer blocks than stages there are fewer stages
+    drop_path: Share = 0.0  # stochastic depth: drop rate of the last block, growing linearly from 0 (Huang et al. 2016)
 
     def __post_init__(self):
-        if self.depth < 1:
-            raise UserError(f"a model needs at least one block, not {self.depth}")
-        if self.patch < 1 or self.patch & (self.patch - 1):
+        check_fields(self)
+        if self.patch & (self.patch - 1):
             raise UserError(f"a CNN halves the resolution again and again, so a patch of {self.patch} must be a power of 2")
-        if self.dim < 1 or self.dim % 2 ** (self.stages - 1):
+        if self.dim % 2 ** (self.stages - 1):
             raise UserError(
                 f"a CNN of {self.stages} stages doubles its width {self.stages - 1} times, so that a width of {self.dim} "
                 f"must be a multiple of {2 ** (self.stages - 1)}"
             )
-        if min(self.image_size) < 1:
-            raise UserError(f"an image has at least 1 pixel a side, not {'×'.join(map(str, self.image_size))}")
 
     @property
     def halvings(self) -> int:

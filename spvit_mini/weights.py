@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .errors import UserError
+from .fields import parse_json
 from .files import compose
 from .renamed import RENAMED_VALUES, current_names
 from .vit import VisionModel, resize_grid
@@ -73,11 +74,9 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def read_metadata(metadata: dict[str, str], key: str, *, source: str | Path) -> Any:
-    """Parse an entry of a weights file's metadata ("config", "classes") as JSON; None if there is no such entry."""
-    try:
-        return json.loads(metadata[key]) if key in metadata else None
-    except json.JSONDecodeError as error:
-        raise UserError(f"the {key} in {source} cannot be read ({error}). Write or copy the file again.") from None
+    """Parse an entry of a weights file's metadata, a dictionary "config" or a list of texts, as JSON; None without the entry."""
+    kind = dict[str, Any] if key == "config" else list[str]
+    return parse_json(kind, metadata[key], f"the {key} in {source}") if key in metadata else None
 
 
 def load_state(model: VisionModel, state: dict[str, Tensor], *, source: str) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .config import CaiTConfig, CNNConfig, ViTConfig
 from .errors import UserError, near
+from .fields import naming
 from .renamed import current_names
 
 if TYPE_CHECKING:
@@ -134,22 +135,16 @@ def create_model(
         weights: a safetensors file as `save_weights` writes it. Positions of another image size are interpolated.
         overrides: other fields of its `ViTConfig`, `CaiTConfig` or `CNNConfig`, e.g. depth=4.
 
+    Another attention has its own options: those of the named model apply to its own attention alone.
     Raises UserError for an unknown name or field, a size that the patch does not divide, or weights of another model.
     """
-    if name not in MODELS:
-        raise UserError(f"no model is called {name!r}.{near(name, MODELS)} list_models() names them all")
-    config = MODELS[name]
-    fields = {field.name for field in dataclasses.fields(config)}
-    for field in overrides:
-        if field not in fields:
-            raise UserError(unknown_option(name, field))
     if num_classes is not None:
         overrides["num_classes"] = num_classes
     if image_size is not None:
-        overrides["image_size"] = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        overrides["image_size"] = image_size if isinstance(image_size, tuple | list) else (image_size, image_size)
     from .data import Preprocessing
 
-    model = build_model(dataclasses.replace(config, **overrides))
+    model = build_model(configure(name, overrides))
     model.name = name
     model.preprocessing = Preprocessing(image_size=model.config.image_size, crop=CROPS.get(name, 1.0))
     if weights is not None:
@@ -158,9 +153,24 @@ def create_model(
         state, metadata = load_weights(weights)
         load_state(model, state, source=str(weights))
         if "preprocessing" in metadata:
-            saved = Preprocessing.from_json(metadata["preprocessing"])
+            with naming(weights):
+                saved = Preprocessing.from_json(metadata["preprocessing"])
             model.preprocessing = dataclasses.replace(saved, image_size=model.config.image_size)
     return model
+
+
+def configure(name: str, overrides: dict[str, Any]) -> ViTConfig | CaiTConfig | CNNConfig:
+    """Build the configuration of a named model with some fields overridden. Raises UserError for a wrong name, field or value."""
+    if name not in MODELS:
+        raise UserError(f"no model is called {name!r}.{near(name, MODELS)} list_models() names them all")
+    config = MODELS[name]
+    known = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    for field in overrides:
+        if field not in known:
+            raise UserError(unknown_option(name, field))
+    if overrides.get("attention", known.get("attention")) != known.get("attention"):
+        overrides = {"attention_options": {}, "odd_block_options": {}, **overrides}
+    return dataclasses.replace(config, **overrides)
 
 
 def build_model(config: ViTConfig | CaiTConfig | CNNConfig) -> VisionModel:
@@ -198,8 +208,9 @@ def model_from_weights(path: str | Path, *, image_size: int | tuple[int, int] | 
     config = read_metadata(metadata, "config", source=path)
     if config is None or "model" not in metadata:
         raise UserError(f"{path} does not name its model. Use create_model(NAME, weights=FILE).")
-    config = current_names(config, "model")
-    config["image_size"] = tuple(config["image_size"]) if image_size is None else image_size
+    with naming(path):
+        config = dataclasses.asdict(configure(metadata["model"], current_names(config, "model")))
+    config["image_size"] = image_size or config["image_size"]
     return create_model(metadata["model"], weights=path, **config)
 
 

@@ -15,6 +15,7 @@ PACKAGES = ("spvit_mini", "spvit_course", "spvit_experiments")
 # The modules and packages of spvit_mini from the bottom up: each imports only from its own line and those above it.
 ORDER = """
     errors renamed files
+    fields
     config
     geometry
     spatial

@@ -7,6 +7,7 @@ tyro makes an option of each field, with the field's docstring as its help. tyro
 import contextlib
 import dataclasses
 import io
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import tyro
 
 from ..errors import UserError, near
 from ..extensions import read_imports
+from ..fields import check_fields
 
 T = TypeVar("T")
 # For --help alone: `Program` imports the files before it reads the other options.
@@ -42,7 +44,7 @@ class Program:
         argv = read_imports(argv)[1] if hasattr(default, "imports") else argv
         if not argv or argv[0] in ("--help", "-h"):
             self.print_help(default)
-        if argv[0].startswith("-"):
+        if argv[0].startswith("-") or not argv[0].strip():
             raise UserError(f"{self.first} comes before the options: {self} {self.first} {' '.join(argv)[:60]}")
         return argv[0], argv[1:]
 
@@ -65,6 +67,10 @@ def parse(arguments: list[str], *, default: T, prog: str, description: str) -> T
 
     Raises UserError for an unknown option, with the similar ones, and for a value that an option does not accept.
     """
+    words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    for option, value in itertools.pairwise([prog, *words]):
+        if not value.strip():
+            raise UserError(f"the word after {option} is {value!r}; expected a value that is not empty")
     box = io.StringIO()
     try:
         with contextlib.redirect_stderr(box):
@@ -77,6 +83,7 @@ def parse(arguments: list[str], *, default: T, prog: str, description: str) -> T
         raise UserError(f"{_extract_message(box.getvalue())}; {prog} --help lists the options") from None
     if unknown:
         raise UserError(_describe_unknown(unknown[0].split("=")[0], list_options(default), prog))
+    check_fields(parsed, "--")
     return parsed
 
 

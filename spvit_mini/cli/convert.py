@@ -24,8 +24,10 @@ from typing import Any
 
 import torch
 
+from ..config import Natural
 from ..convert import Conversion, convert_state, read_state
 from ..errors import UserError, near
+from ..fields import Count, CropRatio, Fraction, Pixels, Share
 from ..vit import VisionModel
 from ..weights import fit_grid, list_differences, load_state, save_weights
 from ..zoo import create_model, list_models
@@ -42,17 +44,17 @@ class Arguments:
     """Name of the model that the weights are for, such as deit_small."""
     out: Path | None = None
     """File to write; an existing file is never overwritten. None: NAME.safetensors."""
-    image_size: int | None = None
+    image_size: Pixels | None = None
     """Side of the images in pixels; positions are interpolated to it. None: the image size of the file's positions."""
-    num_classes: int | None = None
+    num_classes: Count | None = None
     """Number of classes of the file's head. None: the model's default."""
-    spatial_layers: int | None = None
+    spatial_layers: Natural | None = None
     """Number of blocks with a spatial prior in the file, 0 for an SP-ViT without priors. None: the model's default."""
-    mean: tuple[float, float, float] | None = None
+    mean: tuple[Share, Share, Share] | None = None
     """Mean by which images are normalised, red green blue. None: ImageNet's. Some of timm's ViTs need 0.5 0.5 0.5."""
-    std: tuple[float, float, float] | None = None
+    std: tuple[Fraction, Fraction, Fraction] | None = None
     """Standard deviation by which images are normalised, red green blue. None: ImageNet's."""
-    crop: float | None = None
+    crop: CropRatio | None = None
     """Side of the central crop for evaluation, as a fraction of the image's side. None: the published model's."""
 
 

@@ -10,10 +10,12 @@
 Model, preprocessing and dataset are read from the metadata of the weights; options change the dataset.
 """
 
+import math
 import sys
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.distributed
@@ -23,18 +25,21 @@ from tqdm import tqdm
 
 from ..data import Data, DataOptions, load_data
 from ..errors import UserError
+from ..fields import Count, Device, Range
 from ..files import compose, write_csv
 from ..recipes.recipe import Recipe
 from ..training.checkpoint import WeightsChoice, load_trained
 from ..training.devices import choose_device
 from ..training.distributed import ValidationShard, open_process_group
 from ..training.metrics import ClassificationMetrics, evaluate
+from ..training.signals import open_workers
 from ..vit import VisionModel
 from ..weights import find_weights, load_weights, read_metadata
 from .arguments import Imports, Program
 
 PROGRAM = Program("python -m spvit_mini evaluate", __doc__, first="RUN_OR_WEIGHTS")
-COLUMNS = ("class", "images", "right", "top1", "confused_with", "confused")
+COLUMNS = ("class", "images", "right", "top1", "confused_with", "confused", "precision")
+NO_CLASS = "no class (logits not finite)"
 
 
 @dataclass(frozen=True)
@@ -44,14 +49,16 @@ class Arguments:
     data: DataOptions = field(default_factory=DataOptions)
     weights: WeightsChoice = "best"
     """Of a run folder: the best weights, the last weights, or the last EMA weights."""
-    worst_classes: int = 0
+    worst_classes: Annotated[int, Range(0, 1_000_000)] = 0
     """Number of classes to print, those with the lowest accuracy."""
     per_class: Path | None = None
     """CSV file to write with the accuracy of all classes, the lowest first; an existing file is replaced. None: no file."""
-    batch_size: int = 100
+    batch_size: Count = 100
     """Images per batch of each process."""
-    device: str = "auto"
+    device: Device = "auto"
     """Device: auto (CUDA if there is one, else MPS, else CPU), cpu, cuda, cuda:1, mps."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the forward pass. bfloat16 is faster on a GPU, but rounds scores: it can confuse similar classes."""
     imports: Imports = ()
 
 
@@ -64,9 +71,6 @@ def main(argv: list[str]) -> int:
     arguments = PROGRAM.parse(options, Arguments(data=recipe.data, device=recipe.device), first=word)
     if "recipe" not in metadata and "--data.name" not in " ".join(options):
         raise UserError(f"{path} does not name the dataset that it was trained on; add --data.name NAME")
-    for name, least in (("batch_size", 1), ("worst_classes", 0)):
-        if (value := getattr(arguments, name)) < least:
-            raise UserError(f"--{name.replace('_', '-')} is {value}; expected at least {least}")
     table = arguments.per_class
     if table is not None and (table.suffix != ".csv" or not table.parent.is_dir()):
         raise UserError(f"--per-class is {table}; expected the name of a .csv file in an existing folder")
@@ -75,14 +79,15 @@ def main(argv: list[str]) -> int:
     data = load_data(arguments.data, seed=recipe.seed, train=False, preprocessing=model.preprocessing)
     check_classes(model, data, read_metadata(metadata, "classes", source=path), source=path)
     replace(model.config, image_size=data.preprocessing.image_size)  # raises UserError for an image size that it does not accept
-    device, precision = choose_device(replace(recipe, device=arguments.device))
+    device, precision = choose_device(replace(recipe, device=arguments.device, precision=arguments.precision))
     model.to(device)
     count = len(data.classes)
-    confusion = torch.zeros(count, count, dtype=torch.int64, device=device) if table or arguments.worst_classes else None
-    with open_process_group(device) as group:
+    confusion = torch.zeros(count, count + 1, dtype=torch.int64, device=device) if table or arguments.worst_classes else None
+    with open_process_group(device) as group, open_workers() as begin_worker:
         if group.is_main:
-            print(describe(model, metadata, data, source=path), flush=True)
-        loader = DataLoader(ValidationShard(data.val, group), batch_size=arguments.batch_size, num_workers=arguments.data.workers)
+            print(f"{describe(model, metadata, data, source=path)}, {arguments.precision}", flush=True)
+        loading: dict[str, Any] = {"num_workers": arguments.data.workers, "worker_init_fn": begin_worker}
+        loader = DataLoader(ValidationShard(data.val, group), batch_size=arguments.batch_size, **loading)
         bar = tqdm(loader, unit="batch", leave=False, disable=not (group.is_main and sys.stderr.isatty()))
         on_batch = None if confusion is None else partial(update_confusion, confusion)
         metrics = evaluate(model, bar, device=device, precision=precision, on_batch=on_batch)
@@ -95,7 +100,7 @@ def main(argv: list[str]) -> int:
                 rows = list_classes(confusion.cpu(), data.classes)
                 print_worst(rows[: arguments.worst_classes])
                 if table is not None:
-                    write_table(table, rows)
+                    write_table(table, [row | {"precision": arguments.precision} for row in rows])
                     print(f"all classes: {table}")
             if data.skipped_files:
                 print(f"{len(data.skipped_files)} corrupt image files were skipped, {data.skipped_files[0]} first")
@@ -129,12 +134,14 @@ def format_metrics(metrics: ClassificationMetrics, classes: int) -> str:
     lines = [f"top-1  {metrics.top1:.2f} %  ({int(metrics.correct):,} of {int(metrics.images):,})"]
     if classes > 5:
         lines.append(f"top-5  {metrics.top5:.2f} %  ({int(metrics.correct5):,} of {int(metrics.images):,})")
-    return "\n".join([*lines, f"loss   {metrics.loss:.4f}"])
+    diverged = "" if math.isfinite(metrics.loss) else ": these weights have diverged, and logits that are not finite are wrong"
+    return "\n".join([*lines, f"loss   {metrics.loss:.4f}{diverged}"])
 
 
 def update_confusion(confusion: Tensor, logits: Tensor, labels: Tensor) -> None:
-    """Count a batch in a confusion matrix (classes, classes), true class by predicted class. The label −1 marks padding."""
+    """Count a batch in a confusion matrix (classes, classes + 1), true class by predicted class, or none. Label −1 is padding."""
     best = logits.topk(min(5, logits.shape[-1])).indices[:, 0]  # as `ClassificationMetrics` does, also for ties
+    best = best.where(logits.isfinite().all(-1), logits.shape[-1])
     images = labels >= 0
     confusion.index_put_((labels[images], best[images]), torch.ones_like(labels[images]), accumulate=True)
 
@@ -152,7 +159,7 @@ def list_classes(confusion: Tensor, classes: list[str]) -> list[dict[str, str | 
             "images": int(images[i]),
             "right": int(right[i]),
             "top1": 100 * int(right[i]) / int(images[i]) if images[i] else None,
-            "confused_with": classes[other[i]] if errors[i] else None,
+            "confused_with": [*classes, NO_CLASS][other[i]] if errors[i] else None,
             "confused": int(errors[i]),
         }
         for i, name in enumerate(classes)

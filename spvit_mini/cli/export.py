@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..fields import Pixels
 from ..files import atomic_write
 from ..training.checkpoint import WeightsChoice, load_trained
 from ..vit import VisionModel
@@ -37,7 +38,7 @@ class Arguments:
     """File to write, .onnx or .safetensors. An existing file is never overwritten."""
     weights: WeightsChoice = "best"
     """Of a run folder: the best weights, the last weights, or the last EMA weights."""
-    image_size: int | None = None
+    image_size: Pixels | None = None
     """Side of the images in pixels; positions are interpolated to it. None: the image size of the weights."""
     imports: Imports = ()
 

@@ -40,6 +40,7 @@ from ..data.preprocessing import Normalize, Preprocessing, resize
 from ..data.token_archive import TokenLabelArchive
 from ..data.token_labels import DONE, TokenLabelInfo, TokenLabelWriter
 from ..errors import UserError, near
+from ..fields import Count, Device, Pixels, Workers, check_fields
 from ..files import compose
 from ..recipes.recipe import Recipe
 from ..training.devices import choose_device
@@ -59,8 +60,11 @@ class Images:
     """Name of the ImageFolder directory ROOT/NAME/{train,val}/CLASS/*.jpg; "folder" if ROOT itself is the directory."""
     root: Path = Path("data")
     """Folder of the datasets."""
-    workers: int = 0
+    workers: Workers = 0
     """Number of processes that read images; 0 reads them in the main process."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "data.")
 
 
 @dataclass(frozen=True)
@@ -81,13 +85,13 @@ class Arguments:
     """Split of the dataset; training needs labels of the training split."""
     out: Path | None = None
     """Folder for the labels; created if missing."""
-    top: int = 5
+    top: Count = 5
     """Number of classes to store per cell."""
-    image_size: int | None = None
+    image_size: Pixels | None = None
     """Side in pixels of the square that images are resized to; a larger one gives more cells. None: the teacher's image size."""
-    batch_size: int = 32
+    batch_size: Count = 32
     """Images per batch of the teacher."""
-    device: str = "auto"
+    device: Device = "auto"
     """Device: auto (CUDA if there is one, else MPS, else CPU), cpu, cuda, cuda:1, mps."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the teacher's forward pass: auto is bfloat16 autocast on CUDA and float32 elsewhere."""
@@ -101,10 +105,6 @@ def main(argv: list[str]) -> int:
         raise UserError(f"expected either --model with a teacher or --archive with a folder of labels; see {PROGRAM} --help")
     if arguments.out is None:
         raise UserError("--out is missing; expected a folder for the labels")
-    least = {"top": 1, "batch_size": 1, "image_size": 1, "data.workers": 0}
-    for name, value in {**vars(arguments), "data.workers": arguments.data.workers}.items():
-        if name in least and value is not None and value < least[name]:
-            raise UserError(f"--{name.replace('_', '-')} is {value}; expected at least {least[name]}")
 
     image_folder = find_image_folder(arguments.data.name, arguments.data.root)
     listing = image_folder.list_files(train=arguments.split == "train", on_corrupt_image="skip")

@@ -34,6 +34,7 @@ from ..data.image_folders import EXTENSIONS, list_images
 from ..data.images import CorruptImageError, read_image
 from ..errors import UserError
 from ..explain.attribution import attention_rollout, check_has_attention, class_relevance, gates, lay_over, priors
+from ..fields import Count, Device, Pixels, Seed
 from ..files import atomic_write, write_csv
 from ..recipes.recipe import Recipe
 from ..training.checkpoint import WeightsChoice, load_trained
@@ -58,16 +59,16 @@ class Arguments:
     """Draw for each image what the model attends to, into --out, each figure by the path of its image."""
     out: Path = Path("runs/explained")
     """Folder for the figures; created if missing."""
-    top: int = 5
+    top: Count = 5
     """Number of classes to print per image."""
     weights: WeightsChoice = "best"
     """Of a run folder: the best weights, the last weights, or the last EMA weights."""
-    image_size: int | None = None
+    image_size: Pixels | None = None
     """Side of the model's input in pixels; positions are interpolated to it. None: the image size of the weights."""
-    device: str = "auto"
+    device: Device = "auto"
     """Device: auto (CUDA if there is one, else MPS, else CPU), cpu, cuda, cuda:1, mps."""
     imports: Imports = ()
-    seed: int = 0
+    seed: Seed = 0
     """Seed of torch, as in all programs. A trained model draws no random numbers, so that it changes no result."""
 
 
@@ -79,8 +80,6 @@ def main(argv: list[str]) -> int:
     arguments, path = PROGRAM.parse(options, Arguments(), first=word), Path(word)
     if not arguments.images:
         raise UserError(f"no image is named; expected {PROGRAM} {path} IMAGE…")
-    if arguments.top < 1:
-        raise UserError(f"--top is {arguments.top}; expected at least 1")
     if (table := arguments.csv) is not None and (table.suffix != ".csv" or not table.parent.is_dir()):
         raise UserError(f"--csv is {table}; expected the name of a .csv file in an existing folder")
     images = find_images(arguments.images)

@@ -23,7 +23,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from PIL import Image
 from tqdm import tqdm
@@ -32,6 +32,7 @@ from tyro.conf import Positional
 from ..data.image_folders import ANNOTATIONS, EXTENSIONS, list_images
 from ..data.images import CorruptImageError, read_image
 from ..errors import UserError
+from ..fields import Pixels, Range, Workers
 from ..files import atomic_write, write_text
 from ..training.progress import count_cores
 from .arguments import Program
@@ -49,15 +50,15 @@ class Arguments:
 
     folders: Positional[tuple[Path, ...]] = ()
     """The ImageFolder directory, and the folder for its copy."""
-    size: int = 256
+    size: Pixels = 256
     """Shorter side of the copies, in pixels."""
-    quality: int = 95
+    quality: Annotated[int, Range(1, 100)] = 95
     """JPEG quality, 1 to 100."""
     format: Literal["keep", "ppm"] = "keep"
     """keep: JPEG files stay JPEG, others become PNG; ppm: uncompressed, the fastest to read (--data.backend tensor)."""
     on_corrupt_image: Literal["error", "skip"] = "error"
     """What to do with a corrupt image file: error stops and names it; skip names it and leaves it out."""
-    workers: int = 0
+    workers: Workers = 0
     """Number of threads; 0: one per processor core."""
 
 
@@ -66,8 +67,6 @@ def main(argv: list[str]) -> int:
     arguments = PROGRAM.parse(argv, Arguments())
     if len(arguments.folders) != 2:
         raise UserError(f"the number of folders is {len(arguments.folders)}; expected two: {PROGRAM} FOLDER COPY --size 256")
-    if arguments.size < 1 or not 1 <= arguments.quality <= 100 or arguments.workers < 0:
-        raise UserError("expected --size of at least 1 pixel, --quality from 1 to 100, and --workers of at least 0")
     source, copy = arguments.folders
     check_folders(source, copy)
     copies = list_copies(source, copy, suffix=".ppm" if arguments.format == "ppm" else None)

@@ -4,13 +4,15 @@
     python -m spvit_mini train spvit_mini_compass                       trains by one, into runs/spvit_mini_compass
     python -m spvit_mini train spvit_mini_compass --help                explains its options and shows their values
     python -m spvit_mini train spvit_mini_compass --optim.lr 1e-3 --seed 1 --run-dir runs/slower
-    python -m spvit_mini train spvit_mini_compass --run-dir runs/slower --resume
+    python -m spvit_mini train --resume --run-dir runs/slower
     torchrun --nproc-per-node 8 -m spvit_mini train spvit_s_imagenet --run-dir runs/spvit_s
 
-Resuming reads the options from the run's recipe.json, so that they need not be repeated; --import must be repeated.
+Resuming reads the recipe and its options from the run's recipe.json, so that they need not be repeated; --import must be.
 """
 
 import os
+import re
+import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +21,8 @@ import tyro
 
 from ..errors import UserError
 from ..extensions import read_imports
-from ..recipes import describe_recipe, get_recipe
+from ..fields import Steps
+from ..recipes import describe_recipe, get_recipe, list_recipes
 from ..recipes.recipe import Recipe
 from .arguments import Imports, Program
 
@@ -34,7 +37,7 @@ class Arguments:
     """Folder of the run: recipe.json, metrics.csv, last.pt, previous.pt, best.safetensors, summary.md."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Resume the run in that folder, with its own options; start it if the folder holds none."""
-    max_steps: int | None = None
+    max_steps: Steps | None = None
     """Stop after this step of the recipe; --resume finishes the run. None: train to the end."""
     tensorboard: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Also write the rows of metrics.csv for TensorBoard, into the folder tensorboard of the run."""
@@ -48,34 +51,57 @@ def main(argv: list[str]) -> int:
         print(__doc__.strip())
         return 0
     imports, argv = read_imports(argv)
-    name, options = PROGRAM.split(argv)
-    arguments = parse(name, options, replace(get_recipe(name), imports=imports), Path("runs") / name)
+    is_resumed = "--resume" in argv and not {"--help", "-h"} & set(argv)
+    name, options = (None, argv) if is_resumed and argv[0].startswith("-") else PROGRAM.split(argv)
+    run_dir = find_run_dir(argv) or (Path("runs") / name if name else None)
+    recipe = read_recorded(run_dir, name, imports) if is_resumed and run_dir is not None else None
+    if recipe is None:
+        if name is None:
+            missing = "--run-dir is missing" if run_dir is None else f"{run_dir} has no recipe.json"
+            raise UserError(f"{missing}; expected the folder of a run to resume. Use {PROGRAM} RECIPE to begin one.")
+        recipe = get_recipe(name)
+    defaults = Arguments(run_dir=run_dir or Path(), recipe=replace(recipe, imports=imports))
+    program = replace(PROGRAM, about=describe_recipe(name)) if name in list_recipes() else PROGRAM
+    arguments = program.parse(options, defaults, first=name or "RECIPE")
 
     from ..training import train  # the help needs no torch
-    from ..training.checkpoint import read_recipe
     from ..training.distributed import is_main_process
     from ..training.metrics import best_top1
 
-    run_dir = arguments.run_dir
-    if arguments.resume and (recorded := read_recipe(run_dir)) is not None:
-        if recorded.name != name:
-            raise UserError(f"{run_dir} holds a run of {recorded.name}, not of {name}; use that recipe or another folder")
-        if missing := [extension for extension in recorded.imports if Path(extension).name not in map(os.path.basename, imports)]:
-            raise UserError(f"the run in {run_dir} needs an extension that is not imported; add --import {' '.join(missing)}")
-        arguments = parse(name, options, replace(recorded, imports=imports), run_dir)
-
-    how = {name: getattr(arguments, name) for name in ("resume", "max_steps", "tensorboard")}
+    run_dir, how = arguments.run_dir, {name: getattr(arguments, name) for name in ("resume", "max_steps", "tensorboard")}
     result = train(arguments.recipe, run_dir=run_dir, **how)
     if is_main_process() and (best := result.best) is not None:
         print(f"best validation accuracy {best_top1(best):.2f} % at step {best['step']}: {run_dir / 'best.safetensors'}")
+    elif is_main_process() and result.rows:
+        print("there are no best weights: the run has diverged, and its validation loss was never finite")
     if is_main_process() and (result.step < result.steps or result.stopped_by):
         saved = f"saved in {run_dir}" if result.step else "before the first step"
-        command = " ".join([f"{PROGRAM} {name} --run-dir {run_dir} --resume", *(["--import", *imports] if imports else [])])
-        print(f"stopped at step {result.step} of {result.steps}, {saved}; resume with: {command}")
+        words = [*([name] if name else []), "--run-dir", str(run_dir), "--resume", *(["--import", *imports] if imports else [])]
+        print(f"stopped at step {result.step} of {result.steps}, {saved}; resume with: {PROGRAM} {shlex.join(words)}")
     return 128 + result.stopped_by if result.stopped_by else 0
 
 
-def parse(name: str, options: list[str], recipe: Recipe, run_dir: Path) -> Arguments:
-    """Parse the options as changes of a recipe; for --help print the first line of its docstring and all options."""
-    program = replace(PROGRAM, about=describe_recipe(name))
-    return program.parse(options, Arguments(run_dir=run_dir, recipe=recipe), first=name)
+def find_run_dir(options: list[str]) -> Path | None:
+    """Find the value of --run-dir before the other options are read: they are changes of the recipe in that folder."""
+    pairs = zip(options, [*options[1:], ""], strict=True)
+    found = [word[10:] or after for word, after in pairs if re.fullmatch("--run[-_]dir(=.*)?", word, re.DOTALL)]
+    return Path(found[-1]) if found and found[-1] else None
+
+
+def read_recorded(run_dir: Path, name: str | None, imports: tuple[str, ...]) -> Recipe | None:
+    """Read the recipe of a run to resume; None if there is none, or if the folder is free and another recipe is named.
+
+    Raises UserError if the folder has a run of another recipe, or if an extension of the run is not imported.
+    """
+    from ..training.checkpoint import find_progress, read_recipe  # the help needs no torch
+
+    recorded = read_recipe(run_dir)
+    if recorded is not None and name not in (None, recorded.name):
+        if find_progress(run_dir):
+            fix = f"use --resume without a recipe, since {run_dir / 'recipe.json'} has all options, or another folder"
+            raise UserError(f"{run_dir} holds a run of {recorded.name}, not of {name}; {fix}")
+        return None
+    needed = recorded.imports if recorded else ()
+    if missing := [extension for extension in needed if Path(extension).name not in map(os.path.basename, imports)]:
+        raise UserError(f"the run in {run_dir} needs an extension that is not imported; add --import {' '.join(missing)}")
+    return recorded

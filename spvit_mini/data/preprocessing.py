@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import UserError
-from .options import check_fields
+from ..fields import CropRatio, Fraction, Pixels, Share, check_fields, parse_json
 
 Box = tuple[float, float, float, float]  # top, left, bottom, right, as fractions of the image's height and width
 
@@ -36,23 +37,14 @@ class Preprocessing:
         interpolation: interpolation of resizing, "bicubic" or "bilinear".
     """
 
-    image_size: tuple[int, int]
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    crop: float = 1.0
-    interpolation: str = "bicubic"
+    image_size: tuple[Pixels, Pixels]
+    mean: tuple[Share, Share, Share] = (0.485, 0.456, 0.406)
+    std: tuple[Fraction, Fraction, Fraction] = (0.229, 0.224, 0.225)
+    crop: CropRatio = 1.0
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
 
     def __post_init__(self) -> None:
-        for name, kind in (("image_size", int), ("mean", float), ("std", float)):
-            object.__setattr__(self, name, tuple(kind(value) for value in getattr(self, name)))
-        is_valid = {
-            "image_size": (len(self.image_size) == 2 and min(self.image_size) >= 1, "(height, width) in pixels"),
-            "mean": (len(self.mean) == 3, "three numbers"),
-            "std": (len(self.std) == 3 and min(self.std) > 0, "three numbers above 0"),
-            "crop": (0 < self.crop <= 1, "a number above 0 and at most 1"),
-            "interpolation": (self.interpolation in RESAMPLING, " or ".join(RESAMPLING)),
-        }
-        check_fields("preprocessing", self, is_valid)
+        check_fields(self, "preprocessing.")
 
     def to_json(self) -> str:
         """Write all fields as one line of JSON."""
@@ -61,12 +53,7 @@ class Preprocessing:
     @classmethod
     def from_json(cls, text: str) -> Preprocessing:
         """Read the output of `to_json`. Raises UserError for any other text."""
-        try:
-            return cls(**json.loads(text))
-        except UserError:
-            raise
-        except (TypeError, ValueError) as error:
-            raise UserError(f"the preprocessing is {text[:80]!r}; expected JSON with image_size, mean, std ({error})") from None
+        return parse_json(cls, text, "the preprocessing")
 
 
 class EvalTransform:

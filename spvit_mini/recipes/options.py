@@ -1,13 +1,13 @@
 """The sections of a recipe for the model, the optimiser and the token labels. The command line has an option for each field."""
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..data.options import check_fields
-from .duration import parse_duration
+from ..config import Depth, Natural, Ratio, Width
+from ..fields import BelowOne, Count, Fraction, NonNegative, Pixels, Positive, Share, check_fields
+from .duration import Duration
 
 
 @dataclass(frozen=True)
@@ -16,21 +16,21 @@ class ModelOptions:
 
     name: str = "spvit_mini"
     """Name of the model; `python -m spvit_mini models` lists all."""
-    patch: int | None = None
+    patch: Pixels | None = None
     """Side of a patch in pixels; must divide both sides of the image."""
-    dim: int | None = None
+    dim: Width | None = None
     """Width of a token."""
-    depth: int | None = None
+    depth: Depth | None = None
     """Number of blocks."""
-    heads: int | None = None
+    heads: Width | None = None
     """Number of attention heads; must divide the width."""
-    mlp_ratio: float | None = None
+    mlp_ratio: Ratio | None = None
     """Hidden width of each MLP, as a multiple of the token width."""
     positions: bool | None = None
     """Add learned absolute position embeddings to the patch tokens."""
     pool: Literal["mean", "class"] | None = None
     """Input of the head: the mean of the patch tokens, or a class token."""
-    class_token_block: int | None = None
+    class_token_block: Natural | None = None
     """Index of the block before which the class token is inserted."""
     sharing: Literal["head", "block", "network"] | None = None
     """One spatial map for each head of each block, for each block, or for the whole network."""
@@ -38,14 +38,17 @@ class ModelOptions:
     """Add a position encoding generator (a depthwise convolution) after each block."""
     dense_head: bool | None = None
     """Add a second head that classifies every patch, for token labels; needs pool class."""
-    spatial_layers: int | None = None
+    spatial_layers: Natural | None = None
     """Number of blocks, from the first, that use the model's spatial attention; the others use plain attention."""
-    drop_path: float | None = None
+    drop_path: Share | None = None
     """Stochastic depth: drop rate of the last block; it grows linearly from 0 with depth."""
     attention: str | None = None
     """Attention of the blocks: a registered name or MAP/MODE, such as `log_cpb/additive`; docs/variants.md lists them."""
     attention_options: dict[str, float] | None = None
     """Options of the attention, as names and values: `hidden 64 weight_std 0.02`. Replace all options of the named model."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "model.")
 
     def overrides(self) -> dict[str, Any]:
         """Collect the fields that differ from the named configuration, as keyword arguments of `create_model`."""
@@ -62,47 +65,35 @@ class ModelOptions:
 class OptimOptions:
     """AdamW with a linear warm-up and a cosine schedule (Loshchilov and Hutter 2019)."""
 
-    lr: float = 1e-3
+    lr: NonNegative = 1e-3
     """Peak learning rate, reached after the warm-up."""
-    lr_base_batch_size: int | None = None
+    lr_base_batch_size: Count | None = None
     """Batch size that the three learning rates refer to; for another batch size they are scaled in proportion. None: no
     scaling."""
-    final_lr: float = 1e-5
+    final_lr: NonNegative = 1e-5
     """Learning rate at the end of the cosine."""
-    warmup: str = "0 steps"
+    warmup: Duration = "0 steps"
     """Duration of the warm-up, such as "5 epochs"."""
-    warmup_lr: float = 0.0
+    warmup_lr: NonNegative = 0.0
     """Learning rate at the start of the warm-up."""
-    cooldown: str = "0 steps"
+    cooldown: Duration = "0 steps"
     """Duration at the end of the run with a constant learning rate, `final_lr`."""
-    layer_decay: float | None = None
+    layer_decay: Fraction | None = None
     """Layer-wise learning-rate decay: factor between the learning rates of neighbouring blocks; 0.75 preserves the first
     blocks of a pretrained model. None: one learning rate for all blocks."""
-    weight_decay: float = 0.05
+    weight_decay: NonNegative = 0.05
     """Decoupled weight decay of weight matrices and convolutions; no other parameter is decayed."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
     """AdamW's decay rates of the running means of the gradient and of its square."""
-    eps: float = 1e-8
+    eps: Positive = 1e-8
     """AdamW's epsilon, added to the root of the mean squared gradient."""
-    clip_grad_norm: float | None = 1.0
+    clip_grad_norm: Positive | None = 1.0
     """Largest norm of the whole gradient; a larger gradient is scaled down. None: no clipping."""
     freeze: tuple[str, ...] = ()
     """Parameters that are not trained: all whose name contains one of these texts, such as `attention.gate`."""
 
     def __post_init__(self):
-        number = "a finite number of at least 0"
-        is_valid = {n: (0 <= getattr(self, n) < math.inf, number) for n in ("lr", "final_lr", "warmup_lr", "weight_decay")}
-        base, decay, clip = self.lr_base_batch_size, self.layer_decay, self.clip_grad_norm
-        is_valid |= {
-            "lr_base_batch_size": (base is None or base >= 1, "a number of images, at least 1"),
-            "layer_decay": (decay is None or 0 < decay <= 1, "a number above 0 and at most 1"),
-            "betas": (all(0 <= beta < 1 for beta in self.betas), "two numbers of at least 0 and below 1"),
-            "eps": (self.eps > 0, "a number above 0"),
-            "clip_grad_norm": (clip is None or clip > 0, "a number above 0, or None for no clipping"),
-        }
-        check_fields("optim", self, is_valid)
-        parse_duration(self.warmup, name="optim.warmup")
-        parse_duration(self.cooldown, name="optim.cooldown")
+        check_fields(self, "optim.")
 
 
 @dataclass(frozen=True)
@@ -111,14 +102,13 @@ class TokenLabelOptions:
 
     folder: Path | None = None
     """Folder with the label maps of the training images, written by `python -m spvit_mini label`. None: no token labels."""
-    dense_weight: float = 1.0
+    dense_weight: NonNegative = 1.0
     """Weight of the patch loss relative to the loss of the class token."""
     class_target: Literal["teacher", "label"] = "teacher"
     """Target of the class token: the teacher's label of the whole crop, as in the released code, or the image's label."""
-    mixtoken: float = 0.0
+    mixtoken: NonNegative = 0.0
     """MixToken: both parameters of the Beta distribution of the share of patches that an image keeps when two images are
     mixed; 0 switches MixToken off."""
 
     def __post_init__(self):
-        names, number = ("dense_weight", "mixtoken"), "a finite number of at least 0"
-        check_fields("token_labels", self, {n: (0 <= getattr(self, n) < math.inf, number) for n in names})
+        check_fields(self, "token_labels.")

@@ -137,7 +137,7 @@ def test_by_name_with_overrides_and_weights_in_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: build(depth=0), "a block of each kind"),
+        (lambda: build(depth=0), "depth is 0; expected an integer from 1"),
         (lambda: build(heads=5), "5 heads do not divide"),
         (lambda: build(image_size=(16, 25)), "16×25 pixels cannot be cut"),
         (lambda: build()(images(), dense=True), "dense logits need"),

@@ -185,10 +185,10 @@ def test_it_has_no_attention_to_show_or_to_explain_it_by():
         ({"heads": 4}, "only a ViT or CaiT has an option 'heads'"),
         ({"dept": 4}, "no option 'dept'. Did you mean depth"),
         ({"patch": 6}, "a patch of 6 must be a power of 2"),
-        ({"patch": 0}, "a patch of 0 must be a power of 2"),
+        ({"patch": 0}, "patch is 0; expected an integer from 1 to 4,096"),
         ({"dim": 30}, "3 stages doubles its width 2 times, so that a width of 30 must be a multiple of 4"),
-        ({"depth": 0}, "at least one block, not 0"),
-        ({"image_size": (0, 4)}, "at least 1 pixel a side, not 0×4"),
+        ({"depth": 0}, "depth is 0; expected an integer from 1"),
+        ({"image_size": (0, 4)}, r"image_size is \(0, 4\); expected 2 values"),
     ],
 )
 def test_what_it_does_not_have_is_one_clear_line(options, message):

@@ -159,7 +159,7 @@ def test_mistakes_are_one_clear_line(tmp_path):
     torch.save({}, tmp_path / "deit.pth")
     with pytest.raises(UserError, match="convert third-party weights first, by python -m spvit_mini convert"):
         init_from_weights(model, tmp_path / "deit.pth", classes=BIRDS)
-    with pytest.raises(UserError, match="the classes in .* cannot be read"):
+    with pytest.raises(UserError, match="the classes in .* is not JSON"):
         init_from_weights(model, saved(model, tmp_path / "w.safetensors", classes="robin, wren"), classes=BIRDS)
 
 

@@ -142,10 +142,10 @@ def test_decay_spares_biases_norms_positions_and_priors():
     [
         ({"attention": "spas"}, "attention is 'spas'; expected .* Did you mean spsa"),
         ({"attention_options": {"hiden": 3}}, "options of attention spsa are {'hiden': 3}"),
-        ({"pool": "max"}, "pool is 'max'; it must be one of 'mean', 'class'"),
+        ({"pool": "max"}, "pool is 'max'; expected mean or class"),
         ({"class_token_block": 3}, "class_token_block is 3, but there are 3 blocks"),
         ({"spatial_layers": 4}, "spatial_layers is 4, but there are 3 blocks"),
-        ({"depth": 0}, "at least one block"),
+        ({"depth": 0}, "depth is 0; expected an integer from 1"),
         ({"image_size": (16, 25)}, "16×25 pixels cannot be cut"),
     ],
 )

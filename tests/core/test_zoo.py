@@ -132,7 +132,7 @@ def test_weights_without_a_name_must_be_given_one(tmp_path):
 def test_metadata_that_nobody_can_read_are_one_clear_line(trained, tmp_path):
     model, _ = trained
     spvit_mini.save_weights(model, tmp_path / "odd.safetensors", config="{depth: 2}")
-    with pytest.raises(UserError, match="the config in .*odd.safetensors cannot be read"):
+    with pytest.raises(UserError, match="the config in .*odd.safetensors is not JSON"):
         model_from_weights(tmp_path / "odd.safetensors")
 
 

@@ -93,8 +93,8 @@ def test_difference_names_what_changes_the_numbers_and_not_where_the_work_is_don
     [
         ("{", "is not JSON"),
         ("", "is not JSON"),
-        ("[1, 2]", "is not a recipe"),
-        ('{"optim": 3}', "is not a recipe: 3 is in the place of OptimOptions"),
+        ("[1, 2]", r"recipe.json is \[1, 2\]; expected names with values"),
+        ('{"optim": 3}', "optim is 3; expected the fields of OptimOptions"),
         ('{"optim": {"learning_rate": 3}}', "an option 'learning_rate', which this version does not know"),
     ],
 )

@@ -272,7 +272,7 @@ def test_operations_happen_as_often_as_asked(request):
     same = sum(torch.equal(vary(image), image / 255) for _ in range(2000)) / 2000
     # AutoContrast and Equalize may leave an image of noise nearly as it is, so more can stay.
     assert 0.25 < same < 0.40
-    with pytest.raises(UserError, match="augment.randaugment_prob is 1.5; expected a probability"):
+    with pytest.raises(UserError, match="augment.randaugment_prob is 1.5; expected a number from 0 to 1"):
         TrainTransform(dataclasses.replace(options, randaugment_prob=1.5), Preprocessing((16, 16)))
 
 
