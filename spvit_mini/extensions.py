@@ -4,16 +4,20 @@ On the command line `--import my_attention.py package.module` names them. They a
 read, because names of recipes and attentions depend on them. Nothing is imported because a file of weights names it.
 """
 
+import ast
 import importlib
 import os
 import sys
 import traceback
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
 from .errors import UserError
+from .files import digest
 
+INSTALLED = ("site-packages", "dist-packages")  # folders of packages whose code is not compared
 EXPECTED = "expected an existing Python file (my_attention.py) or a module (package.module)"
 
 
@@ -45,6 +49,38 @@ def import_extensions(names: Iterable[str]) -> None:
     """Import several extensions in their order, such as `Recipe.imports` in a child process."""
     for name in names:
         import_extension(name)
+
+
+def fingerprint_extensions(names: Iterable[str]) -> str:
+    """Fingerprint the code of extensions: their files, and the files beside these that they import, directly or not.
+
+    A file that describes studies alone, with spvit_experiments and without spvit_mini, is left out: another arm changes no run.
+    """
+    codes: dict[Path, bytes] = {}
+    for module in map(import_extension, names):
+        if module.__file__:
+            file, depth = Path(module.__file__), module.__name__.count(".") + hasattr(module, "__path__")
+            _read_code(file, file.parents[depth], codes)
+    kept = {code for code in codes.values() if b"spvit_experiments" not in code or b"spvit_mini" in code}
+    return f"code {digest(sorted(kept))}"
+
+
+def _read_code(path: Path, root: Path, codes: dict[Path, bytes]) -> None:
+    """Read a Python file and what it imports from its own package or from the root folder; not from these packages."""
+    if path in codes or not path.is_file():
+        return
+    codes[path] = path.read_bytes()
+    with suppress(SyntaxError):
+        for node in ast.walk(ast.parse(codes[path])):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                level, source = getattr(node, "level", 0), getattr(node, "module", None)
+                folder = path.parents[level - 1] if level else root
+                for alias in node.names:
+                    parts = ".".join(filter(None, (source, alias.name))).split(".")
+                    is_foreign = not level and (root.name in INSTALLED or parts[0].startswith("spvit_"))
+                    for i in range(0 if is_foreign else len(parts)):
+                        _read_code(folder.joinpath(*parts[:i], f"{parts[i]}.py"), root, codes)
+                        _read_code(folder.joinpath(*parts[: i + 1], "__init__.py"), root, codes)
 
 
 def read_imports(argv: list[str]) -> tuple[tuple[str, ...], list[str]]:

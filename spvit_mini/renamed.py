@@ -55,7 +55,7 @@ def current_names(plain: dict[str, Any], section: str = "") -> dict[str, Any]:
             value = current_attention(value)
         elif isinstance(value, str):
             value = RENAMED_VALUES.get(dotted, {}).get(value, value)
-        current[dotted.rpartition(".")[2]] = value
+        current[dotted.removeprefix(f"{section}.")] = value
     return current
 
 

@@ -9,13 +9,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from .errors import UserError
 from .fields import parse_json
-from .files import compose
+from .files import compose, digest
 from .renamed import RENAMED_VALUES, current_names
 from .vit import VisionModel, resize_grid
 
@@ -71,6 +72,15 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"{path} is no complete safetensors file ({error}). Write or copy it again; convert third-party weights first, "
             "by python -m spvit_mini convert."
         ) from None
+
+
+def fingerprint_weights(path: str | Path) -> str:
+    """Fingerprint the tensors and the classes of a run folder or weights file, whatever its name and its other metadata."""
+    state, metadata = load_weights(find_weights(path))
+    parts: list[Any] = [metadata.get("classes", "")]
+    for name, tensor in sorted(state.items()):
+        parts += [f"{name} {tensor.dtype} {tuple(tensor.shape)}", tensor.reshape(-1).view(torch.uint8).numpy()]
+    return f"weights {digest(parts)}"
 
 
 def read_metadata(metadata: dict[str, str], key: str, *, source: str | Path) -> Any:

@@ -100,6 +100,8 @@ def list_options(default: Any, prefix: str = "--") -> list[str]:
     names = []
     for field in dataclasses.fields(default):
         value, name = getattr(default, field.name), field.name.replace("_", "-").replace("imports", "import")
+        if field.name == "sources":
+            continue
         if field.metadata.get("flat"):
             names += list_options(value, prefix)
         elif dataclasses.is_dataclass(value):

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError, near
-from ..files import compose, write_text
+from ..files import compose, digest, write_text
 from .image_folders import ImageFileList
 
 FORMAT = "spvit_mini token labels 1"
@@ -230,6 +230,14 @@ def _compose_paths(paths: np.ndarray) -> np.ndarray:
     """Compose the characters of paths, of bytes, where there are others than ASCII's."""
     is_ascii = len(paths) == 0 or paths.view(np.uint8).max() < 128
     return paths if is_ascii else np.array([os.fsencode(compose(os.fsdecode(path))) for path in paths])
+
+
+def fingerprint_labels(folder: Path) -> str:
+    """Fingerprint a folder of token labels by its classes, images and a thousand of its maps. Raises UserError if it is none."""
+    info, (images, status, maps) = read_info(folder), (_open_array(Path(folder), name) for name in ("images", "status", "maps"))
+    sample = maps[:: max(1, len(maps) // 1000)]
+    content = digest([*info.classes, f"{info.grid} {info.top}", *(array.tobytes() for array in (images, status, sample))])
+    return f"{len(info.classes)} classes, {len(images):,} maps, {content}"
 
 
 def _open_array(folder: Path, name: str) -> np.memmap:

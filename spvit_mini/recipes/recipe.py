@@ -19,7 +19,7 @@ from ..renamed import current_names
 from .duration import Duration, Interval
 from .options import ModelOptions, OptimOptions, TokenLabelOptions
 
-# These options may change when a run is resumed: they decide where the work is done, not what is computed.
+# These options decide where the work is done, not what is computed, but for the content of the files that some of them name.
 NOT_COMPARED = (
     "device", "data.root", "data.workers", "data.download", "data.on_corrupt_image", "token_labels.folder", "micro_batch_size",
     "sharding", "init_from", "imports",
@@ -34,6 +34,8 @@ class Recipe:
     """Name by which `get_recipe` finds the recipe."""
     imports: Suppress[tuple[str, ...]] = ()
     """Modules or files that register this run's attention, spatial map or recipe; set by `--import`."""
+    sources: Suppress[dict[str, str]] = field(default_factory=dict, compare=False)
+    """No option, but what a run learned from: fingerprints by option (identity.py), set when the run begins."""
     model: ModelOptions = field(default_factory=ModelOptions)
     data: DataOptions = field(default_factory=DataOptions)
     augment: AugmentOptions = field(default_factory=AugmentOptions)
@@ -83,7 +85,8 @@ class Recipe:
 
     def to_json(self) -> str:
         """Write the recipe as JSON text, for people and for `from_json`."""
-        return json.dumps(dataclasses.asdict(self), indent=2, default=str) + "\n"
+        plain = {name: value for name, value in dataclasses.asdict(self).items() if name != "sources" or value}
+        return json.dumps(plain, indent=2, default=str) + "\n"
 
     @classmethod
     def from_json(cls, text: str, *, source: str = "recipe.json") -> "Recipe":
@@ -109,6 +112,8 @@ class Recipe:
         flat: dict[str, Any] = {}
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
+            if f.name == "sources":
+                continue
             if dataclasses.is_dataclass(value):
                 flat |= {f"{f.name}.{inner.name}": getattr(value, inner.name) for inner in dataclasses.fields(value)}
             else:
@@ -116,6 +121,17 @@ class Recipe:
         return flat
 
     def find_difference(self, other: "Recipe") -> tuple[str, Any, Any] | None:
-        """Find the first option that makes another recipe compute something else: (name, own value, the other's value)."""
+        """Find the first option that makes another recipe compute something else: (name, own value, the other's value).
+
+        Files are compared by their fingerprints if both are known, otherwise only as to whether both recipes name some.
+        """
         own, others = self.flatten(), other.flatten()
-        return next(((n, own[n], others[n]) for n in own if n not in NOT_COMPARED and own[n] != others[n]), None)
+        for name in own:
+            values = own[name], others[name]
+            if name in self.sources and name in other.sources:
+                values = self.sources[name], other.sources[name]
+            elif name in NOT_COMPARED and (name not in ("init_from", "token_labels.folder") or None not in values):
+                continue
+            if values[0] != values[1]:
+                return name, *values
+        return None

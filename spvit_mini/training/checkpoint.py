@@ -25,7 +25,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,10 +103,11 @@ def read_recipe(run_dir: Path) -> Recipe | None:
 
 
 def check_same_recipe(recorded: Recipe, recipe: Recipe, *, source: Path) -> None:
-    """Raise UserError, with the first option that differs, unless both recipes compute the same."""
+    """Raise UserError, with the first option that differs, unless both recipes compute the same. `restore` compares the data."""
+    recorded = replace(recorded, sources={name: text for name, text in recorded.sources.items() if name[:5] != "data."})
     if difference := recorded.find_difference(recipe):
         name, before, now = difference
-        raise UserError(f"{source} has {name} = {before}, not {now}. Resume with {before}, or train in another folder.")
+        raise UserError(f"{source} has {name} = {before}, not {now}. Resume with the former, or train in another folder.")
 
 
 # --- The training state
@@ -185,7 +186,9 @@ class Checkpointer:
 
     def restore(self, content: dict[str, Any], source: Path) -> TrainState:
         """Load a state into model, optimiser and EMA. Raises UserError for another run's state, before any file changes."""
-        check_same_recipe(Recipe.from_json(content["recipe"], source=str(source)), self.recipe, source=source)
+        recorded = Recipe.from_json(content["recipe"], source=str(source))
+        check_same_recipe(recorded, self.recipe, source=source)
+        self.recipe = replace(self.recipe, sources=recorded.sources | self.recipe.sources)  # files may be gone by now
         classes, images = list(map(compose, content["classes"])), content["train_images"]
         if classes != list(self.data.classes) or images != self.train_images:
             raise UserError(

@@ -8,7 +8,7 @@ resumed ends with the same weights as an undisturbed run. Under torchrun every p
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from ..data.token_labels import TokenLabelView
 from ..errors import UserError
 from ..flops import multiply_adds
 from ..recipes.duration import count_steps
+from ..recipes.identity import find_sources
 from ..recipes.recipe import Recipe
 from ..vit import VisionModel
 from ..weights import init_from_weights
@@ -129,6 +130,7 @@ class Trainer:
         recipe, optim, world_size = self.recipe, self.recipe.optim, self.group.world_size
         with self.group.silence_others():
             self.data = load_data(recipe.data, recipe.augment, seed=recipe.seed, token_labels=recipe.token_labels.folder)
+        self.recipe = replace(recipe, sources=find_sources(recipe, self.data.fingerprint))
         assert self.data.train is not None
         self.train_data = self.data.train
         self.micro_batch_size = recipe.micro_batch_size or max(1, recipe.batch_size // world_size)

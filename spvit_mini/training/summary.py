@@ -146,6 +146,7 @@ def write_summary(run_dir: Path) -> str:
         "speed": describe_speed(rows),
         "time": f"{format_time(last['seconds'])} (hours:minutes:seconds), evaluations included",
         "skipped": describe_skipped(rows, sessions),
+        "learned from": "; ".join(f"{name}: {text}" for name, text in recipe.sources.items()),
         "seed": str(recipe.seed),
     }
     lines = [f"# {run_dir.absolute().name}: {best_top1(best):.2f} % top-1", "", "| | |", "|---|---|"]
