@@ -187,6 +187,7 @@ def resize(source: Path, copy: Path, *, size: int, quality: int) -> str:
         if copy.exists() and abs(copy.stat().st_mtime - status.st_mtime) < CLOCK:
             return "there"
     except OSError as error:
+        read_image(source)  # names a link to no file as such
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
     image = read_image(source)
     same = min(image.size) <= size and source.suffix == copy.suffix

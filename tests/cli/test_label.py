@@ -89,6 +89,26 @@ def squeezed(listing, index, size, preprocessing):
     return (image / 255 - mean) / std
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("folders", ["érable", "e\u0301rable"])
+@pytest.mark.parametrize("names", ["érable", "e\u0301rable"])
+def test_classes_are_found_by_name_in_any_form_and_behind_a_byte_order_mark(tree, weights, capsys, mark, folders, names):
+    """The teacher has the classes in another order; the first line of a list by a Windows editor has the mark."""
+    for part in ("train", "val"):
+        (tree / "flowers" / part / "rose").rename(tree / "flowers" / part / folders)
+    path, model = weights(classes=["1", "2", "3"])
+    (tree / "names.txt").write_text(f"{mark}{names}\r\niris\r\n\r\nlily\r\n", encoding="utf-8", newline="")
+    status, out, err = run(tree, capsys, "--model", path, "--class-names", tree / "names.txt")
+    assert (status, err) == (0, "")
+    listing, read = maps(tree)
+    assert read.info.classes == listing.classes == ["iris", "lily", "érable"]
+    with torch.no_grad():
+        whole = model(squeezed(listing, 0, (16, 24), model.preprocessing)[None])[0]
+    scores, classes = read[0]
+    logits = torch.zeros(4, 6, 3).scatter_(-1, classes.long(), scores.float())
+    torch.testing.assert_close(logits.mean((0, 1)), whole[[1, 2, 0]], atol=2e-3, rtol=0)
+
+
 # --- what a teacher says
 
 

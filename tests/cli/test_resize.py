@@ -157,11 +157,14 @@ def test_a_write_that_fails_leaves_no_half_a_file(tree, tmp_path, capsys, monkey
     assert "7 resized now" in run(capsys, tree, tmp_path / "copy", "--size", 32)[0]
 
 
-@pytest.mark.parametrize("content", [b"", b"no image", None])
+@pytest.mark.parametrize("content", [b"", b"no image", None, "a link"])
 def test_a_bad_file_stops_or_is_named_and_left_out(tree, tmp_path, capsys, content):
     bad = tree / "train/rose/bad.jpg"
-    bad.write_bytes((tree / "train/rose/wide.jpg").read_bytes()[:700] if content is None else content)
-    reason = {b"": "is empty", b"no image": "is no image", None: "is truncated or damaged"}[content]
+    if content == "a link":
+        bad.symlink_to("nothing.jpg")
+    else:
+        bad.write_bytes((tree / "train/rose/wide.jpg").read_bytes()[:700] if content is None else content)
+    reason = {b"": "is empty", b"no image": "is no image", None: "is truncated or damaged", "a link": "is a link to a"}[content]
     line = fails(capsys, tree, tmp_path / "copy", "--size", 32)
     assert line.startswith(f"error: {bad} {reason}") and line.endswith("replace or remove it, or use --on-corrupt-image skip")
     out, err = run(capsys, tree, tmp_path / "copy", "--size", 32, "--on-corrupt-image", "skip")

@@ -1,6 +1,7 @@
 """Token labels on disk: found by path, shared, never half; and views that say which part of an image a crop shows."""
 
 import json
+import os
 import pickle
 from dataclasses import replace
 from itertools import islice
@@ -61,6 +62,26 @@ def test_a_map_is_found_by_its_images_path(pets, labels):
         assert (scores == torch.tensor([place, place + 0.5])).all()
         assert (classes == torch.tensor([place % 2, place % 2 + 1])).all()
     assert read_info(maps.folder) == maps.info == INFO and len(maps.unreadable) == 0
+
+
+def test_a_map_is_found_in_composed_and_in_decomposed_characters(pets, tmp_path):
+    """Labels made on one system, images on another: the order of the paths differs too."""
+    (pets / "train" / "dog").rename(pets / "train" / "e\u0301toile")
+    (pets / "train" / "eel").rename(pets / "train" / "fox")
+    listing = scan_class_folders(pets / "train", on_corrupt_image="error")
+    info = TokenLabelInfo("nobody", listing.classes, (1, 1), 1)
+    order = np.argsort(listing.paths)
+    assert listing.classes == ["cat", "fox", "étoile"] and os.fsdecode(listing.paths[order[-1]]).startswith("fox")
+    writer = TokenLabelWriter(tmp_path / "labels", info, listing.paths[order])
+    for row, index in enumerate(order):
+        writer.write(row, np.full((1, 1, 1), index), np.zeros((1, 1, 1)))
+    writer.commit(done=list(range(10)))
+    writer.close()
+    (pets / "train" / "e\u0301toile").rename(pets / "train" / "étoile")
+    composed = scan_class_folders(pets / "train", on_corrupt_image="error")
+    assert (composed.paths != listing.paths).sum() == 3
+    read = TokenLabels(tmp_path / "labels", composed)
+    assert [int(read[index][0]) for index in range(10)] == list(range(10))
 
 
 def test_a_folder_is_as_small_as_it_says(labels):
