@@ -4,8 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from spvit_mini.cli.program import run_program
+from spvit_mini.cli.program import refuse_empty, run_program
 from spvit_mini.errors import UserError
+from spvit_mini.fields import Range
 
 ABOUT = "Open the lessons, make copies for students, grade problem sets, and keep the stored lessons in order."
 EPILOG = "Without make, on any system: python -m spvit_course lab. Ctrl-C ends it; your work stays in the folder work."
@@ -16,6 +17,13 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:
         raise UserError(f"{message}; {self.prog} --help lists the options")
+
+
+def seconds(text: str) -> int:
+    """Read a number of seconds from the command line."""
+    if not (text.isdecimal() and int(text) in Range(1, 86_400)):
+        raise argparse.ArgumentTypeError(f"{text!r} given; expected an integer {Range(1, 86_400)}")
+    return int(text)
 
 
 def build_parser() -> Parser:
@@ -54,7 +62,7 @@ def build_parser() -> Parser:
     )
     grade.add_argument("set", metavar="SET", help="name of the set")
     grade.add_argument("--rerun", action="store_true", help="also grade submissions that have not changed since the last time")
-    grade.add_argument("--cell-seconds", type=int, metavar="N", help="time limit of a cell in seconds (default: 60)")
+    grade.add_argument("--cell-seconds", type=seconds, metavar="N", help="time limit of a cell in seconds (default: 60)")
     for parsed in (release, grade):
         parsed.add_argument("--classroom", type=Path, metavar="FOLDER", help="folder of the class (default: classroom)")
     site = command("site", run_site, "build the course as web pages, to be read without a server and without the network")
@@ -71,6 +79,7 @@ def build_parser() -> Parser:
 
 def run(argv: list[str]) -> int:
     """Run the command that the arguments name; returns the exit status."""
+    refuse_empty("python -m spvit_course", argv)
     parser = build_parser()
     options, rest = parser.parse_known_args(argv)
     if rest and options.command != "lab":
@@ -94,20 +103,26 @@ def run_build(options: argparse.Namespace, rest: list[str]) -> int:
     from .classroom.copies import WORK, build_copies
 
     out = options.out or (WORK if options.variant is None else WORK / options.variant)
-    for copy in build_copies(out, variant=options.variant):
+    report = build_copies(out, variant=options.variant)
+    for copy in report:
         print(copy)
-    return 0
+    return 1 if any(copy.status == "unread" for copy in report) else 0
 
 
 def run_list(options: argparse.Namespace, rest: list[str]) -> int:
     from .lessons import lesson_files, read, require_heading
 
-    files = lesson_files()
+    files, failed = lesson_files(), 0
     print(f"{'lesson':<8}{'your minutes':>12}{'run minutes':>13}{'points':>8}   title")
     for path in files:
-        top = require_heading(path, read(path))
+        try:
+            top = require_heading(path, read(path))
+        except UserError as error:
+            failed += 1
+            print(error)
+            continue
         print(f"{top.number:<8}{top.student_minutes:>12}{top.run_minutes:>13}{top.points:>8}   {top.title}")
-    return 0
+    return 1 if failed else 0
 
 
 def run_doctor(options: argparse.Namespace, rest: list[str]) -> int:
@@ -165,12 +180,19 @@ def run_execute(options: argparse.Namespace, rest: list[str]) -> int:
     from .classroom.execution import execute_lesson
     from .lessons import lesson_files
 
-    wrong = 0
+    wrong, errors = 0, []
     for path in options.notebooks or lesson_files():
         print(f"{path}: running", flush=True)
-        for problem in execute_lesson(path):
+        try:
+            problems = execute_lesson(path)
+        except UserError as error:  # the others are run all the same
+            errors.append(error)
+            problems = [str(error)]
+        for problem in problems:
             wrong += 1
-            print(f"{path}: {problem}")
+            print(f"{path}: {problem}", flush=True)
+    if errors:
+        raise errors[-1]
     return 1 if wrong else 0
 
 

@@ -21,6 +21,7 @@ from spvit_mini import plots
 from spvit_mini.cli.arguments import parse
 from spvit_mini.data import load_data
 from spvit_mini.errors import UserError
+from spvit_mini.fields import Seed, Steps
 from spvit_mini.recipes import get_recipe
 from spvit_mini.training.loop import Result, train
 
@@ -33,9 +34,9 @@ class Options:
 
     out: Path = Path("runs/demo.png")
     """File of the figure."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the initialisation and of the order of the images; the same seed gives the same numbers."""
-    max_steps: int | None = None
+    max_steps: Steps | None = None
     """Steps of each model. None: as in the recipe."""
 
 

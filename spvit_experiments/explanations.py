@@ -24,6 +24,7 @@ from spvit_mini.data.synthetic import BLUE, Compass
 from spvit_mini.errors import UserError
 from spvit_mini.explain.attribution import attention_rollout, class_relevance, complement, nonlocality
 from spvit_mini.explain.faithfulness import area, contrast, deletion, hits, insertion, random_maps, ranks
+from spvit_mini.fields import Range
 from spvit_mini.geometry import Grid, patch_grid
 from spvit_mini.recipes.recipe import Recipe
 from spvit_mini.spatial import PriorMLP
@@ -210,10 +211,9 @@ def main(argv: list[str] | None = None) -> int:
     if argv and argv[0] in ("--help", "-h"):
         print(__doc__.strip())
         return 0
-    if len(argv) > 1 or not "".join(argv or "1").isdigit():
+    if len(argv) > 1 or not (text := "".join(argv or "1")).isdecimal() or int(text) not in Range(1, 256):
         raise UserError(f"the arguments are {' '.join(argv)}; expected the number of processes, such as 2, or nothing")
-    processes = int(argv[0]) if argv else 1
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+    with multiprocessing.get_context("spawn").Pool(int(text)) as pool:
         parts = pool.map(run_process, LOOKING.runs(), chunksize=1)
     arms = list(LOOKING.arms)
     for name in parts[0]:

@@ -38,6 +38,7 @@ import tyro
 from spvit_mini.cli.arguments import parse
 from spvit_mini.errors import UserError
 from spvit_mini.extensions import read_imports
+from spvit_mini.fields import Count, Device, Positive, Seed, Workers, check_fields
 
 from .catalog import get_study, list_studies
 from .records import (
@@ -66,13 +67,13 @@ class Arguments:
 
     arm: tuple[str, ...] = ()
     """Only these arms. Default: all."""
-    seed: tuple[int, ...] = ()
+    seed: tuple[Seed, ...] = ()
     """Only these seeds. Default: all."""
     shard: str | None = None
     """I/N: only every Nth run, from the Ith on, as a task of an array. The records stay in the run folders for --collect."""
-    parallel: int = 1
+    parallel: Count = 1
     """Number of runs at a time on the one device."""
-    max_minutes: float | None = None
+    max_minutes: Positive | None = None
     """Save and stop after so many minutes; the same command resumes. None: no limit."""
     rerun: Flag = False
     """Make also runs that are recorded or begun; their records and run folders are removed first."""
@@ -88,11 +89,11 @@ class Arguments:
     """Draw the records, with every seed, into this file."""
     root: Path | None = None
     """Folder of the datasets. None: data."""
-    device: str | None = None
+    device: Device | None = None
     """Device. None: as in each recipe."""
-    workers: int | None = None
+    workers: Workers | None = None
     """Data-loading processes of each run. None: as in each recipe."""
-    threads: int | None = None
+    threads: Count | None = None
     """CPU threads of each run; results depend on them in the last digits. None: the cores divided by --parallel."""
     out: Path = Path("data/results")
     """Folder of the records."""
@@ -100,9 +101,7 @@ class Arguments:
     """Folder of the run folders, STUDY/ARM-SEED."""
 
     def __post_init__(self):
-        for name in ("parallel", "threads"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise UserError(f"{name} is {value}; expected at least 1")
+        check_fields(self, "--")
         if self.rerun and self.shard:
             raise UserError("--rerun removes records that all shards share. Choose runs by --arm and --seed instead of --shard.")
 

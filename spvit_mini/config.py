@@ -5,12 +5,11 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from .errors import UserError
-from .fields import Count, NonNegative, Pixels, Positive, Range, Share, check_fields
+from .fields import Count, Natural, NonNegative, Pixels, Positive, Range, Share, check_fields
 
 Width = Annotated[int, Range(1, 65536)]
 Depth = Annotated[int, Range(1, 1000)]
 Ratio = Annotated[float, Range(0.01, 100)]
-Natural = Annotated[int, Range(0, 1000)]  # a number of blocks, or the index of one
 Grid = tuple[int, int]  # (rows, columns)
 MAX_STAGES = 3  # of a CNN, as the paper's nets for CIFAR have (He et al. 2016, §4.2)
 

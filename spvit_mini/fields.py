@@ -56,6 +56,7 @@ class Pattern:
 
 
 Count = Annotated[int, Range(1, 1_000_000)]
+Natural = Annotated[int, Range(0, 1_000_000)]
 Steps = Annotated[int, Range(1, 10**12)]
 Workers = Annotated[int, Range(0, 256)]
 Seed = Annotated[int, Range(0, 2**32 - 1)]

@@ -11,6 +11,7 @@ import time
 from dataclasses import asdict, dataclass
 
 from spvit_mini.errors import UserError
+from spvit_mini.fields import NonNegative
 
 from .timing import CommonOptions, choose_device
 
@@ -21,7 +22,7 @@ ORDER = ("model", "attention", "scaling", "data", "lessons")
 class Options(CommonOptions):
     """Run all parts."""
 
-    minutes: float = 25
+    minutes: NonNegative = 25
     """Begin no further comparison after so many minutes; the same command continues. 0: no limit."""
 
 

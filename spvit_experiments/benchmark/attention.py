@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from spvit_mini.attention import MHSA, SPSA
 from spvit_mini.attention_backends import set_backend
 from spvit_mini.attention_registry import build_attention
+from spvit_mini.config import Width
 from spvit_mini.errors import UserError
+from spvit_mini.fields import Natural, Pixels
 from spvit_mini.flops import attention_cost
 from spvit_mini.geometry import Grid
 
@@ -48,7 +50,7 @@ class Options(CommonOptions):
 
     layers: tuple[str, ...] = tuple(LAYERS)
     """Layers: mhsa, table, log_cpb, shaw, irpe, psa, gpsa, spsa, anchored, window."""
-    images: tuple[int, ...] = (224, 384, 32)
+    images: tuple[Pixels, ...] = (224, 384, 32)
     """Sides of the images in pixels; patches of 16 pixels, of 4 at 32."""
     passes: tuple[Literal["training", "inference"], ...] = ("training", "inference")
     """training: forward and backward; inference: forward without gradients."""
@@ -56,13 +58,13 @@ class Options(CommonOptions):
     """Precision; bfloat16 by autocast. Default: both on an accelerator, float32 on a CPU."""
     compile: tuple[Literal["no", "yes"], ...] = ()
     """Use torch.compile for each side. Default: both on an accelerator, no on a CPU."""
-    dim: int = 384
+    dim: Width = 384
     """Width of the tokens."""
-    heads: int = 6
+    heads: Width = 6
     """Number of heads; gpsa and psa are initialised best for a square number."""
-    batch_size: int = 0
+    batch_size: Natural = 0
     """Images per step. 0: 8 on a CPU; 256 on an accelerator, 64 at 384 pixels."""
-    hidden: int = 64
+    hidden: Width = 64
     """Hidden width of SP-SA's prior, 64 in the released models."""
 
 

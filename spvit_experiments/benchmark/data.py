@@ -41,6 +41,7 @@ from spvit_mini.data.device_transform import DeviceTransform, PartialBatch, coll
 from spvit_mini.data.image_folders import list_images
 from spvit_mini.data.images import InMemoryImages, read_image, read_image_tensor
 from spvit_mini.errors import UserError
+from spvit_mini.fields import Count, Natural, Pixels
 
 from .measurements import Measurements
 from .timing import CommonOptions, Comparison, Side, check_equal, choose_device, has_timm, run_comparisons
@@ -61,15 +62,15 @@ KILOBYTES, SIDES = 108, (466, 390)  # of ImageNet's files, on average
 class Options(CommonOptions):
     """Time the input pipeline."""
 
-    threads: int = 1
+    threads: Natural = 1
     """CPU threads; 0: one, so that results are images per core."""
     folder: Path | None = None
     """Folder with images at any depth. None: synthetic images of the size of ImageNet's files."""
-    batch_size: int = 32
+    batch_size: Count = 32
     """Images per step."""
-    size: int = 224
+    size: Pixels = 224
     """Side of the model's input in pixels."""
-    small: int = 256
+    small: Pixels = 256
     """Shorter side of the downsized images in pixels."""
 
 
@@ -333,9 +334,6 @@ def judge_promises(measurements: Measurements, comparisons: list[Comparison]) ->
 
 def main(options: Options) -> int:
     """Run this part of the benchmark; returns the exit status."""
-    for name in ("batch_size", "size", "small"):
-        if getattr(options, name) < 1:
-            raise UserError(f"{name} is {getattr(options, name)}; expected at least 1")
     if options.quick:
         options = dataclasses.replace(options, batch_size=4, size=64, small=80, rounds=min(options.rounds, 3))
     threads = torch.get_num_threads()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from spvit_mini.errors import UserError
+from spvit_mini.fields import Count
 
 from ..records import ROOT
 from .timing import CommonOptions, Comparison, Side, run_comparisons
@@ -44,7 +45,7 @@ class Options(CommonOptions):
     """Numbers of the lessons, such as 03. Default: all."""
     profile: Literal["smoke", "quick", "standard", "full"] = "quick"
     """Amount of computation in the lessons."""
-    rounds: int = 1
+    rounds: Count = 1
     """Number of times that each lesson runs."""
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from spvit_mini.attention_backends import set_backend
 from spvit_mini.convert import convert_state
 from spvit_mini.errors import UserError
+from spvit_mini.fields import Natural, Pixels
 from spvit_mini.flops import multiply_adds
 from spvit_mini.weights import load_state
 from spvit_mini.zoo import create_model
@@ -36,7 +37,7 @@ class Options(CommonOptions):
 
     models: tuple[str, ...] = ("spvit_s", "convit_small", "deit_small", "spvit_mini")
     """Models; deit_small and convit_small need timm."""
-    images: tuple[int, ...] = (224, 384)
+    images: tuple[Pixels, ...] = (224, 384)
     """Sides of the images in pixels; always 32 for spvit_mini."""
     passes: tuple[Literal["training", "inference"], ...] = ("training", "inference")
     """training: forward, loss, backward, update; inference: forward without gradients."""
@@ -44,9 +45,9 @@ class Options(CommonOptions):
     """Precision; bfloat16 by autocast. Default: bfloat16 on an accelerator, float32 on a CPU."""
     compile: tuple[Literal["no", "yes"], ...] = ()
     """Use torch.compile for each side. Default: both on an accelerator, no on a CPU."""
-    batch_size: int = 0
+    batch_size: Natural = 0
     """Images per step. 0: 4 on a CPU; on an accelerator 256, 64 at 384 pixels."""
-    depth: int = 0
+    depth: Natural = 0
     """Number of blocks of all sides, for a test. 0: as in each model."""
 
 

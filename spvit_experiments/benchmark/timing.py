@@ -28,6 +28,7 @@ from torch._C._profiler import _EventType
 from tqdm import tqdm
 
 from spvit_mini.errors import UserError
+from spvit_mini.fields import Count, Natural, NonNegative, check_fields
 from spvit_mini.training.devices import device_name, peak_flops
 
 from ..records import RESULTS, six_digits
@@ -45,14 +46,17 @@ class CommonOptions:
     """Folder of the CSV and the figure. Comparisons that the CSV contains are not measured again."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device; auto: CUDA if available, else the CPU."""
-    threads: int = 0
+    threads: Natural = 0
     """CPU threads. 0: torch's default."""
-    rounds: int = 11
+    rounds: Count = 11
     """Timed rounds, after 3 rounds of warm-up. In each round every side has one turn."""
-    minutes: float = 0
+    minutes: NonNegative = 0
     """Begin no further comparison after so many minutes; the same command continues. 0: no limit."""
     quick: bool = False
     """Small sizes, for a minute on a laptop: a test of the program, not results."""
+
+    def __post_init__(self):
+        check_fields(self, "--")
 
 
 @dataclass(frozen=True)
@@ -194,9 +198,6 @@ def check_equal(results: dict[str, Tensor | list[Tensor]], *, rtol: float = 1e-4
 
 def choose_device(options: CommonOptions) -> torch.device:
     """Choose the device, and set the number of threads. Raises UserError if the device is not available."""
-    for name, least in (("threads", 0), ("rounds", 1), ("minutes", 0)):
-        if (value := getattr(options, name)) < least:
-            raise UserError(f"{name} is {value}; expected at least {least}")
     if options.threads:
         torch.set_num_threads(options.threads)
     if options.device == "cuda" and not torch.cuda.is_available():

@@ -7,7 +7,6 @@ tyro makes an option of each field, with the field's docstring as its help. tyro
 import contextlib
 import dataclasses
 import io
-import itertools
 import re
 import sys
 from pathlib import Path
@@ -44,7 +43,7 @@ class Program:
         argv = read_imports(argv)[1] if hasattr(default, "imports") else argv
         if not argv or argv[0] in ("--help", "-h"):
             self.print_help(default)
-        if argv[0].startswith("-") or not argv[0].strip():
+        if argv[0].startswith("-"):
             raise UserError(f"{self.first} comes before the options: {self} {self.first} {' '.join(argv)[:60]}")
         return argv[0], argv[1:]
 
@@ -67,10 +66,6 @@ def parse(arguments: list[str], *, default: T, prog: str, description: str) -> T
 
     Raises UserError for an unknown option, with the similar ones, and for a value that an option does not accept.
     """
-    words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    for option, value in itertools.pairwise([prog, *words]):
-        if not value.strip():
-            raise UserError(f"the word after {option} is {value!r}; expected a value that is not empty")
     box = io.StringIO()
     try:
         with contextlib.redirect_stderr(box):

@@ -24,10 +24,9 @@ from typing import Any
 
 import torch
 
-from ..config import Natural
 from ..convert import Conversion, convert_state, read_state
 from ..errors import UserError, near
-from ..fields import Count, CropRatio, Fraction, Pixels, Share
+from ..fields import Count, CropRatio, Fraction, Natural, Pixels, Share
 from ..vit import VisionModel
 from ..weights import fit_grid, list_differences, load_state, save_weights
 from ..zoo import create_model, list_models

@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed
@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from ..data import Data, DataOptions, load_data
 from ..errors import UserError
-from ..fields import Count, Device, Range
+from ..fields import Count, Device, Natural
 from ..files import compose, write_csv
 from ..recipes.recipe import Recipe
 from ..training.checkpoint import WeightsChoice, load_trained
@@ -49,7 +49,7 @@ class Arguments:
     data: DataOptions = field(default_factory=DataOptions)
     weights: WeightsChoice = "best"
     """Of a run folder: the best weights, the last weights, or the last EMA weights."""
-    worst_classes: Annotated[int, Range(0, 1_000_000)] = 0
+    worst_classes: Natural = 0
     """Number of classes to print, those with the lowest accuracy."""
     per_class: Path | None = None
     """CSV file to write with the accuracy of all classes, the lowest first; an existing file is replaced. None: no file."""

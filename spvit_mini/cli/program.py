@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import io
+import itertools
 import os
 import signal
 import sys
@@ -26,10 +27,19 @@ def run_command(program: str, about: str, commands: Mapping[str, tuple[str, str]
         print("\n".join(f"  {name:<{width}}  {line}" for name, (_, line) in commands.items()))
         print(f"\n{program} COMMAND --help describes a command and its options.")
         return 0
+    refuse_empty(program, argv)
     name, *rest = argv
     if name not in commands:
         raise UserError(f"there is no command {name!r}.{near(name, commands)} Use one of {', '.join(commands)}.")
     return importlib.import_module(commands[name][0]).main(rest)
+
+
+def refuse_empty(program: str, argv: list[str]) -> None:
+    """Raise UserError for an empty word or value: as a path it would be the working directory, as a text any name."""
+    words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    for before, word in itertools.pairwise([program, *words]):
+        if not word.strip():
+            raise UserError(f"the value after {before} is empty; expected a name, a path or a number")
 
 
 def refuse_arguments(about: str, argv: list[str] | None = None) -> None:

@@ -43,7 +43,8 @@ def load_cifar(name: str, root: Path, *, train: bool, on_corrupt_image: str, dow
     splits = ["train"] if train else ["test", "val"]
     for split in splits:
         if (root / name / split).is_dir():
-            return InMemoryImages.read(scan_class_folders(root / name / split, on_corrupt_image=on_corrupt_image), side=SIDE)
+            listing = scan_class_folders(root / name / split, on_corrupt_image=on_corrupt_image)
+            return InMemoryImages.read(listing, side=SIDE, train=train)
     if download:
         return _read_torchvision_files(name, root, train=train, download=True)
     raise UserError(

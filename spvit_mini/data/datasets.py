@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 # Original images, with labels, classes, skipped_files, load(index) and select(indices).
 Source = SyntheticDataset | InMemoryImages | ImageFiles
 
+log = logging.getLogger(__name__)
 PATCH = 4  # pixels, of synthetic datasets
 SAMPLED = 64  # images of a split whose content is part of its fingerprint
 SYNTHETIC: dict[str, Callable[..., SyntheticDataset]] = {
@@ -159,7 +161,13 @@ def load_data(
     source = load_split(train=True) if train or options.holdout else None
     splits = [] if source is None else [source]
     if options.holdout and source is not None:
-        is_held = _draw_of_each_class(source.labels, options.holdout, make_random_state("holdout", seed))
+        is_held = _draw_of_each_class(source.labels, options.holdout, make_random_state("holdout", seed), leave=1)
+        if single := sorted(set(source.labels.tolist()) - set(source.labels[is_held].tolist())):
+            names = f"{len(single)} of {len(source.classes)} classes, {source.classes[single[0]]} first"
+            if not is_held.any():
+                need = "a class with at least two training images, of which one is held out"
+                raise UserError(f"data.holdout is {options.holdout}; expected {need}. Use 0, and a validation split.")
+            log.warning("%s: one image each, which stays in training; none is held out for validation", names)
         source, val = source.select(~is_held), source.select(is_held)
     else:
         splits.append(val := load_split(train=False))
@@ -280,8 +288,8 @@ def _check_token_labels(options: DataOptions, augment: AugmentOptions) -> None:
         raise UserError("augment.crop is shift; expected resized or none: token labels do not cover the reflection padding")
 
 
-def _draw_of_each_class(labels: Tensor, fraction: float, random: np.random.RandomState) -> Tensor:
-    """Draw a fraction of the images of each class, at least one: (n,), bool.
+def _draw_of_each_class(labels: Tensor, fraction: float, random: np.random.RandomState, *, leave: int = 0) -> Tensor:
+    """Draw a fraction of the images of each class, at least one, but `leave` some: (n,), bool.
 
     The images of each class are permuted, and the first ones are drawn: a smaller fraction is a subset of a larger one.
     """
@@ -289,5 +297,5 @@ def _draw_of_each_class(labels: Tensor, fraction: float, random: np.random.Rando
     for label in labels.unique():
         images = (labels == label).nonzero()[:, 0]
         order = torch.from_numpy(random.permutation(len(images)))
-        is_drawn[images[order[: max(1, round(fraction * len(images)))]]] = True
+        is_drawn[images[order[: min(max(1, round(fraction * len(images))), len(images) - leave)]]] = True
     return is_drawn

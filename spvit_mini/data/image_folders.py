@@ -42,7 +42,7 @@ class ImageFileList:
     paths: np.ndarray  # (n,) of bytes. One array instead of a million strings: worker processes then share its memory
     labels: Tensor  # (n,), int64
     on_corrupt_image: str  # "error" or "skip"
-    empty_files: tuple[str, ...] = ()  # the empty files, which are not in `paths`
+    dropped_files: tuple[str, ...] = ()  # corrupt files that are left out of `paths`
     # Of the whole split, empty files included: number of files, digest of their names and classes, digest of their sizes.
     fingerprint: tuple[int, str, str] = (0, "", "")
 
@@ -60,7 +60,7 @@ class ImageFileList:
     def report_corrupt(self, path: str, reason: object) -> None:
         """Log a corrupt file if such files are skipped, otherwise raise UserError."""
         if self.on_corrupt_image == "error":
-            fix = "replace it or remove it, or skip such files with --data.on-corrupt-image skip"
+            fix = "replace it, or skip such files with --data.on-corrupt-image skip"
             raise UserError(f"{path} {reason}; {fix}")
         log.warning("skipped: %s %s", path, reason)
 
@@ -233,19 +233,24 @@ def read_annotations(folder: Path, *, classes: list[str] | None, on_corrupt_imag
 def _make_list(
     folder: Path, classes: list[str], images: list[tuple[str, int, int]], on_corrupt_image: str
 ) -> ImageFileList:
-    """Build the list of images (relative path, label, size in bytes); report the empty files, and leave them out."""
+    """Build the list of images (relative path, label, size in bytes).
+
+    Raises UserError for an empty file unless such files are skipped. Then it keeps its place in the list, and is reported when
+    it is read: a run that is resumed after a file was damaged, and skips it, has its images in the same order as before.
+    """
     encoded = [os.fsencode(path) for path, _, _ in images]
     paths, labels = np.array(encoded, dtype=bytes), np.array([label for _, label, _ in images], dtype="<i8")
     sizes = np.array([size for _, _, size in images], dtype="<i8")
     names = digest(["\0".join(classes), labels, b"\0".join(encoded)])
     empty = [os.path.join(folder, path) for path, _, size in images if not size]
     listed = ImageFileList(
-        folder, classes, paths[sizes > 0], torch.from_numpy(labels[sizes > 0]), on_corrupt_image, tuple(empty),
+        folder, classes, paths, torch.from_numpy(labels), on_corrupt_image,
         fingerprint=(len(images), names, digest([sizes])),
     )  # fmt: skip
-    more = f" (as are {len(empty) - 1} more files)" if len(empty) > 1 and on_corrupt_image == "error" else ""
-    for path in empty:
-        listed.report_corrupt(path, f"{'is empty' if os.path.exists(path) else 'is a link to a file that does not exist'}{more}")
+    if empty and on_corrupt_image == "error":
+        more = f" (as are {len(empty) - 1} more files)" if len(empty) > 1 else ""
+        reason = "is empty" if os.path.exists(empty[0]) else "is a link to a file that does not exist"
+        listed.report_corrupt(empty[0], f"{reason}{more}")
     return listed
 
 

@@ -17,7 +17,6 @@ from copy import copy
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -211,7 +210,7 @@ class ImageFiles:
     def skipped_files(self) -> list[str]:
         """List the corrupt files that are known so far."""
         corrupt = self.is_corrupt.nonzero()[:, 0].tolist()
-        return [*self.files.empty_files, *(self.files.path(index) for index in corrupt)]
+        return [*self.files.dropped_files, *(self.files.path(index) for index in corrupt)]
 
     def drop_corrupt(self) -> ImageFiles:
         """Decode every image once and select the readable ones; the others stay in `skipped_files`.
@@ -220,13 +219,16 @@ class ImageFiles:
         length with any number of processes. It costs about as much as reading the images for one evaluation.
         """
         # Pillow decodes without Python's global lock.
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        pool = ThreadPoolExecutor(os.cpu_count())
+        try:
             results = pool.map(lambda index: self._read(index) is not None, range(len(self)))
             readable = torch.tensor(list(tqdm(results, "checking images", len(self), leave=False, disable=None)))
+        finally:
+            pool.shutdown(cancel_futures=True)  # Ctrl-C doesn't wait for a million images
         if not readable.any():
             raise UserError(f"none of the {len(self)} images in {self.files.folder} can be read")
         files = self.files.select(readable)
-        return ImageFiles(replace(files, empty_files=tuple(self.skipped_files)), self.read)
+        return ImageFiles(replace(files, dropped_files=tuple(self.skipped_files)), self.read)
 
 
 class InMemoryImages(Dataset):
@@ -254,22 +256,22 @@ class InMemoryImages(Dataset):
         return subset
 
     @classmethod
-    def read(cls, files: ImageFileList, *, side: int) -> InMemoryImages:
+    def read(cls, files: ImageFileList, *, side: int, train: bool) -> InMemoryImages:
         """Read all images of a list, side × side pixels each.
 
-        Raises UserError for an image of another size, and for a corrupt image unless such images are skipped.
+        As with `ImageFiles`, the next image replaces a skipped one in training, and evaluation leaves it out. Raises UserError
+        for an image of another size, and for a corrupt image unless such images are skipped.
         """
         source, images = ImageFiles(files), torch.empty(len(files), 3, side, side, dtype=torch.uint8)
         indices: list[int] = []
         for index in tqdm(range(len(files)), f"reading {files.folder}", leave=False, disable=None):
-            image: Any = source._read(index)  # a PIL image
-            if image is None:
+            image, used = source.load(index)
+            assert isinstance(image, Image.Image)
+            if not train and used != index:
                 continue
             if image.size != (side, side):
-                path, size = files.path(index), f"{image.width} × {image.height}"
+                path, size = files.path(used), f"{image.width} × {image.height}"
                 raise UserError(f"{path} has {size} pixels; expected {side} × {side} for this dataset")
             images[len(indices)] = pil_to_tensor(image)
-            indices.append(index)
-        if not indices:
-            raise UserError(f"none of the {len(files)} images in {files.folder} can be read")
+            indices.append(used)
         return cls(images[: len(indices)], files.labels[indices], files.classes, source.skipped_files)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..config import Depth, Natural, Ratio, Width
-from ..fields import BelowOne, Count, Fraction, NonNegative, Pixels, Positive, Share, check_fields
+from ..config import Depth, Ratio, Width
+from ..fields import BelowOne, Count, Fraction, Natural, NonNegative, Pixels, Positive, Share, check_fields
 from .duration import Duration
 
 

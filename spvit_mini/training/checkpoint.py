@@ -21,10 +21,11 @@ rank), an image's augmentation of (seed, epoch, index, copy), and the order of t
 import json
 import math
 import os
+import shutil
 import warnings
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +35,7 @@ from filelock import FileLock, Timeout
 from torch.optim.swa_utils import AveragedModel
 
 from ..data import Data
+from ..data.images import ImageFiles
 from ..errors import UserError
 from ..extensions import check_attention
 from ..files import atomic_write, compose, write_text
@@ -43,7 +45,7 @@ from ..vit import VisionModel
 from ..weights import find_weights, load_state, load_weights, save_weights
 from ..zoo import model_from_weights
 from .distributed import ProcessGroup, full_state_dicts, gather_full, load_full_state_dicts
-from .metrics import ClassificationMetrics, best_top1, best_weights, write_rows
+from .metrics import COLUMNS, ClassificationMetrics, best_top1, best_weights, write_rows
 
 FORMAT = "spvit_mini training state 2"
 KEYS = frozenset(("recipe", "classes", "train_images", "position", "model", "optimiser", "ema"))  # of a state, beside "format"
@@ -55,27 +57,35 @@ WeightsChoice = Literal["best", "last", "ema"]
 def check_run_dir(run_dir: Path, recipe: Recipe, *, resume: bool) -> None:
     """Check, before any computation, that a run can be written to this folder. Changes nothing.
 
-    Raises UserError if the folder is not writable, if it has a run and `resume` is False, or if its run has another recipe.
+    Raises UserError if the folder is not writable, and, once it has a state, a row or weights, if `resume` is False or its run
+    has another recipe. A folder without any of these is free, whatever an attempt to start has left.
     """
     parent = next(path for path in (run_dir.absolute(), *run_dir.absolute().parents) if path.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         reason = "is not writable" if parent.is_dir() else "is a file"
         raise UserError(f"the run folder {run_dir} cannot be created, since {parent} {reason}. Use another --run-dir.")
-    files = ("recipe.json", "metrics.csv", "last.pt", "previous.pt", "best.safetensors")
-    existing = next((name for name in files if (run_dir / name).exists()), None)
-    if existing and not resume:
+    if (existing := find_progress(run_dir)) and not resume:
         raise UserError(f"{run_dir} has a run already ({existing}). Use --resume to continue it, or another --run-dir.")
-    if (recorded := read_recipe(run_dir)) is not None:
+    if existing and (recorded := read_recipe(run_dir)) is not None:
         check_same_recipe(recorded, recipe, source=run_dir / "recipe.json")
 
 
-@contextmanager
-def open_run_dir(run_dir: Path, recipe: Recipe) -> Iterator[None]:
-    """Create the run folder, write recipe.json if it is missing, and lock the folder against a second writer.
+def find_progress(run_dir: Path) -> str | None:
+    """Find the first file of a run folder that must not be lost; None if the folder is free for a new run."""
+    files = [name for name in ("metrics.csv", "last.pt", "previous.pt", "best.safetensors") if (run_dir / name).exists()]
+    if "metrics.csv" in files and (run_dir / "metrics.csv").read_bytes().strip() == ",".join(COLUMNS).encode():
+        files.remove("metrics.csv")  # without a row
+    return files[0] if files else None
 
-    The lock is released at the end of the block or of the process.
+
+@contextmanager
+def open_run_dir(run_dir: Path, recipe: Recipe, state: "TrainState") -> Iterator[None]:
+    """Create the run folder, write recipe.json unless its run has progress, and lock the folder against a second writer.
+
+    The lock is released at the end of the block or of the process. If the block fails before the first step, everything that
+    it has written is removed.
     """
-    lock = FileLock(run_dir / ".lock", timeout=0)
+    lock, is_new = FileLock(run_dir / ".lock", timeout=0), not run_dir.exists()
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -84,9 +94,18 @@ def open_run_dir(run_dir: Path, recipe: Recipe) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"the run folder {run_dir} cannot be created ({error.strerror}). Use another --run-dir.") from None
     try:
-        if not (run_dir / "recipe.json").exists():
+        if not find_progress(run_dir) or not (run_dir / "recipe.json").exists():
             write_text(run_dir / "recipe.json", recipe.to_json())
         yield
+    except BaseException:
+        if state.step == 0 and not find_progress(run_dir):
+            for name in ("recipe.json", "metrics.csv", "history.json", ".lock"):
+                (run_dir / name).unlink(missing_ok=True)
+            shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)
+            if is_new:
+                with suppress(OSError):  # it holds something else
+                    run_dir.rmdir()
+        raise
     finally:
         lock.release()
 
@@ -137,12 +156,13 @@ class TrainState:
         ema: ClassificationMetrics | None,
     ) -> dict[str, Any]:
         """Append the row of metrics that ends at this step, and reset the sums. `train` has the sums of all processes."""
+        new_images = images - (self.rows[-1]["images"] if self.rows else 0)  # those of skipped steps took their time, too
         row = {
             "step": self.step, "epoch": epoch, "images": images, "lr": self.lr,
             "train_loss": train.loss, "train_top1": train.top1,
             "val_loss": val.loss, "val_top1": val.top1, "val_top5": val.top5,
             "ema_loss": ema and ema.loss, "ema_top1": ema and ema.top1,
-            "skipped_steps": self.skipped, "images_per_second": int(train.images) / self.training_seconds,
+            "skipped_steps": self.skipped, "images_per_second": new_images / self.training_seconds,
             "data_seconds": self.data_seconds, "mfu": None, "seconds": self.seconds,
         }  # fmt: skip
         self.rows.append(row)
@@ -169,6 +189,12 @@ class Checkpointer:
         assert self.data.train is not None
         return len(self.data.train)
 
+    @property
+    def files(self) -> str | None:
+        """Number and digest of the names of the image files; None for images in memory."""
+        assert self.data.train is not None
+        return self.data.fingerprint["data.name"] if isinstance(self.data.train.source, ImageFiles) else None
+
     def save(self, run_dir: Path, state: TrainState) -> None:
         """Save the training state as last.pt."""
         counts = self.group.sum(state.counts)
@@ -178,6 +204,7 @@ class Checkpointer:
             "recipe": self.recipe.to_json(),
             "classes": list(self.data.classes),
             "train_images": self.train_images,
+            "files": self.files,
             "position": vars(state) | {"counts": dict(vars(counts))},
             **full_state_dicts(self.model, self.optimiser),
             "ema": self.ema and self.ema.state_dict(),
@@ -195,6 +222,11 @@ class Checkpointer:
                 f"{source} was saved with {len(classes)} classes and {images} training images, but the data here have "
                 f"{len(self.data.classes)} classes and {self.train_images} training images, or others. Resume with the same "
                 "data, or train in another folder."
+            )
+        if (files := content.get("files", self.files)) != self.files:  # early states don't have it
+            raise UserError(
+                f"{source} was saved with other image files: {files}, but here {self.files}. Restore the files that were added, "
+                "removed or renamed since, or train in another folder."
             )
         try:
             load_full_state_dicts(content, self.model, self.optimiser)
@@ -265,7 +297,8 @@ def _suggest_fallback(broken: Path, previous: Path) -> str:
             )
     except UserError:
         pass
-    return "there is no other complete state, so train again in another folder (best.safetensors has the best weights)"
+    best = " (best.safetensors has the best weights)" if broken.with_name("best.safetensors").exists() else ""
+    return f"there is no other complete state, so train again in another folder{best}"
 
 
 def read_state(path: Path) -> dict[str, Any]:

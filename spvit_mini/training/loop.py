@@ -5,6 +5,7 @@ Between two steps it evaluates, saves the training state, or stops. A run that i
 resumed ends with the same weights as an undisturbed run. Under torchrun every process runs this loop: see distributed.py.
 """
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -55,8 +56,8 @@ class Result:
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The first row with the highest validation accuracy, of the last or of the EMA weights."""
-        return max(self.rows, key=best_top1, default=None)
+        """The first row with the highest validation accuracy, of the last or of the EMA weights; None if all have diverged."""
+        return max((row for row in self.rows if best_top1(row) > -math.inf), key=best_top1, default=None)
 
 
 def train(
@@ -104,6 +105,7 @@ def train(
         if checkpoint is not None:
             trainer.state = trainer.checkpointer.restore(*checkpoint)
             notice = f"resumed from {checkpoint[1]} at step {trainer.state.step}"
+            notice += ": this run is finished, and nothing is left to train" * (trainer.state.step >= trainer.steps)
         elif resume and recipe.init_from is None:
             notice = "no state to resume from yet: starting at step 0"
         trainer.open_run(stack, board, notice, progress=progress)
@@ -188,7 +190,7 @@ class Trainer:
         facts: dict[str, Any] = {"steps": self.steps, "device": self.device, "precision": self.precision}
         facts["processes"] = group.world_size
         if run_dir is not None:
-            group.run_on_main(lambda: stack.enter_context(open_run_dir(run_dir, recipe)))
+            group.run_on_main(lambda: stack.enter_context(open_run_dir(run_dir, recipe, state)))
             if group.is_main:
                 write_rows(run_dir / "metrics.csv", state.rows)  # without the rows after a resumed state, which will come again
             session = {"step": state.step, "multiply_adds": self.multiply_adds, **facts}

@@ -114,14 +114,20 @@ def evaluate(
     return metrics
 
 
+def finite_top1(row: dict[str, Any], which: str) -> float:
+    """Get the validation accuracy of the last ("val") or of the EMA weights in percent; −inf without any, or if they diverged."""
+    loss, top1 = row[f"{which}_loss"], row[f"{which}_top1"]
+    return top1 if loss is not None and math.isfinite(loss) else -math.inf
+
+
 def best_weights(row: dict[str, Any]) -> str:
     """Select the weights with the higher validation accuracy in a row: "last" or "ema". A tie is "last"."""
-    return "ema" if row["ema_top1"] is not None and row["ema_top1"] > row["val_top1"] else "last"
+    return "ema" if finite_top1(row, "ema") > finite_top1(row, "val") else "last"
 
 
 def best_top1(row: dict[str, Any]) -> float:
-    """Get the higher validation accuracy of a row, of the last weights or of the EMA weights, in percent."""
-    return row["ema_top1" if best_weights(row) == "ema" else "val_top1"]
+    """Get the higher validation accuracy of a row in percent; −inf if its losses are not finite: such weights are never best."""
+    return max(finite_top1(row, "val"), finite_top1(row, "ema"))
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:

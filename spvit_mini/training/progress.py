@@ -110,7 +110,7 @@ class ProgressDisplay:
         self.refreshed, self.accuracies = time.perf_counter(), ""
         self.images, self.seconds, self.waited = 0, 0.0, 0.0  # since the last row
         self.must_check_loss = start == 0 and recipe.token_labels.folder is None
-        self.has_warned = False
+        self.has_warned = self.has_diverged = False
         self.bar = tqdm(
             total=last,
             initial=start,
@@ -169,7 +169,7 @@ class ProgressDisplay:
     def show_row(self, row: dict[str, Any]) -> None:
         """Print a row of the metrics, and a warning at the first row of an input-bound run."""
         self.accuracies = f", val {row['val_top1']:.1f} %"
-        ema = mfu = skipped = waiting = ""
+        ema = mfu = skipped = waiting = diverged = ""
         if row["ema_top1"] is not None:
             self.accuracies += f", EMA {row['ema_top1']:.1f} %"
             ema = f"EMA loss {row['ema_loss']:.4f} top-1 {row['ema_top1']:.2f} %  "
@@ -177,6 +177,8 @@ class ProgressDisplay:
             mfu = f"MFU {row['mfu']:.1f} %  "
         if row["skipped_steps"]:
             skipped = f"{row['skipped_steps']} skipped  "
+        if not math.isfinite(row["val_loss"]):
+            diverged = "DIVERGED  "
         if is_input_bound := self.wait_share > INPUT_BOUND and self.waited > MIN_WAIT_SECONDS:
             waiting = f"{self.wait_share:.0%} waiting  "
         minutes, seconds = divmod(round(row["seconds"]), 60)
@@ -184,8 +186,14 @@ class ProgressDisplay:
             f"step {row['step']:>{len(str(self.last))}}/{self.last}  epoch {row['epoch']:.2f}  lr {row['lr']:.2e}  "
             f"train loss {row['train_loss']:.4f} top-1 {row['train_top1']:.2f} %  "
             f"val loss {row['val_loss']:.4f} top-1 {row['val_top1']:.2f} %  {ema}"
-            f"{row['images_per_second']:,.0f} images/s  {mfu}{waiting}{skipped}{minutes}:{seconds:02d}"
+            f"{row['images_per_second']:,.0f} images/s  {mfu}{waiting}{skipped}{diverged}{minutes}:{seconds:02d}"
         )
+        if diverged and not self.has_diverged:
+            self.has_diverged = True
+            self.print(
+                "WARNING: the run has diverged: the validation loss is not finite, and such weights are never the best. "
+                "Use a lower optim.lr, a longer optim.warmup or a smaller optim.clip_grad_norm, in a new run folder."
+            )
         if is_input_bound and not self.has_warned:
             self.has_warned = True
             self.print(

@@ -102,7 +102,7 @@ def begin_session(
         python=platform.python_version(),
         spvit_mini=__version__,
     )
-    write_history(run_dir, [*read_history(run_dir), session])
+    write_history(run_dir, [*(read_history(run_dir) if step else []), session])  # what failed before a state is forgotten
 
 
 def end_session(run_dir: Path, *, step: int, bad_images: int) -> None:
@@ -137,19 +137,25 @@ def write_summary(run_dir: Path) -> str:
     if recipe is None or not rows:
         what = "recipe.json" if recipe is None else "row of metrics.csv yet"
         raise UserError(f"{run_dir} has no {what}; a run has it after its first evaluation")
-    best, last = max(rows, key=best_top1), rows[-1]
+    best, last, diverged = max(rows, key=best_top1), rows[-1], [row for row in rows if not math.isfinite(row["val_loss"])]
+    has_best = best_top1(best) > -math.inf
     facts = {
         "recipe": f"`{recipe.name}`{describe_changes(recipe)}",
         **(describe_sessions(sessions) if sessions else {}),
-        "best": f"**{best_top1(best):.2f} %** at step {best['step']:,.0f}, {best_weights(best)} weights (`best.safetensors`)",
+        "best": f"**{best_top1(best):.2f} %** at step {best['step']:,.0f}, {best_weights(best)} weights (`best.safetensors`)"
+        if has_best
+        else "none: the validation loss was never finite",
         "last": f"step {last['step']:,.0f}{f' of {sessions[-1].steps:,}' if sessions else ''}: {describe_scores(last)}",
+        "diverged": diverged and f"the validation loss is not finite in {len(diverged)} of {len(rows)} rows, first at step "
+        f"{diverged[0]['step']:,.0f}",
         "speed": describe_speed(rows),
         "time": f"{format_time(last['seconds'])} (hours:minutes:seconds), evaluations included",
         "skipped": describe_skipped(rows, sessions),
         "learned from": "; ".join(f"{name}: {text}" for name, text in recipe.sources.items()),
         "seed": str(recipe.seed),
     }
-    lines = [f"# {run_dir.absolute().name}: {best_top1(best):.2f} % top-1", "", "| | |", "|---|---|"]
+    title = f"{best_top1(best):.2f} % top-1" if has_best else "diverged"
+    lines = [f"# {run_dir.absolute().name}: {title}", "", "| | |", "|---|---|"]
     cells = {name: fact.replace("|", r"\|") for name, fact in facts.items() if fact}
     lines += [f"| {name} | {cell} |" for name, cell in cells.items()]
     if recipe.name in list_recipes():
@@ -188,8 +194,12 @@ def describe_speed(rows: list[dict[str, float]]) -> str:
     """Describe the training speed of the whole run, its MFU, and the share of the time spent waiting for images."""
     before = [{"images": 0.0}, *rows]
     images = [row["images"] - earlier["images"] for earlier, row in zip(before, rows, strict=False)]
-    seconds = [count / row["images_per_second"] for count, row in zip(images, rows, strict=True)]
-    total = sum(seconds)
+    # Early runs have a speed of 0 where all steps were skipped.
+    timed = [(n, row) for n, row in zip(images, rows, strict=True) if row["images_per_second"]]
+    images, rows = [n for n, _ in timed], [row for _, row in timed]
+    seconds = [n / row["images_per_second"] for n, row in timed]
+    if not (total := sum(seconds)):
+        return ""
     text = f"{sum(images) / total:,.0f} images/s"
     mfu = sum(row["mfu"] * time for row, time in zip(rows, seconds, strict=True)) / total
     if not math.isnan(mfu):

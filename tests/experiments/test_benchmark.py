@@ -28,7 +28,7 @@ def test_mistakes_are_one_clear_line():
         command.main(["atention"])
     with pytest.raises(UserError, match="there is no option --round. Did you mean --rounds"):
         command.main(["attention", "--round", "3"])
-    with pytest.raises(UserError, match="rounds is 0; expected at least 1"):
+    with pytest.raises(UserError, match="rounds is 0; expected an integer from 1"):
         command.main(["attention", "--rounds", "0"])
     with pytest.raises(UserError, match="no layer is called 'spas'"):
         command.main(["attention", "--layers", "spas"])

@@ -211,7 +211,7 @@ def test_a_study_is_tuned_first_and_then_made_with_what_was_found(tiny, tmp_path
         (["lesson_00", "--arm", "vit_min"], "study lesson_00 has no arm 'vit_min'. Did you mean vit_mini"),
         (["lesson_00", "--seed", "9"], "study lesson_00 has no seed 9; its seeds: 0, 1, 2, 3, 4"),
         (["lesson_00", "--shard", "9/8"], "shard is '9/8'; expected I/N, such as 2/8"),
-        (["lesson_00", "--parallel", "0"], "parallel is 0; expected at least 1"),
+        (["lesson_00", "--parallel", "0"], "parallel is 0; expected an integer from 1"),
         (["lesson_00", "--shard", "1/2", "--rerun"], "Choose runs by --arm and --seed"),
         (["lesson_00", "--report", "--out", "/nowhere", "--runs", "/nowhere"], "no runs of lesson_00 are recorded in /nowhere"),
     ],
