@@ -1,5 +1,6 @@
 """Files of the course: the checkout that has the lessons, and its text files, written in one step."""
 
+import tempfile
 from pathlib import Path
 
 from spvit_mini.errors import UserError
@@ -18,3 +19,13 @@ def lesson_files(folder: Path | None = None) -> list[Path]:
             "package from it with `python -m pip install --editable .[lab]`, and run the command there"
         )
     return files
+
+
+def require_writable(folder: Path) -> None:
+    """Raise UserError if no file can be written into a folder, or into the nearest folder above it that exists."""
+    place = next(above for above in (folder, *folder.absolute().parents) if above.exists())
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(bytes(4096))
+    except OSError as error:
+        raise UserError(f"{place} cannot be written ({error.strerror}). Use a different folder, or free some space") from None

@@ -17,6 +17,8 @@ from .files import lesson_files as lesson_files
 TITLE = re.compile(r"# (?P<number>\d\d) · (?P<title>.+)")
 COUNTS = re.compile(r"(?P<student>\d+) student minutes? · (?P<run>\d+) run minutes? · (?P<points>\d+) points?", re.IGNORECASE)
 
+CONFLICT = re.compile(r"^(?:<{7}|>{7})(?: |$)", re.MULTILINE)  # git's marks of a conflict
+
 
 @dataclass(frozen=True)
 class Heading:
@@ -35,16 +37,28 @@ def read(path: Path) -> NotebookNode:
     `nbformat.read` would give new names to cells whose ids are not unique, so that the guard would never see them.
     """
     try:
-        notebook = v4.reads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        require_merged(path, text)
+        notebook = v4.reads(text)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             nbformat.validate(deepcopy(notebook))
     except FileNotFoundError:
         raise UserError(f"there is no notebook {path}") from None
-    except (ValueError, AttributeError, KeyError, TypeError, nbformat.ValidationError) as error:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except UserError:
+        raise
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError, nbformat.ValidationError) as error:
         reason = (str(error).splitlines() or ["empty"])[0]
         raise UserError(f"{path} is no notebook that can be read ({reason:.120})") from None
     return notebook
+
+
+def require_merged(path: Path, text: str) -> None:
+    """Raise UserError if a file has the marks of a conflict that git left in it."""
+    if CONFLICT.search(text):
+        raise UserError(f"{path} has conflict markers of git; expected a merged file. Use `git checkout HEAD -- {path}`")
 
 
 def text_of(notebook: NotebookNode) -> str:

@@ -8,6 +8,7 @@ again in a newer, unsolved copy.
 import json
 import os
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -15,11 +16,14 @@ from pathlib import Path
 
 from spvit_mini.errors import UserError
 
+from .checks.settings import current_folder
 from .files import write_text
 
 MANIFEST = ".copies.json"  # `build` writes it; a folder that has it is a folder of copies
 RECORD = ".progress.json"
+SOLVED = Path(__file__).resolve().parents[1] / "notebooks"
 TITLE = "Progress in the course spvit_mini"
+FIRST_FOLDER = current_folder() or Path.home()  # of the kernel, before a cell changes it
 STATES = {"PASS": "passed", "NOT YET": "not yet", "not done yet": "not done"}  # from a check's status to a state
 PASSED, NOT_YET, NOT_DONE, WRITTEN = "passed", "not yet", "not done", "written"
 
@@ -28,12 +32,12 @@ PASSED, NOT_YET, NOT_DONE, WRITTEN = "passed", "not yet", "not done", "written"
 
 
 def save_result(lesson: str, exercise: str, status: str, folder: Path | None = None) -> bool:
-    """Save a check's status if `folder` (default: the kernel's working directory) holds copies. Return whether it was saved.
+    """Save a check's status if `folder` (default: `find_folder()`) holds copies. Return whether it was saved.
 
     Several kernels may do so at once. No failure, such as a read-only folder, stops a lesson.
     """
     try:
-        folder = folder or Path.cwd()
+        folder = folder or find_folder()
         if not (folder / MANIFEST).is_file() or not os.access(folder, os.W_OK):
             return False
         from filelock import FileLock
@@ -42,12 +46,29 @@ def save_result(lesson: str, exercise: str, status: str, folder: Path | None = N
             with suppress(OSError, NotImplementedError):  # some file systems have no locks
                 locks.enter_context(FileLock(folder / f"{RECORD}.lock", timeout=3))
             record = read_record(folder)
+            if not record and (folder / RECORD).is_file():  # damaged, as by a conflict of git: a person may repair it
+                os.replace(folder / RECORD, folder / f"{RECORD}.damaged")
             states = record.setdefault(lesson, {})
             states[exercise] = merge_states(states.get(exercise), STATES[status])
             write_text(folder / RECORD, json.dumps(record, indent=1, sort_keys=True) + "\n")
         return True
     except Exception:  # a lesson matters more than its record
         return False
+
+
+def find_folder() -> Path:
+    """Find the folder of copies that this kernel's notebook lies in; else return the working directory.
+
+    A kernel may run elsewhere: cells can change the folder, and VS Code can start all kernels in the workspace's.
+    """
+    folders = [current_folder() or FIRST_FOLDER, FIRST_FOLDER, *(file.parent for file in notebook_files())]
+    return next((folder for folder in folders if (folder / MANIFEST).is_file()), folders[0])
+
+
+def notebook_files() -> list[Path]:
+    """List the file of this kernel's notebook, as Jupyter gives it in the environment and VS Code in a name; or nothing."""
+    files = os.environ.get("JPY_SESSION_NAME"), vars(sys.modules["__main__"]).get("__vsc_ipynb_file__")
+    return [Path(file) for file in files if file and Path(file).is_absolute()]
 
 
 def merge_states(before: str | None, now: str) -> str:
@@ -120,13 +141,13 @@ def describe_lesson(number: str, states: dict[str, str], exercises: Iterable[str
 
     `states` come from this kernel's checks; `exercises` are the lesson's, in case its points cannot be read.
     """
-    folder = folder or Path.cwd()
+    folder = folder or find_folder()
     has_copies = (folder / MANIFEST).is_file()
     record = read_record(folder) if has_copies else {}
     merged = record.setdefault(number, {})
     for name, state in states.items():
         merged[name] = merge_states(merged.get(name), state)
-    notebooks = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    notebooks = sorted(SOLVED.glob("[0-9][0-9]_*.ipynb"))
     notebooks = notebooks or sorted(set(folder.glob("[0-9][0-9]_*.ipynb")) - set(folder.glob("*.newer*")))
     rows = list_rows(notebooks, record)
     here, unit = [row for row in rows if row.lesson == number], "points"
@@ -142,6 +163,8 @@ def describe_lesson(number: str, states: dict[str, str], exercises: Iterable[str
             f"All lessons: {sum_points(rows, PASSED)} of {sum_points(rows)} points. "
             "A table and a picture: python -m spvit_course progress"
         )
+    elif not has_copies and any(file.parent.resolve() != SOLVED for file in notebook_files()):
+        lines.append(f"Not saved: {folder} holds no copies. Work in the folder that `python -m spvit_course lab` opens.")
     return "\n".join(lines)
 
 

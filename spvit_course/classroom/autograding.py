@@ -2,7 +2,8 @@
 
 `nbgrader_config.py` replaces nbgrader's `Execute` by `ProctoredExecute`. With `Execute`, an endless cell, a dead kernel or
 endless output fails the whole submission, or gives full points for cells that never ran. Here the submission gets the points
-of the checks that passed, and oddities are saved in the notebook's metadata.
+of the checks that passed, the cells after one that ended the kernel are run without it, and oddities are saved in the
+notebook's metadata.
 
 This is the only module that needs nbgrader when it is imported.
 """
@@ -19,14 +20,17 @@ from nbgrader.preprocessors import Execute
 from traitlets import Integer, Unicode
 
 from . import proctor
+from .validation import describe_cell
 
 WORDS = {
     "network": "asked for the network",
     "program": "tried to start a program",
+    "signal": "tried to end a process of another program",
     "file": "reached for the class's files",
     "changed": "ran with parts of the package changed",
 }
 MOST_ODD = 20  # lines about one run
+MOST_DEADLY = 5  # cells that end a kernel, after each of which the others are run again
 
 
 class ProctoredExecute(Execute):
@@ -36,18 +40,31 @@ class ProctoredExecute(Execute):
     closed = Unicode("classroom", help="the class's folder, of which a submission sees its own part alone").tag(config=True)
 
     def preprocess(self, nb: NotebookNode, resources: Any = None, km: Any = None) -> tuple[NotebookNode, Any]:
-        self.receipts, self.output_sizes, self.odd = defaultdict(set), defaultdict(int), []
-        self.cell, self.secret = None, ""
-        try:
-            super().preprocess(nb, resources, km)
-        except DeadKernelError:
-            self.note(f"the kernel died in {describe_cell(self.cell)}; nothing after it was run")
-        except CellTimeoutError:
-            self.note(f"{describe_cell(self.cell)} ran on after it was interrupted; nothing after it was run")
+        self.odd, self.deadly, stopped = [], {}, True
+        while stopped:
+            self.receipts, self.output_sizes = defaultdict(set), defaultdict(int)
+            self.cell, self.place, self.secret, stopped = None, 0, "", False
+            try:
+                super().preprocess(nb, resources, km)
+            except (DeadKernelError, CellTimeoutError) as error:
+                if self.cell is None:
+                    raise  # no cell is to blame
+                cell, stopped = describe_cell(self.cell), len(self.deadly) < MOST_DEADLY
+                died = isinstance(error, DeadKernelError)
+                what = f"the kernel died in {cell}" if died else f"{cell} ran on after it was interrupted"
+                self.note(f"{what}; {'the others were run without it' if stopped else 'nothing after it was run'}")
+                self.deadly[self.place] = new_output("error", ename=type(error).__name__, evalue=what, traceback=[what])
         for index, cell in enumerate(nb.cells):
             self.apply_receipts(cell, index)
         nb.metadata.setdefault("spvit_mini", NotebookNode()).setdefault("odd", []).extend(self.odd)
         return nb, resources
+
+    def preprocess_cell(self, cell: NotebookNode, resources: Any, index: int) -> tuple[NotebookNode, Any]:
+        """Run a cell, unless it has ended a kernel before: an exercise costs its own points and no others."""
+        if index in self.deadly:
+            cell.outputs = [self.deadly[index]]
+            return cell, resources
+        return super().preprocess_cell(cell, resources, index)
 
     def note(self, line: str) -> None:
         """Add a line for the report, once."""
@@ -71,13 +88,16 @@ class ProctoredExecute(Execute):
             raise
         self.secret = ast.literal_eval(result["data"]["text/plain"])
 
-    def on_cell_start(self, cell: NotebookNode, **_) -> None:
-        self.cell = cell
+    def on_cell_start(self, cell: NotebookNode, cell_index: int, **_) -> None:
+        self.cell, self.place = cell, cell_index
 
     def on_cell_executed(self, **event) -> None:
         super().on_cell_executed(**event)
-        if event["execute_reply"]["content"].get("ename") == self.error_on_timeout["ename"]:
+        marks, reply = event["cell"].metadata.get("nbgrader", {}), event["execute_reply"]["content"]
+        if reply.get("ename") == self.error_on_timeout["ename"]:
             self.note(f"{describe_cell(event['cell'])} was stopped after {self.timeout} s")
+        elif reply["status"] == "error" and marks.get("locked") and not marks.get("grade"):  # not the student's fault, mostly
+            self.note(f"{describe_cell(event['cell'])} failed: {reply.get('ename')}: {reply.get('evalue')}")
 
     def output(self, outs: list, msg: dict, display_id: str | None, cell_index: int) -> NotebookNode | None:
         """Collect the proctor's messages; pass on the cell's output, up to a size."""
@@ -121,15 +141,6 @@ class ProctoredExecute(Execute):
             self.note(f"{describe_cell(cell)} showed no error, yet its check did not pass: no points")
             words = "NotGraded: the check did not run to its end"
             cell.outputs.append(new_output("error", ename="NotGraded", evalue="", traceback=[words]))
-
-
-def describe_cell(cell: NotebookNode | None) -> str:
-    """Name a cell in a report: by its grade_id, or by its first line."""
-    if cell is None:
-        return "the start"
-    name = cell.metadata.get("nbgrader", {}).get("grade_id")
-    first = next((line.strip() for line in cell.source.split("\n") if line.strip()), "")
-    return f"the cell {name}" if name else f"the cell that begins {first[:40]!r}"
 
 
 def expected_receipts(source: str, secret: str) -> set[str]:

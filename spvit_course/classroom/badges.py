@@ -10,7 +10,7 @@ from pathlib import Path
 
 from spvit_mini.errors import UserError
 
-from ..files import write_text
+from ..files import require_writable, write_text
 from ..lessons import lesson_files, read, text_of
 
 SHIELDS = "https://colab.research.google.com/assets/colab-badge.svg", "https://mybinder.org/badge_logo.svg"
@@ -38,8 +38,8 @@ def set_badges(repository: str, *, branch: str = "main", folder: Path | None = N
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         raise UserError(f"repository is {repository!r}; expected OWNER/NAME. Use the names in https://github.com/OWNER/NAME")
     files = lesson_files(folder)
-    for path in files:
-        notebook = read(path)
+    require_writable(files[0].parent)
+    for path, notebook in [(path, read(path)) for path in files]:  # all are read before the first is changed
         title = notebook.cells[0]
         title.source = BLOCK.sub("", title.source) + badge_markdown(repository, path, branch=branch)
         write_text(path, text_of(notebook))

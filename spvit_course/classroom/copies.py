@@ -3,8 +3,9 @@
 A copy equals what `nbgrader generate_assignment` makes of the same notebook, checksums aside: solutions are replaced by a
 stub, hidden tests and marking schemes are cut, cells are locked, outputs are cleared. Students therefore never need nbgrader.
 
-`work/.copies.json` holds hashes of what was handed out. An unchanged copy is updated. A changed copy stays as it is, even if
-only an output was saved in it; the newer lesson is put beside it, with a line on each cell that is new, changed or gone.
+`work/.copies.json` holds hashes of what was handed out, and the variant, which stays with the folder. An unchanged copy is
+updated. A changed copy stays as it is, even if only an output was saved in it; the newer lesson is put beside it, with a line
+on each cell that is new, changed or gone.
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ import itertools
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,9 +25,9 @@ from nbformat import NotebookNode
 from spvit_mini.errors import UserError
 
 from ..files import write_text
-from ..lessons import ROOT, grading, lesson_files, read, text_of
+from ..lessons import ROOT, grading, lesson_files, read, require_merged, text_of
 from ..progress import MANIFEST
-from .variants import find_variant, vary
+from .variants import VARIANTS, find_variant, vary
 
 WORK = ROOT / "work"
 
@@ -92,26 +94,32 @@ def apply_variant(lessons: dict[str, NotebookNode], variant: str) -> dict[str, N
 
 @dataclass
 class Manifest:
-    """Hashes of what was handed out: of each file as it was written, of each lesson's latest form, of each cell."""
+    """Hashes of what was handed out: of each file as it was written, of each lesson's latest form, of each cell; the variant."""
 
     files: dict[str, str] = field(default_factory=dict)
     latest: dict[str, str] = field(default_factory=dict)
     cells: dict[str, dict[str, str]] = field(default_factory=dict)  # by file, then by the cell's id
+    variant: str | None = None
 
 
 @dataclass(frozen=True)
 class CopyReport:
-    """What happened to one copy: "new", "updated", "unchanged", "edited" (nothing newer) or "newer" (a copy beside it)."""
+    """What happened to one copy: "new", "updated", "unchanged", "edited" (nothing newer), "newer" (a copy beside it), "unread".
+
+    `differences` has lines on how a newer copy differs, or why the lesson could not be read.
+    """
 
     name: str
     status: str
     newer: str | None = None  # the name of the newer copy
-    differences: tuple[str, ...] = ()  # how it differs from the student's, a line each
+    differences: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         if self.status == "newer":
             first = f"{self.name}: yours was left as it is; the lesson has changed since, its newer form is {self.newer}"
             return "\n".join([first, *(f"    {line}" for line in self.differences)])
+        if self.status == "unread":
+            return f"{self.name}: no copy was made or updated: {self.differences[0]}"
         words = {"new": "made", "updated": "brought up to date; you had not begun it", "unchanged": "as it was"}
         return f"{self.name}: {words.get(self.status, 'yours, left as it is')}"
 
@@ -121,20 +129,19 @@ def build_copies(
 ) -> list[CopyReport]:
     """Make or update the student copies of all lessons in a folder. With `dry`, only report what would happen.
 
-    A `variant` changes the exercises that it lists. Raises UserError if the folder cannot be written.
+    A `variant` changes the exercises that it lists; it stays with the folder. A lesson that cannot be read is reported, and
+    the others are copied. Raises UserError if none can be read, if the folder cannot be written or has a different variant.
     """
     files = list(lessons) if lessons is not None else lesson_files()
-    solved = {path.name: read(path) for path in files}
-    if variant is not None:
-        solved = apply_variant(solved, variant)
-    texts = {name: text_of(student_copy(lesson)) for name, lesson in solved.items()}
-    # Pages that lessons link to, such as the notation, must lie beside them here too: JupyterLab serves this folder alone.
-    texts |= {page.name: page.read_text(encoding="utf-8-sig") for page in sorted(files[0].parent.glob("*.md"))}
-    report = []
+    manifest = read_manifest(work)
+    present = manifest.variant or find_variant_of_copies(work, files)
+    if variant is not None and present not in (None, variant):
+        raise UserError(f"{work} has the copies of the variant {present!r}. Use a different folder: --out FOLDER")
+    manifest.variant = variant or present
+    texts, report = copy_texts(files, manifest.variant)
     try:
         if not dry:
             work.mkdir(parents=True, exist_ok=True)
-        manifest = read_manifest(work)
         for name, text in texts.items():
             report.append(hand_out(work, name, text, manifest, dry=dry))
             if not dry:
@@ -143,7 +150,42 @@ def build_copies(
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"cannot write the copies into {work}: {reason}. Use a different folder: --out FOLDER") from None
-    return report
+    names = [path.name for path in files]
+    return sorted(report, key=lambda copy: names.index(copy.name) if copy.name in names else len(names))
+
+
+def find_variant_of_copies(work: Path, lessons: Sequence[Path]) -> str | None:
+    """Find which variant the checks in a folder's copies ask for, where the manifest is older or lost; None if none does."""
+    for path in lessons:
+        with suppress(OSError):
+            text = (work / path.name).read_bytes().decode("utf-8", "replace")
+            if (found := re.search(r'\.check\(\w+, variant=\\"(\w+)\\"', text)) and found[1] in VARIANTS:
+                return found[1]
+    return None
+
+
+def copy_texts(files: Sequence[Path], variant: str | None) -> tuple[dict[str, str], list[CopyReport]]:
+    """Return the texts of all copies by their names, and reports on lessons that cannot be read. UserError if none can."""
+    solved, unread = {}, []
+    pages = sorted(files[0].parent.glob("*.md"))
+    for path in (*files, *pages):
+        try:
+            if path in pages:
+                # Pages that lessons link to must lie beside them here too: JupyterLab serves this folder alone.
+                page = path.read_bytes().decode("utf-8", "replace").replace("\r\n", "\n")
+                require_merged(path, page)
+                solved[path.name] = page
+            else:
+                solved[path.name] = read(path)
+        except UserError as error:
+            unread.append(CopyReport(path.name, "unread", differences=(str(error),)))
+    lessons = {name: lesson for name, lesson in solved.items() if not isinstance(lesson, str)}
+    if not lessons:
+        raise UserError(unread[0].differences[0])
+    if variant is not None:
+        lessons = apply_variant(lessons, variant)
+    texts = {name: text_of(student_copy(lesson)) for name, lesson in lessons.items()}
+    return texts | {name: page for name, page in solved.items() if isinstance(page, str)}, unread
 
 
 def hand_out(work: Path, name: str, text: str, manifest: Manifest, *, dry: bool = False) -> CopyReport:
@@ -187,13 +229,18 @@ def content_digest(content: bytes) -> str:
     """
     try:
         cells = [
-            {key: value for key, value in cell.items() if key != "metadata"} | {"metadata": student_metadata(cell["metadata"])}
+            cell | {"source": source_lines(cell["source"]), "metadata": student_metadata(cell["metadata"])}
             for cell in json.loads(content)["cells"]
         ]
         content = json.dumps(cells, sort_keys=True).encode()
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         pass  # not a notebook, so every byte counts
     return hashlib.sha256(content).hexdigest()
+
+
+def source_lines(source: str | list[str]) -> list[str]:
+    """Return a cell's source as nbformat writes it: a list of lines that end in a newline, whatever program wrote it."""
+    return "".join(source).replace("\r\n", "\n").splitlines(keepends=True)
 
 
 def student_metadata(metadata: dict) -> dict:
@@ -221,7 +268,7 @@ def read_manifest(work: Path) -> Manifest:
     """Read a folder's manifest. If it is missing or broken it is empty, so that every copy counts as edited."""
     try:
         manifest = Manifest(**json.loads((work / MANIFEST).read_text(encoding="utf-8-sig")))
-        if all(isinstance(value, dict) for value in dataclasses.asdict(manifest).values()):
+        if all(isinstance(value, dict) for value in (manifest.files, manifest.latest, manifest.cells)):
             return manifest
     except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
         pass

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -22,12 +23,13 @@ from pathlib import Path
 
 from spvit_mini.errors import UserError
 
-from ..lessons import ROOT, grading, heading, lesson_files, read
+from ..lessons import CONFLICT, ROOT, grading, lesson_files, read, require_heading
 from ..progress import MANIFEST
 from .grading import environment_variables
 
 INSTALL = "in the project's folder, run `python -m pip install --editable .[lab]`"
 GIB = 2**30
+SUFFIXES = (".ipynb", ".md", ".py", ".json", ".jsonl", ".csv", ".toml")
 LEAST_MEMORY, LEAST_DISK = 1.5 * GIB, 0.5 * GIB
 # Seconds of a step of `calibrate` on the machine that the titles' run minutes are for: one core of a server, no GPU.
 REFERENCE = 1.1  # one thread on an idle core: 1.09 to 1.13 in three tries
@@ -44,7 +46,8 @@ class Finding:
 
 def print_report(work: Path) -> int:
     """Check the machine, the installation and a folder of copies. Return 1 if there is a problem, else 0."""
-    checks = [check_python, check_packages, check_jupyter, check_package, check_device, partial(check_memory, work)]
+    checks = [check_python, check_packages, check_jupyter, check_package, check_profile, check_files]
+    checks += [check_device, partial(check_memory, work)]
     findings = []
     network = partial(Finding, "network", "not needed: lessons and checks ask for none")
     for check in [*checks, check_data, network, partial(check_copies, work)]:
@@ -154,6 +157,25 @@ def check_package() -> Finding:
     return Finding("spvit_mini", text, tuple(problems))
 
 
+def check_profile() -> Finding:
+    """Check the variable that sets how much lessons compute."""
+    from ..lesson import PROFILES
+
+    name = os.environ.get("SPVIT_PROFILE", "standard")
+    wrong = f"SPVIT_PROFILE is {name!r}; expected one of {', '.join(PROFILES)}", "set one of these, or unset it"
+    return Finding("profile", name, () if name in PROFILES else (wrong,))
+
+
+def check_files() -> Finding:
+    """Look for marks of a conflict that git left in the project's files."""
+    parts = ("notebooks", "docs", "spvit_mini", "spvit_course", "spvit_experiments", "data/results")
+    names = [path for part in parts for path in sorted((ROOT / part).rglob("*")) if path.suffix in SUFFIXES]
+    names += [path for path in sorted(ROOT.glob("*")) if path.suffix in SUFFIXES]
+    bad = [path.relative_to(ROOT) for path in names if CONFLICT.search(path.read_bytes().decode("utf-8", "replace"))]
+    problems = ((f"{name} has conflict markers of git", f"in {ROOT}, run `git checkout HEAD -- {name}`") for name in bad)
+    return Finding("files", f"{len(bad)} of {len(names)} have conflict markers of git", tuple(problems))
+
+
 # The machine ----------------------------------------------------------------------------------------------------------
 
 
@@ -225,9 +247,9 @@ def check_copies(work: Path) -> Finding:
     from .copies import build_copies, read_manifest
 
     try:
-        report, lessons = build_copies(work, dry=True), lesson_files()
+        report = build_copies(work, dry=True)
     except UserError as error:
-        return Finding("copies", f"none: {error}")  # `check_package` names the fix
+        return Finding("copies", f"none: {error}")  # `check_package` and `check_files` name the fix
     if not (work / MANIFEST).is_file():
         return Finding("copies", f"none in {work} yet; `python -m spvit_course lab` makes and opens them")
     counts = [sum(copy.status in states for copy in report) for states in (("unchanged",), ("edited", "newer"))]
@@ -237,26 +259,39 @@ def check_copies(work: Path) -> Finding:
         if names := [copy.name for copy in report if copy.status == status]:
             problems.append((f"copies that are {wrong}: {', '.join(names)}", "`python -m spvit_course build`"))
     manifest = read_manifest(work)
-    for path in lessons:
+    for path in lesson_files():
         if (work / path.name).exists():
-            problems += copy_problems(work / path.name, path, manifest.cells.get(path.name, {}))
+            problems += copy_problems(work / path.name, path, manifest.cells.get(path.name, {}), manifest.variant)
     text = f"in {work}: {counts[0]} of {len(report)} as handed out, {counts[1]} begun"
     return Finding("copies", text, tuple(problems))
 
 
-def copy_problems(copy: Path, lesson: Path, digests: dict[str, str]) -> Iterator[tuple[str, str]]:
+def copy_problems(copy: Path, lesson: Path, digests: dict[str, str], variant: str | None = None) -> Iterator[tuple[str, str]]:
     """List what keeps a copy from being opened, checked or graded. `digests` has the cells that were handed out."""
+    from .copies import apply_variant, student_copy
+    from .validation import UnreadableError, find_cells, read_cells
+
+    unread: list[str] = []
     try:
-        cells = json.loads(copy.read_text(encoding="utf-8-sig"))["cells"]
-        ids = [cell.get("id") for cell in cells]
-        grades = [cell["metadata"].get("nbgrader", {}).get("grade_id") for cell in cells]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        yield f"{copy.name} cannot be read as a notebook", "rename it; `python -m spvit_course build` then makes a fresh copy"
+        cells = read_cells(copy, unread)
+        ids = [cell.get("id") for cell in json.loads(copy.read_text(encoding="utf-8-sig"))["cells"]]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, UnreadableError) as error:
+        reason = error if isinstance(error, UnreadableError) else "the file is no notebook that can be read"
+        fix = f"rename it, or repair it by hand; `python -m spvit_course build --out {copy.parent}` then makes a fresh copy"
+        yield f"{copy.name}: {reason}", fix
         return
+    yield from ((f"{copy.name} has cells that no program can read", line) for line in unread)
+    grades = [grading(cell).get("grade_id") for cell in cells]
     for kind, names in (("id", ids), ("grade_id", grades)):
         for name in sorted({name for name in names if name is not None and names.count(name) > 1}):
             yield f"{copy.name} has two cells of the {kind} {name!r}", "delete the one that was pasted"
-    gone = [cell.id for cell in read(lesson).cells if grading(cell) and cell.id in digests and cell.id not in ids]
+    try:
+        solved = {lesson.name: read(lesson)}
+    except UserError:  # `check_files` names it
+        return
+    handed_out = student_copy((apply_variant(solved, variant) if variant else solved)[lesson.name]).cells
+    found = find_cells(cells, handed_out)
+    gone = [cell.id for cell in handed_out if grading(cell) and cell.id in digests and grading(cell)["grade_id"] not in found]
     if gone:
         fix = "copy the cell back from a fresh copy: `python -m spvit_course build --out NEW_FOLDER`"
         yield f"{copy.name} has lost the cell {', '.join(gone)}", fix
@@ -301,7 +336,8 @@ def lesson_minutes() -> Iterator[str]:
     yield ""
     yield f"{'lesson':<8}{'your minutes':>12}{'run minutes here':>18}   (an estimate)"
     for path in files:
-        if top := heading(read(path)):
+        with suppress(UserError):  # `check_files` names what cannot be read
+            top = require_heading(path, read(path))
             yield f"{top.number:<8}{top.student_minutes:>12}{round_minutes(top.run_minutes * factor):>18}"
 
 

@@ -10,7 +10,7 @@ from nbformat import NotebookNode
 
 from spvit_mini.errors import UserError
 
-from ..files import write_text
+from ..files import require_writable, write_text
 from ..lessons import ROOT, read, text_of
 
 CELL_SECONDS = 600  # no cell of a lesson may take longer
@@ -45,6 +45,7 @@ def execute_lesson(path: Path, *, profile: str = "standard") -> list[str]:
     from .lint import problems
 
     notebook = read(path)
+    require_writable(path.parent)
     try:
         run_notebook(notebook, path.parent, profile=profile)
     except CellExecutionError as error:

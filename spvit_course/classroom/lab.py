@@ -27,6 +27,7 @@ def open_lab(options: Sequence[str] = (), *, work: Path = WORK) -> None:
     for copy in report:
         if copy.status != "unchanged":
             print(copy)
+    first = next(copy.name for copy in report if copy.status != "unread")
     print(f"Your copies are in {work}: work there. JupyterLab starts now; stop it with Ctrl-C.", flush=True)
 
     from jupyterlab.labapp import LabApp
@@ -36,7 +37,7 @@ def open_lab(options: Sequence[str] = (), *, work: Path = WORK) -> None:
     fixed = [
         f"--ServerApp.root_dir={work}",
         f"--LabApp.workspaces_dir={work / WORKSPACES}",
-        f"--LabApp.default_url=/lab/tree/{report[0].name}",
+        f"--LabApp.default_url=/lab/tree/{first}",
         "--ServerApp.ip=127.0.0.1",
         "--Application.log_level=WARN",  # the address is printed all the same
     ]

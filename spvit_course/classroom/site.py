@@ -18,6 +18,7 @@ from nbformat import NotebookNode
 
 from spvit_mini.errors import UserError
 
+from ..files import require_writable
 from ..lessons import ROOT, grading, lesson_files, read, text_of
 from .copies import student_copy
 
@@ -42,15 +43,25 @@ def build_site(out: Path | None = None) -> Path:
             raise UserError(f"{name} is not installed; `python -m pip install --editable .[site]` brings it")
     if out.exists() and not (out / ".buildinfo").is_file() and (out.is_file() or any(out.iterdir())):
         raise UserError(f"{out} holds other things than these pages. Use a different folder: --out FOLDER")
+    require_writable(out.parent)
+    require_writable(out)
     from sphinx.cmd.build import build_main
 
-    with tempfile.TemporaryDirectory() as temporary:
-        source, cache, html = (Path(temporary) / name for name in ("source", "cache", "html"))
-        copy_sources(source, lessons)
-        if build_main(["-q", "-W", "--keep-going", "-c", str(CONFIGURATION), "-d", str(cache), str(source), str(html)]):
-            raise UserError("no pages were made; Sphinx says above why")
-        shutil.rmtree(out, ignore_errors=True)
-        shutil.copytree(html, out)
+    try:
+        with tempfile.TemporaryDirectory() as temporary:
+            source, cache, html = (Path(temporary) / name for name in ("source", "cache", "html"))
+            copy_sources(source, lessons)
+            if build_main(["-q", "-W", "--keep-going", "-c", str(CONFIGURATION), "-d", str(cache), str(source), str(html)]):
+                raise UserError("no pages were made; Sphinx says above why")
+            out.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=out.parent, prefix=".site-") as beside:  # older pages stay until all are here
+                shutil.copytree(html, Path(beside) / "new")
+                if out.exists():
+                    out.rename(Path(beside) / "old")
+                (Path(beside) / "new").rename(out)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"the pages cannot be written into {out} ({reason}). Use a different folder: --out FOLDER") from None
     return out / "index.html"
 
 

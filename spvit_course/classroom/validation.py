@@ -5,20 +5,26 @@ in its place. Each change made for that, and each thing that a person should loo
 """
 
 import ast
+import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_raw_cell
 
-from ..lessons import grading
+from ..lessons import CONFLICT, TITLE, grading
 
 LARGEST = 500_000_000  # bytes of a file that is read at all
 USUAL = 5_000_000  # bytes of a file that is not reported
+NOTEBOOK = r"(?i)\.(?:ipynb|json)\b"  # in the name of a file; browsers add to it: "set_1.ipynb.txt", "set_1 (1).ipynb"
+DEFINITION = r"(?m)^(?:async )?(?:def|class) (\w+)"
+HELP = re.compile("## Help that I had")  # the last cell of a set, which students fill in
 NEW = {"code": new_code_cell, "markdown": new_markdown_cell, "raw": new_raw_cell}
 
 # Words in a student's own code that a person should look at. Most uses mean no harm, so they cost nothing by themselves.
@@ -35,31 +41,40 @@ MENTIONS = {
 
 @dataclass
 class Submission:
-    """A submission that can be graded, and a line for each oddity."""
+    """A submission that can be graded, a line for each oddity, and the questions that an additional cell may answer."""
 
     notebook: NotebookNode
     odd: list[str] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
 
 
 class UnreadableError(Exception):
-    """The reason why a file is not a notebook."""
+    """The reason why a file is not a notebook of the set."""
 
 
 def validate_submission(folder: Path, blank: NotebookNode, name: str) -> Submission:
     """Make from a student's folder the notebook that is graded. `blank` is the set as the students got it.
 
-    If there is no readable notebook, the result is the blank set, with nothing solved.
+    If there is no readable notebook of the set, the result is the blank set, with nothing solved.
     """
     submission = Submission(deepcopy(blank))
     try:
         path = find_notebook(folder, name, submission.odd)
-        cells = read_cells(path)
+        cells = read_cells(path, submission.odd)
         if path.stat().st_size > USUAL:
             submission.odd.append(f"the file has {path.stat().st_size / 1e6:.0f} MB; its stored outputs were dropped")
+        if not find_cells(cells, blank.cells):
+            raise UnreadableError(f"the notebook is not {name}: it begins {first_line(cells[0].source)!r}")
     except UnreadableError as reason:
-        submission.odd.append(f"{reason}; graded as if nothing were solved")
+        submission.odd.append(f"{reason}; ask for {name}.ipynb again. It is graded as if nothing were solved")
         return submission
+    if title := next((found for cell in cells if (found := TITLE.match(cell.source))), None):
+        submission.odd.append(f"the notebook is lesson {title['number']}, not {name}; ask for {name}.ipynb")
     submission.odd += normalise_cells(cells, blank.cells)
+    other = find_other_answers(cells, blank.cells)
+    submission.elsewhere = list(other)
+    submission.odd += [f"the answer {key} is as handed out, but {what} may answer it: to read" for key, what in other.items()]
+    submission.odd += list_unsolved(cells, blank.cells, other)
     submission.odd += find_suspicious_code(cells, blank.cells)
     submission.notebook.cells = cells
     return submission
@@ -70,79 +85,180 @@ def validate_submission(folder: Path, blank: NotebookNode, name: str) -> Submiss
 
 def find_notebook(folder: Path, name: str, odd: list[str]) -> Path:
     """Find the notebook of a submission, by its name or else as the newest one. Other files are reported in `odd`."""
-    files = [path for path in sorted(folder.rglob("*")) if ".ipynb_checkpoints" not in path.parts and not path.is_dir()]
+    files = [path for path in sorted(folder.rglob("*")) if not is_hidden(path.relative_to(folder)) and not path.is_dir()]
     files = [path for path in files if path.name != "timestamp.txt"]
-    notebooks = [path for path in files if path.suffix == ".ipynb" and not path.is_symlink()]
+    notebooks = [path for path in files if path.is_file() and not path.is_symlink() and re.search(NOTEBOOK, path.name)]
     if not notebooks:
         raise UnreadableError("no notebook was handed in")
     notebook = folder / f"{name}.ipynb"
     if notebook not in notebooks:
         notebook = max(notebooks, key=lambda path: path.stat().st_mtime)
-        odd.append(f"handed in as {notebook.name}, not as {name}.ipynb")
+        odd.append(f"handed in as {notebook.relative_to(folder)}, not as {name}.ipynb")
     if others := [str(path.relative_to(folder)) for path in files if path != notebook]:
         odd.append(f"left out, since only the notebook is graded: {join_names(others)}")
     return notebook
 
 
-def read_cells(path: Path) -> list[NotebookNode]:
-    """Read the cells of a notebook: kind, id, source, nbgrader's marks and attachments, nothing else."""
+def is_hidden(path: Path) -> bool:
+    """Return whether a program made a file for itself: checkpoints, and what begins with a dot or lies in __MACOSX."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+
+
+def read_cells(path: Path, odd: list[str]) -> list[NotebookNode]:
+    """Read the cells of a notebook: kind, id, source, nbgrader's marks and attachments, nothing else.
+
+    Cells that cannot be read are left out, and reported in `odd`. Raises UnreadableError if no cell can be read.
+    """
     if path.stat().st_size > LARGEST:
         raise UnreadableError(f"the file has {path.stat().st_size / 1e6:.0f} MB, too many to read")
-    try:
-        cells = []
-        for raw in json.loads(path.read_bytes())["cells"]:
-            source = raw["source"]
-            source = source if isinstance(source, str) else "".join(source)
-            marks = raw.get("metadata", {}).get("nbgrader", {})
-            cell = NEW[raw["cell_type"]](source, id=str(raw.get("id", "")))
-            if isinstance(marks, dict) and isinstance(marks.get("grade_id"), str):
-                cell.metadata.nbgrader = NotebookNode(marks)
-            if isinstance(raw.get("attachments"), dict) and raw["cell_type"] == "markdown":
-                cell.attachments = NotebookNode(raw["attachments"])
-            cells.append(cell)
-        return cells
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise UnreadableError(f"the file is no notebook that can be read ({type(error).__name__}: {reason:.60})") from None
+    content, reason = path.read_bytes(), "it has no cells"
+    text = content.decode(json.detect_encoding(content), "replace").strip("\ufeff\0 \r\n\t")
+    if not text:
+        reason = "it is empty"
+    elif CONFLICT.search(text):
+        reason = "it has conflict markers of git"
+    else:
+        try:
+            found = [read_cell(raw) for raw in json.loads(text, strict=False)["cells"]]
+            bad = [str(number) for number, cell in enumerate(found, start=1) if cell is None]
+            if cells := [cell for cell in found if cell is not None]:
+                if bad:
+                    odd.append(f"left out, since they cannot be read: the cells number {join_names(bad)}")
+                return cells
+            reason = "no cell can be read" if bad else reason
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            reason = f"{type(error).__name__}: {first_line(str(error)):.60}"
+    raise UnreadableError(f"the file is no notebook that can be read ({reason})")
+
+
+def read_cell(raw: Any) -> NotebookNode | None:
+    """Read a cell of any minor version of the format, with or without id and metadata; None if it has no text."""
+    raw = raw if isinstance(raw, dict) else {}
+    source, kind = raw.get("source"), raw.get("cell_type")
+    if isinstance(source, list) and all(isinstance(line, str) for line in source):
+        source = "".join(source)
+    if not isinstance(source, str) or (kind not in NEW and not source):
+        return None
+    cell = NEW[kind if kind in NEW else "raw"](clean_text(source))
+    cell.id = clean_text(raw["id"]) if isinstance(raw.get("id"), str) else ""
+    marks = metadata.get("nbgrader") if isinstance(metadata := raw.get("metadata"), dict) else None
+    if isinstance(marks, dict) and isinstance(marks.get("grade_id"), str):
+        cell.metadata.nbgrader = NotebookNode(marks, grade_id=clean_text(marks["grade_id"]))
+    if isinstance(files := raw.get("attachments"), dict) and kind == "markdown":
+        files = {clean_text(name): kinds for name, kinds in files.items() if isinstance(kinds, dict) and kinds}
+        kept = {name: kinds for name, kinds in files.items() if all(isinstance(data, str) for data in kinds.values())}
+        cell.attachments = NotebookNode(json.loads(clean_text(json.dumps(kept, ensure_ascii=False))))
+    return cell
+
+
+def clean_text(text: str) -> str:
+    """Return a text that any file can hold, with lines that end in a newline, and without byte order marks and NULs.
+
+    Halves of surrogate pairs, from a program that cut a character in two, are joined or replaced.
+    """
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return re.sub(r"\r\n?", "\n", text).replace("\0", "").removeprefix("\ufeff")
+
+
+def first_line(text: str) -> str:
+    """Return the first line of a text that is not blank, at most 40 characters of it."""
+    return next((line.strip() for line in text.split("\n") if line.strip()), "")[:40]
 
 
 # The cells --------------------------------------------------------------------------------------------------------------
 
 
+def cells_by_name(set_cells: Iterable[NotebookNode]) -> dict[str, NotebookNode]:
+    """Return the cells of a set that nbgrader knows, by their grade_id."""
+    return {grading(cell)["grade_id"]: cell for cell in set_cells if grading(cell)}
+
+
+def plain(cell: NotebookNode) -> str:
+    """Return a cell's text without the white space at the ends of it and of its lines."""
+    return re.sub(r"[ \t]+$", "", cell.source, flags=re.MULTILINE).strip()
+
+
+def find_cells(cells: list[NotebookNode], set_cells: Iterable[NotebookNode]) -> dict[str, int]:
+    """Find the set's cells in a notebook, by their grade_id, else by their id, else by their text; return their positions.
+
+    Programs drop marks and ids, and students paste cells. A solution's text is what it defines; a written answer is the
+    first text of the student's below the question. Of several cells the last counts that is not as it was handed out.
+    """
+    set_cells = list(set_cells)
+    ours, handed_out, found = cells_by_name(set_cells), {plain(cell) for cell in set_cells}, {}
+    free = [place for place, cell in enumerate(cells) if grading(cell).get("grade_id") not in ours]
+
+    def claim(name: str, candidates: Iterable[int]) -> None:
+        if name not in found and (candidates := list(candidates)):
+            changed = [place for place in candidates if plain(cells[place]) != plain(ours[name])]
+            found[name] = (changed * grading(ours[name])["solution"] or candidates)[-1]
+            free[:] = [place for place in free if place != found[name]]
+
+    def between(name: str) -> list[int]:
+        names = list(ours)
+        before = [found[other] for other in names[: names.index(name)] if other in found]
+        after = [found[other] for other in names[names.index(name) + 1 :] if other in found]
+        return [place for place in free if max(before, default=-1) < place < min(after, default=len(cells))]
+
+    for name in ours:
+        claim(name, (place for place, cell in enumerate(cells) if grading(cell).get("grade_id") == name))
+    for name in ours:
+        claim(name, [place for place in free if cells[place].id == ours[name].id])
+    for is_solution in (False, True):  # what is locked frames what is not
+        for name in (name for name in ours if name not in found and bool(grading(ours[name])["solution"]) == is_solution):
+            if is_solution and ours[name].cell_type != "code":
+                question = list(ours)[: list(ours).index(name)][-1:]
+                texts = [place for place in between(name) if cells[place].cell_type != "code"]
+                theirs = [place for place in texts if plain(cells[place]) not in handed_out | {""}]
+                claim(name, theirs[:1] if set(question) <= found.keys() else [])
+                claim(name, [place for place in texts if plain(cells[place]) == plain(ours[name])])
+                continue
+            defined = set(re.findall(DEFINITION, ours[name].source)) if is_solution else set()
+            same = [
+                place
+                for place in free
+                if plain(cells[place]) == plain(ours[name]) or defined & set(re.findall(DEFINITION, cells[place].source))
+            ]
+            claim(name, sorted(set(between(name)) & set(same)) or same)
+    return found
+
+
 def normalise_cells(cells: list[NotebookNode], set_cells: Iterable[NotebookNode]) -> list[str]:
     """Restore the marks, the kind and, for locked cells, the text of each cell of the set; insert missing cells.
 
-    Changes `cells` in place and returns a line for each change. Of several cells with one name the last counts, as in nbgrader.
+    Changes `cells` in place and returns a line for each change. What was written over a locked cell, such as a solution that
+    was merged with it, is kept in a cell of its own: above a check, below other cells.
     """
-    odd = []
-    ours = {grading(cell)["grade_id"]: cell for cell in set_cells if grading(cell)}
-    by_id = {cell.id: name for name, cell in ours.items()}
-    present = {grading(cell)["grade_id"] for cell in cells if grading(cell)}
-    for cell in cells:  # marks that a program has dropped
-        if not grading(cell) and by_id.get(cell.id, "") not in {"", *present}:
-            cell.metadata.nbgrader = deepcopy(ours[by_id[cell.id]].metadata.nbgrader)
-    places: dict[str, int] = {}
-    for place in reversed(range(len(cells))):
-        name = grading(cells[place]).get("grade_id")
-        if name is None:
-            continue
-        if name in places or name not in ours:
-            cells[place].metadata = NotebookNode()
-            odd.append(f"the cell {name} is there twice; the last one counts" if name in places else f"a strange cell, {name}")
-        else:
-            places[name] = place
-            cells[place], lines = restore_cell(cells[place], ours[name], name)
+    odd, strange, new = [], [], []
+    ours, found = cells_by_name(set_cells), find_cells(cells, set_cells)
+    names = {place: name for name, place in found.items()}
+    for place, cell in enumerate(cells):
+        claimed, name = grading(cell).get("grade_id"), names.get(place)
+        if name is not None:
+            restored, lines = restore_cell(cell, ours[name], name)
             odd += lines
-    odd.reverse()
-    if [name for name in ours if name in places] != [grading(cell)["grade_id"] for cell in cells if grading(cell)]:
+            kept = []
+            if not grading(restored)["solution"] and plain(cell) not in (plain(restored), ""):
+                kept = [NEW[restored.cell_type](cell.source)]
+                kept[0].id = f"kept-{place}"
+            new += [*kept, restored] if grading(restored)["grade"] else [restored, *kept]
+            continue
+        cell.metadata = NotebookNode()
+        if claimed in found:
+            is_last = place < found[claimed]
+            odd.append(f"the cell {claimed} is there twice; the {'last one' if is_last else 'one that is solved'} counts")
+            if grading(ours[claimed])["solution"] and plain(cell) == plain(ours[claimed]):
+                continue  # it would undo the definition of the other
+        elif claimed is not None:
+            strange.append(claimed)
+        new.append(cell)
+    cells[:] = new
+    if strange:
+        odd.append(f"a strange cell, {strange[0]}" if len(strange) == 1 else f"strange cells: {join_names(strange)}")
+    if sorted(found, key=found.get) != [name for name in ours if name in found]:
         odd.append("the set's cells stand in another order")
     odd += unique_ids(cells)
-    odd += insert_missing(cells, ours, missing=[name for name in ours if name not in places])
-    solutions = [name for name, cell in ours.items() if grading(cell)["solution"]]
-    sources = {grading(cell)["grade_id"]: cell.source for cell in cells if grading(cell)}
-    unsolved = [name for name in solutions if name in sources and sources[name] == ours[name].source]
-    if unsolved:
-        odd.append("nothing is solved" if unsolved == solutions else f"unsolved: {join_names(unsolved)}")
+    odd += insert_missing(cells, ours, missing=[name for name in ours if name not in found])
     return odd
 
 
@@ -150,7 +266,7 @@ def restore_cell(cell: NotebookNode, ours: NotebookNode, name: str) -> tuple[Not
     """Return a cell as it is in the set, with a solution's own text, and a line for each difference."""
     odd = []
     marks, theirs = dict(grading(ours)), dict(grading(cell))
-    if any(theirs.get(key) != marks.get(key) for key in ("points", "grade", "solution", "locked")):
+    if theirs and any(theirs.get(key) != marks.get(key) for key in ("points", "grade", "solution", "locked")):
         odd.append(f"the marks of the cell {name} were changed; put back")
     if cell.cell_type != ours.cell_type:
         odd.append(f"the cell {name} was made {cell.cell_type}; made {ours.cell_type} again")
@@ -159,21 +275,22 @@ def restore_cell(cell: NotebookNode, ours: NotebookNode, name: str) -> tuple[Not
         new.source = cell.source
         if "attachments" in cell and new.cell_type == "markdown":
             new.attachments = cell.attachments
-    elif cell.source.strip() != ours.source.strip():
+    elif plain(cell) != plain(ours):
         what = "the check" if marks["grade"] else "the locked cell"
         odd.append(f"{what} {name} was overwritten; put back")
     return new, odd
 
 
 def unique_ids(cells: list[NotebookNode]) -> list[str]:
-    """Give a new id to each cell whose id is in use; the set's own cells keep theirs. Return a line for each id."""
-    taken, twice = {cell.id for cell in cells if grading(cell)}, []
-    for place, cell in enumerate(cells):
+    """Give a new id to each cell whose id is in use or not valid; the set's own cells keep theirs. Report ids in use."""
+    every, taken, twice = {cell.id for cell in cells}, {cell.id for cell in cells if grading(cell)}, []
+    unused = (name for number in itertools.count() if (name := f"student-{number}") not in every)
+    for cell in cells:
         if grading(cell):
             continue
         if cell.id in taken or not re.fullmatch(r"[\w-]{1,64}", cell.id, re.ASCII):
             twice += [cell.id] if cell.id in taken else []
-            cell.id = f"student-{place}"
+            cell.id = next(unused)
         taken.add(cell.id)
     return [f"the cell id {name} is there twice" for name in dict.fromkeys(twice)]
 
@@ -196,6 +313,73 @@ def insert_missing(cells: list[NotebookNode], ours: dict[str, NotebookNode], mis
         cells.insert(place, deepcopy(ours[name]))
         odd.append(f"the cell {name} was deleted; put back")
     return odd
+
+
+# The answers ------------------------------------------------------------------------------------------------------------
+
+
+def find_other_answers(cells: list[NotebookNode], set_cells: Iterable[NotebookNode]) -> dict[str, str]:
+    """Find the student's own cells that may answer a question whose cell is as handed out; describe one for each question.
+
+    A text belongs to the nearest such question above it, or else below. Code belongs to a question that it stands beside.
+    """
+    set_cells = list(set_cells)
+    ours, handed_out = cells_by_name(set_cells), {plain(cell) for cell in set_cells} | {""}
+    names = [grading(cell).get("grade_id") for cell in cells]
+    own = [not grading(cell) and plain(cell) not in handed_out and not HELP.match(plain(cell)) for cell in cells]
+    questions = [
+        place
+        for place, name in enumerate(names)
+        if name and ours[name].cell_type != "code" and grading(ours[name])["grade"] and plain(cells[place]) == plain(ours[name])
+    ]
+    order, found = list(ours), {}
+    for place in (place for place, is_own in enumerate(own) if is_own):
+        above, below = [at for at in questions if at < place][-1:], [at for at in questions if at > place][:1]
+        if cells[place].cell_type == "code":
+            between = {at: range(min(at, place) + 1, max(at, place)) for at in above + below}
+            asks = {at: order[order.index(names[at]) - 1] for at in between}  # the question's text stands before its answer
+            near = [at for at in between if all(own[other] or names[other] == asks[at] for other in between[at])]
+        else:
+            near = above or below
+        for at in near[:1]:
+            found.setdefault(names[at], describe_cell(cells[place]))
+    return found
+
+
+def list_unsolved(cells: Iterable[NotebookNode], set_cells: Iterable[NotebookNode], other: Iterable[str]) -> list[str]:
+    """List the solutions that are as they were handed out, in a line, without those that an `other` cell may answer."""
+    solutions = {name: cell for name, cell in cells_by_name(set_cells).items() if grading(cell)["solution"]}
+    sources = {name: plain(cell) for name, cell in cells_by_name(cells).items()}
+    unsolved = [name for name, cell in solutions.items() if sources.get(name) == plain(cell) and name not in other]
+    return [] if not unsolved else ["nothing is solved" if unsolved == list(solutions) else f"unsolved: {join_names(unsolved)}"]
+
+
+def digest_answers(cells: list[NotebookNode], set_cells: Iterable[NotebookNode]) -> dict[str, str]:
+    """Hash, for each graded cell, what a person reads to grade it by hand.
+
+    This is the code since the last check, the text of an answer, or, if its cell is as handed out, all additional cells too.
+    """
+    ours, digests, code = cells_by_name(set_cells), {}, []
+    others = [cell.source for cell in cells if not grading(cell)]
+    for cell in cells:
+        marks = grading(cell)
+        code += [cell.source] * (cell.cell_type == "code")
+        if marks.get("grade"):
+            name, read = marks["grade_id"], [cell.source]
+            if marks["solution"]:
+                read += others if name in ours and plain(cell) == plain(ours[name]) else []
+            else:
+                read, code = code, []
+            digests[name] = hashlib.sha256(json.dumps(read).encode()).hexdigest()[:16]
+    return digests
+
+
+def describe_cell(cell: NotebookNode | None) -> str:
+    """Name a cell in a report: by its grade_id, or by its first line."""
+    if cell is None:
+        return "the start"
+    name = grading(cell).get("grade_id")
+    return f"the cell {name}" if name else f"the cell that begins {first_line(cell.source)!r}"
 
 
 # The code ---------------------------------------------------------------------------------------------------------------

@@ -152,7 +152,7 @@ CLASS = {
     "no-json": Student(
         place=lambda folder, text: (folder / "small.ipynb").write_text(text[: len(text) // 2]),
         points=(0, 0, 0),
-        odd=("the file is no notebook that can be read .*; graded as if nothing were solved",),
+        odd=("the file is no notebook that can be read .*; ask for small.ipynb again",),
     ),
     "endless": Student(
         OFFSETS + "\nwhile True:\n    pass",
@@ -163,12 +163,13 @@ CLASS = {
     "endless-stubborn": Student(
         pad="while True:\n    try:\n        while True:\n            pass\n    except BaseException:\n        pass",
         points=(2, 0, None),
-        odd=("the cell pad_prefix ran on after it was interrupted; nothing after it was run",),
+        odd=("the cell pad_prefix ran on after it was interrupted; the others were run without it",),
     ),
     "dies": Student(
-        pad="import os\nos._exit(0)",
-        points=(2, 0, None),
-        odd=("the kernel died in the cell pad_prefix", "the cell check-pad_prefix showed no error"),
+        offsets="import os\nos._exit(0)",
+        first="exit()",
+        points=(0, 2, None),
+        odd=("the kernel died in the cell offsets; the others were run without it",),
     ),
     "fakes-lesson": Student(first=FAKE, **WRONG_BOTH, odd=("mentions the insides of checks .lesson =.",)),
     "fakes-check": Student(

@@ -107,7 +107,8 @@ def test_a_broken_copy_is_named_with_its_fix(source, tmp_path):
     build_copies(tmp_path / "work", [source])
     (tmp_path / "work" / source.name).write_text("<<<<<<< mine")
     ((wrong, fix),) = check_copies(tmp_path / "work").problems
-    assert wrong == "00_small.ipynb cannot be read as a notebook" and fix.startswith("rename it")
+    assert wrong == "00_small.ipynb: the file is no notebook that can be read (it has conflict markers of git)"
+    assert fix.startswith("rename it")
 
 
 # The installation and the machine -------------------------------------------------------------------------------------

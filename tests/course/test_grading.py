@@ -22,17 +22,18 @@ from spvit_mini.errors import UserError
 
 ADA = SubmissionResult("ada", {"a": 2.0, "why": None}, {"a": 2.0, "why": 3.0}, frozenset({"why"}))
 BOB = SubmissionResult(
-    "bob", {"a": 0.0, "why": 1.5}, {"a": 2.0, "why": 3.0}, frozenset({"why"}), ["=odd_one"], {"a": "NOT YET a: the [sign]"}
-)
+    "bob", {"a": 0.0, "why": 1.5}, {"a": 2.0, "why": 3.0}, frozenset({"why"}), ["=odd_one"], {"a": "NOT YET a: the [sign]"},
+    again=["why"], due="2026-01-02 12:00", submitted="2026-01-02 13:30", hours_late=1.5,
+)  # fmt: skip
 EVE = SubmissionResult("-eve", failure="the kernel did not start")
 
 
 def test_the_table_has_a_row_for_each_student_and_no_formulas():
     assert format_csv([ADA, BOB, EVE]).splitlines() == [
-        "student,a,why,from_checks,total,of,to_read,odd",
-        "ada,2,,2,2,5,1,",
-        "bob,0,1.5,0,1.5,5,0,'=odd_one",
-        "'-eve,,,0,0,5,0,NOT GRADED: the kernel did not start",
+        "student,a,why,from_checks,total,of,to_read,to_read_again,due,submitted,hours_late,odd",
+        "ada,2,,2,2,5,1,,,,,",
+        "bob,0,1.5,0,1.5,5,0,why,2026-01-02 12:00,2026-01-02 13:30,1.5,'=odd_one",
+        "'-eve,,,0,0,5,0,,,,,NOT GRADED: the kernel did not start",
     ]
 
 
@@ -40,7 +41,10 @@ def test_the_report_names_what_was_odd_and_counts_what_went_wrong():
     lines = format_report("set", [ADA, BOB, EVE]).splitlines()
     assert lines[0] == "# set: 3 submissions"
     assert lines[2] == "1 have all points from checks. 1 written answers are to be read."
-    assert "| ada | 2 | to read | 2 of 2 |  |" in lines and "| bob | 0 | 1.5 | 0 of 2 | 1 |" in lines
+    assert "Due 2026-01-02 12:00 UTC. Late: bob (1.5 hours). Without a time of submission: 2." in lines
+    assert "| ada | 2 | to read | 2 of 2 |  |" in lines and "| bob | 0 | 1.5, to read again | 0 of 2 | 1 |" in lines
+    assert lines[lines.index("## To read again") + 4] == "- **bob**: why"
+    assert str(BOB).startswith("0 of 2 points from checks, to read again: why, 1.5 hours late\n    odd: =odd_one")
     assert "| -eve | – | – | 0 of 0 | not graded |" in lines
     assert lines[lines.index("**bob**") + 2] == "- =odd\\_one"
     assert lines[lines.index("**-eve**") + 2] == "- not graded: the kernel did not start"
@@ -145,7 +149,7 @@ def test_the_public_key_does_not_answer_a_variant_and_only_what_is_new_is_run(tm
     assert later.odd == ["nothing is solved"] and later.checked == later.total == 0 and later.to_read == []
     assert of_public_again == of_public
     assert of_key_again.points == of_key.points | {question: 1.5}
-    rows = {row["student"]: row for row in csv.DictReader((room / "reports" / "set_1.csv").open(encoding="utf-8"))}
+    rows = {row["student"]: row for row in csv.DictReader((room / "reports" / "set_1.csv").open(encoding="utf-8-sig"))}
     assert rows["varied"][question] == "1.5" and rows["varied"]["total"] == f"{of_key.checked + 1.5:g}"
 
     with pytest.raises(UserError, match="3 submissions to a different form of set_1 are graded in .*room"):

@@ -82,7 +82,7 @@ def test_what_went_wrong_is_said_as_the_check_says_it(graded, exercise, mistake)
 def test_everybody_has_a_row_and_a_page_and_the_report_names_who_was_odd(graded):
     room, results = graded
     assert list(results) == sorted(CLASS)
-    with (room / "reports" / "small.csv").open(encoding="utf-8") as file:
+    with (room / "reports" / "small.csv").open(encoding="utf-8-sig") as file:
         rows = {row["student"]: row for row in csv.DictReader(file)}
     assert {name: (float(row["offsets"]), float(row["pad_prefix"])) for name, row in rows.items()} == {
         name: student.points[:2] for name, student in CLASS.items()

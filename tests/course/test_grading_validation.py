@@ -61,7 +61,7 @@ def test_what_is_no_notebook_counts_as_unsolved(tmp_path, blank, text):
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path, solved, blank, monkeypatch):
     monkeypatch.setattr(validation, "LARGEST", 1000)
-    assert "too many to read; graded as if nothing were solved" in validate(tmp_path, solved, blank).odd[0]
+    assert "too many to read; ask for small.ipynb again. It is graded as if nothing were solved" in validate(tmp_path, solved, blank).odd[0]
 
 
 def test_of_notebooks_with_other_names_the_newest_counts(tmp_path, solved, blank):
@@ -86,7 +86,8 @@ def test_an_empty_folder_or_a_link_is_no_submission(tmp_path, solved, blank):
         if link:
             (folder / "small.ipynb").symlink_to(tmp_path / "theirs.ipynb")
         submission = validate_submission(folder, blank, "small")
-        assert submission.odd == ["no notebook was handed in; graded as if nothing were solved"] and submission.notebook == blank
+        assert submission.odd == ["no notebook was handed in; ask for small.ipynb again. It is graded as if nothing were solved"]
+        assert submission.notebook == blank
 
 
 def test_everything_is_put_back_in_its_place(tmp_path, solved, blank):
@@ -99,9 +100,9 @@ def test_everything_is_put_back_in_its_place(tmp_path, solved, blank):
     assert submission.odd == [*back, "unsolved: why"]
 
 
-def test_a_deleted_solution_stays_out_so_that_another_cell_may_answer(tmp_path, solved, blank):
+def test_a_deleted_solution_stays_out_so_that_other_code_may_answer(tmp_path, solved, blank):
     place = solved.cells.index(cell(solved, "offsets"))
-    solved.cells[place] = new_code_cell(OFFSETS, id="mine")
+    solved.cells[place] = new_code_cell("from mine import offsets", id="mine")
     submission = validate(tmp_path, solved, blank)
     assert submission.odd == ["the cell offsets was deleted"] and sources(submission.notebook) == sources(solved)
 
