@@ -38,7 +38,7 @@ import tyro
 from spvit_mini.cli.arguments import parse
 from spvit_mini.errors import UserError
 from spvit_mini.extensions import read_imports
-from spvit_mini.fields import Count, Device, Positive, Seed, Workers, check_fields
+from spvit_mini.fields import Count, Device, NonNegative, Seed, Workers, check_fields
 
 from .catalog import get_study, list_studies
 from .records import (
@@ -73,7 +73,7 @@ class Arguments:
     """I/N: only every Nth run, from the Ith on, as a task of an array. The records stay in the run folders for --collect."""
     parallel: Count = 1
     """Number of runs at a time on the one device."""
-    max_minutes: Positive | None = None
+    max_minutes: NonNegative | None = None
     """Save and stop after so many minutes; the same command resumes. None: no limit."""
     rerun: Flag = False
     """Make also runs that are recorded or begun; their records and run folders are removed first."""
