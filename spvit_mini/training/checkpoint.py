@@ -189,12 +189,6 @@ class Checkpointer:
         assert self.data.train is not None
         return len(self.data.train)
 
-    @property
-    def files(self) -> str | None:
-        """Number and digest of the names of the image files; None for images in memory."""
-        assert self.data.train is not None
-        return self.data.fingerprint["data.name"] if isinstance(self.data.train.source, ImageFiles) else None
-
     def save(self, run_dir: Path, state: TrainState) -> None:
         """Save the training state as last.pt."""
         counts = self.group.sum(state.counts)
@@ -204,7 +198,6 @@ class Checkpointer:
             "recipe": self.recipe.to_json(),
             "classes": list(self.data.classes),
             "train_images": self.train_images,
-            "files": self.files,
             "position": vars(state) | {"counts": dict(vars(counts))},
             **full_state_dicts(self.model, self.optimiser),
             "ema": self.ema and self.ema.state_dict(),
@@ -223,10 +216,11 @@ class Checkpointer:
                 f"{len(self.data.classes)} classes and {self.train_images} training images, or others. Resume with the same "
                 "data, or train in another folder."
             )
-        if (files := content.get("files", self.files)) != self.files:  # early states don't have it
+        before, now = (of.get("data.name") for of in (recorded.sources, self.data.fingerprint))  # early states don't have it
+        if before != now and before and isinstance(self.data.val.source, ImageFiles):
             raise UserError(
-                f"{source} was saved with other image files: {files}, but here {self.files}. Restore the files that were added, "
-                "removed or renamed since, or train in another folder."
+                f"{source} was saved with other image files: {before}, but here {now}. Restore those that were added, removed or "
+                "renamed since, or train in another folder."
             )
         try:
             load_full_state_dicts(content, self.model, self.optimiser)

@@ -162,10 +162,10 @@ def test_a_link_to_no_file_is_a_corrupt_image(target, make_image_folder, caplog)
     folder = make_image_folder("set", {"cat": 2, "dog": 1}, val={}) / "train"
     link = folder / "cat" / "002.jpg"
     link.symlink_to(target)
-    with pytest.raises(UserError, match="cat/002.jpg is a link to a file that does not exist; replace it or remove it, or skip"):
+    with pytest.raises(UserError, match="cat/002.jpg is a link to a file that does not exist; replace it, or skip"):
         scan_class_folders(folder, on_corrupt_image="error")
     listing = scan_class_folders(folder, on_corrupt_image="skip")
-    assert len(listing) == 3 and listing.empty_files == (str(link),)
+    assert len(listing) == 4 and ImageFiles(listing).load(2)[1] == 3
     assert caplog.messages == [f"skipped: {link} is a link to a file that does not exist"]
     with pytest.raises(CorruptImageError, match="is a link to a file that does not exist"):
         read_image(link)
@@ -220,10 +220,10 @@ def test_the_scan_detects_empty_files(make_image_folder, caplog):
     assert f"{folder}/cat/001.jpg is empty (as are 1 more files); replace it" in str(caught.value)
     assert "--data.on-corrupt-image skip" in str(caught.value)
     listing = scan_class_folders(folder, on_corrupt_image="skip")
-    assert len(listing) == 4 and listing.empty_files == (f"{folder}/cat/001.jpg", f"{folder}/dog/002.jpg")
-    assert [record.getMessage() for record in caplog.records] == [
-        f"skipped: {path} is empty" for path in listing.empty_files
-    ]
+    assert len(listing) == 6 and not caplog.records  # each keeps its place in the order of the images until it is read
+    left = ImageFiles(listing).drop_corrupt()
+    assert len(left) == 4 and left.skipped_files == [f"{folder}/cat/001.jpg", f"{folder}/dog/002.jpg"]
+    assert sorted(caplog.messages) == [f"skipped: {path} is empty" for path in left.skipped_files]
     for path in folder.glob("dog/*"):
         path.write_bytes(b"")
     with pytest.raises(UserError, match="dog holds no images"):
@@ -249,7 +249,7 @@ def test_a_corrupt_file_is_an_error_in_one_line_from_any_process(damaged, error_
     assert files[2][1] == 0
     said = error_of(DataLoader(files, batch_size=2, num_workers=workers, collate_fn=list))
     assert said.startswith(f"{damaged}/a/003.jpg is truncated or damaged (") and "\n" not in said
-    assert said.endswith("; replace it or remove it, or skip such files with --data.on-corrupt-image skip")
+    assert said.endswith("; replace it, or skip such files with --data.on-corrupt-image skip")
     for _ in range(2):  # however often it is asked for
         with pytest.raises(UserError, match="a/003.jpg is truncated"):
             files[3]
@@ -303,7 +303,7 @@ def test_a_folder_without_readable_images_is_refused(make_image_folder):
     for path in folder.glob("a/*"):
         path.write_bytes(b"no image")
     files = ImageFiles(scan_class_folders(folder, on_corrupt_image="skip"))
-    for failing in (lambda: files[0], files.drop_corrupt, lambda: InMemoryImages.read(files.files, side=32)):
+    for failing in (lambda: files[0], files.drop_corrupt, lambda: InMemoryImages.read(files.files, side=32, train=True)):
         with pytest.raises(UserError, match="none of the 2 images in .* can be read"):
             failing()
 
@@ -321,7 +321,7 @@ def test_selected_files(make_image_folder):
 def test_small_images_are_decoded_once(make_image_folder):
     folder = make_image_folder("set", {"a": 2, "b": 3}, val={}, width=32, height=32) / "train"
     listing = scan_class_folders(folder, on_corrupt_image="error")
-    held = InMemoryImages.read(listing, side=32)
+    held = InMemoryImages.read(listing, side=32, train=False)
     assert held.images.shape == (5, 3, 32, 32) and held.images.dtype == torch.uint8 and held.classes == ["a", "b"]
     for index in range(5):
         image, label = held[index]
@@ -333,17 +333,19 @@ def test_small_images_are_decoded_once(make_image_folder):
 
 def test_corrupt_small_images_are_skipped_or_an_error(make_image_folder, caplog):
     folder = make_image_folder("set", {"a": 2, "b": 3}, val={}, width=32, height=32) / "train"
-    whole = InMemoryImages.read(scan_class_folders(folder, on_corrupt_image="error"), side=32)
+    whole = InMemoryImages.read(scan_class_folders(folder, on_corrupt_image="error"), side=32, train=False)
     for name in ("a/000.jpg", "b/001.jpg"):
         (folder / name).write_bytes(b"no image")
     with pytest.raises(UserError, match=r"a/000.jpg is no image; replace it"):
-        InMemoryImages.read(scan_class_folders(folder, on_corrupt_image="error"), side=32)
-    held = InMemoryImages.read(scan_class_folders(folder, on_corrupt_image="skip"), side=32)
+        InMemoryImages.read(scan_class_folders(folder, on_corrupt_image="error"), side=32, train=False)
+    held = InMemoryImages.read(scan_class_folders(folder, on_corrupt_image="skip"), side=32, train=False)
     assert torch.equal(held.images, whole.images[[1, 2, 4]]) and held.labels.tolist() == [0, 1, 1]
     assert list(held.skipped_files) == [f"{folder}/a/000.jpg", f"{folder}/b/001.jpg"] and len(caplog.records) == 2
+    trained = InMemoryImages.read(scan_class_folders(folder, on_corrupt_image="skip"), side=32, train=True)
+    assert torch.equal(trained.images, whole.images[[1, 1, 2, 4, 4]]) and trained.labels.tolist() == [0, 0, 1, 1, 1]
 
 
 def test_an_image_of_another_size_is_refused(make_image_folder):
     listing = scan_class_folders(make_image_folder("set", {"a": 1}, val={}) / "train", on_corrupt_image="skip")
     with pytest.raises(UserError, match="000.jpg has 24 × 16 pixels; expected 32 × 32"):
-        InMemoryImages.read(listing, side=32)
+        InMemoryImages.read(listing, side=32, train=False)

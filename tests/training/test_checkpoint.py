@@ -222,7 +222,7 @@ def test_a_run_folder_without_permission(tmp_path):
         c.check_run_dir(tmp_path / "x", get_recipe("vit_mini_compass"), resume=False)
 
 
-@pytest.mark.parametrize("held", ["recipe.json", "metrics.csv", "last.pt", "previous.pt", "best.safetensors"])
+@pytest.mark.parametrize("held", ["metrics.csv", "last.pt", "previous.pt", "best.safetensors"])
 def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path, held):
     (tmp_path / held).write_text("kept")
     with pytest.raises(UserError, match="has a run already.*--resume"):
@@ -232,7 +232,9 @@ def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path, held):
 
 def test_another_recipe_is_not_resumed(tmp_path):
     recipe = get_recipe("vit_mini_compass")
-    with c.open_run_dir(tmp_path, recipe):
+    with c.open_run_dir(tmp_path, recipe, c.TrainState()):
+        c.check_run_dir(tmp_path, recipe.override({"optim.lr": 0.003}), resume=True)  # nothing is trained yet
+        (tmp_path / "last.pt").touch()
         c.check_run_dir(tmp_path, recipe.override({"data.workers": 2}), resume=True)
         with pytest.raises(UserError, match=r"has optim.lr = 0.002, not 0.003"):
             c.check_run_dir(tmp_path, recipe.override({"optim.lr": 0.003}), resume=True)
@@ -245,23 +247,25 @@ def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path):
     recipe, is_open = get_recipe("vit_mini_compass"), FORK.Event()
 
     def hold():
-        with c.open_run_dir(tmp_path, recipe):
+        with c.open_run_dir(tmp_path, recipe, c.TrainState()):
             is_open.set()
             time.sleep(99)
 
     first = FORK.Process(target=hold)
     first.start()
     assert is_open.wait(30)
-    with pytest.raises(UserError, match="another process is training in .*--run-dir"), c.open_run_dir(tmp_path, recipe):
+    says = "another process is training in .*--run-dir"
+    with pytest.raises(UserError, match=says), c.open_run_dir(tmp_path, recipe, c.TrainState()):
         pass
     first.kill()
     first.join()
     for _ in range(2):  # and each gives it back
-        with c.open_run_dir(tmp_path, recipe):
+        with c.open_run_dir(tmp_path, recipe, c.TrainState()):
             pass
 
 
 def test_a_broken_recipe_is_named(tmp_path):
     (tmp_path / "recipe.json").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "last.pt").touch()
     with pytest.raises(UserError, match="recipe.json"):
         c.check_run_dir(tmp_path, get_recipe("vit_mini_compass"), resume=True)
