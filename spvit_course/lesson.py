@@ -12,7 +12,8 @@ import math
 import os
 import platform
 import random
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,11 +110,11 @@ class Lesson:
         """Check an answer to an exercise, and print the result.
 
         With `grade`, print nothing and raise CheckFailed unless the answer passes. `name` is the exercise; by default the
-        answer's own name. `variant` selects a different mechanism (classroom/variants.py). In a folder of student copies
-        the result is saved for `progress`.
+        answer's own name, or that of the notebook's variable. `variant` selects a different mechanism
+        (classroom/variants.py). In a folder of student copies the result is saved for `progress`.
         """
-        name = name or getattr(answer, "__name__", str(answer))
         known = checks.exercises(self.number, variant) if variant else self._exercises
+        name = name or name_answer(answer, known)
         if name not in known:
             listed = ", ".join(known) or "none"
             asked = f" in the variant {variant!r}" if variant else ""
@@ -199,6 +200,18 @@ class Lesson:
         data = {"image/png": base64.b64encode(compact(png.getvalue())).decode(), "text/plain": alt}
         width = round(figure.get_size_inches()[0] * 96)  # in CSS pixels, 96 to the inch
         display(data, raw=True, metadata={"image/png": {"alt": alt, "width": width}})
+
+
+def name_answer(answer: Any, known: Iterable[str]) -> str:
+    """Name an answer: by its own name, or, if no exercise is called so, by the variable of the caller that holds it.
+
+    Lambdas, partial functions, objects and functions inside a decorator have no name of their own, or a different one.
+    """
+    frame = sys._getframe(1)
+    while frame.f_back and str(frame.f_globals.get("__name__")).partition(".")[0] == __package__:
+        frame = frame.f_back
+    own = getattr(answer, "__name__", type(answer).__name__)
+    return own if own in known else next((name for name in known if frame.f_globals.get(name) is answer), own)
 
 
 def compact(png: bytes) -> bytes:

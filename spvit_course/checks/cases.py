@@ -1,13 +1,16 @@
 """What exercises of several lessons share: draws of their cases, words of their labels, calls of modules, properties."""
 
 from collections.abc import Callable, Sequence
+from numbers import Real
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from spvit_mini.geometry import Grid
 
-from .engine import Property
+from .engine import Property, Verdict, require_type
 from .exchange import compare_states
 
 
@@ -56,6 +59,20 @@ def as_numbers(answer: Callable, *arguments) -> Tensor:
     return output.double() if isinstance(output, Tensor) else output
 
 
+def as_number(output: Any, what: str = "it returns") -> float:
+    """Convert an answer to a number. Raises Verdict for anything else, and for what float32 has rounded.
+
+    Tensors and arrays of one number are numbers too, as are those of NumPy; booleans are not.
+    """
+    rounds = getattr(output, "dtype", None) in (torch.float32, torch.float16, torch.bfloat16, np.float32, np.float16)
+    if isinstance(output, (Tensor, np.ndarray, np.generic)) and np.prod(output.shape) == 1:
+        output = output.item()
+    require_type(output, () if isinstance(output, bool) else Real, "a number", what=what)
+    if rounds and np.isfinite(output) and output % 1:
+        raise Verdict(f"{what} a number in float32, which rounds it. Return a float: math and .item() give one.")
+    return float(output)
+
+
 def run_as_weights(answer: Callable, v: Tensor, grid: Grid) -> Tensor:
     """Compute attention weights by an answer's map, so that a number added to a whole row of it makes no difference."""
     scores = answer(v, grid)
@@ -75,6 +92,7 @@ class Weights(nn.Module):
 
 def run_weights(layer: nn.Module, spatial: dict[str, Tensor], q: Tensor, k: Tensor, grid: Grid) -> Tensor:
     """Compute a layer's attention weights in float64, with these parameters of its map `spatial`."""
+    require_type(layer, nn.Module, "an nn.Module", what="the class makes")
     layer = layer.double().eval()
     compare_states(spatial, {name: value for name, value in layer.state_dict().items() if name.startswith("spatial")})
     parameters = {f"layer.{name}": value for name, value in spatial.items()}

@@ -4,27 +4,38 @@ A check computes the expected values first, in float64 on the CPU, on several ra
 solution is out of reach and the answer runs on the same inputs; then come properties, then gradients. A wrong answer is
 compared with a bank of known mistakes. A hint is given only where exactly one of them gives the answer's numbers on
 *all* cases; each mistake differs from the right answer on some of them (the informative ones), which tests make sure
-of. Otherwise the check says where the first difference is.
+of. Otherwise the check says where the first difference is. An error of the answer itself is quoted before any hint.
+Settings of the notebook, such as a default dtype, have no influence, and are as before afterwards (settings.py).
 
 An exercise is data: see `Exercise`, and lesson_00/ for two of them.
 """
 
+import inspect
 import linecache
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import spvit_mini
 
 from .resource_limits import OutOfReach, TookTooLong, hide_solution, limit_time
+from .settings import fixed_settings
 
 TIME_LIMIT = 20.0  # seconds, for all calls of one check together
 TOLERANCE = 1e-9  # absolute and relative, in float64
+# What messages of torch, NumPy, einops and Python say about shapes and indices, and about types.
+SHAPES = re.compile(r"\b((batch_)?sizes?|shapes?|dims?|dimensions?|ind(ex|ices)|broadcast|mat1|unpack|elements|numel|axis)\b")
+TYPES = re.compile(r"\b(dtypes?|scalar type|data type)\b")
+TYPES_HINT = (
+    "types don't fit. Real inputs are torch.float64 here; torch.eye, torch.zeros and torch.ones make torch.float32, and "
+    "torch.arange makes integers, unless they are given a dtype."
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +75,7 @@ class Exercise:
     `answer` is right as it stands, and has options. `mistakes` maps a name to a hint and to the options that make the
     mistake, or to an answer of its own. `call(answer, *arguments)` makes the call and returns a tensor; an exercise on a
     class builds it there. `gradients` says whether gradients with respect to all real tensors among the arguments are
-    compared. `shape_hint` is for errors about shapes or indices that no known mistake explains.
+    compared. `shape_hint` follows errors about shapes or indices that no known mistake explains.
     """
 
     name: str
@@ -147,20 +158,24 @@ def examine(
     `seed` decides the shapes and values of the cases; `seconds` is the time for all calls of the answer. A `trial` of
     the exercise that was made before saves its computations, and replaces the seed.
     """
-    trial = trial or Trial(exercise, seed)
     try:
         if not callable(answer):
             raise Verdict(f"this is {name_type(answer)}, not a function or class. Was its name used for something else?")
-        with torch.random.fork_rng(devices=[]), hide_solution(exercise.solution), limit_time(seconds):
-            outcomes = [call_answer(exercise, answer, case) for case in trial.cases]
-            is_right = trial.is_right(outcomes)
-            if is_right:
-                for expected in exercise.properties:
-                    check_property(expected, answer)
-                for case, ours in zip(trial.cases, trial.gradients, strict=False):
-                    check_gradients(exercise, answer, case, ours)
+        if isinstance(answer, nn.Module) and inspect.isclass(exercise.answer):
+            raise Verdict("this is an object, made by a class already. Pass the class itself, without brackets.")
+        with fixed_settings():
+            trial = trial or Trial(exercise, seed)
+            with hide_solution(exercise.solution), limit_time(seconds):
+                outcomes = [call_answer(exercise, answer, case) for case in trial.cases]
+                is_right = trial.is_right(outcomes)
+                if is_right:
+                    for expected in exercise.properties:
+                        check_property(expected, answer)
+                    for case, ours in zip(trial.cases, trial.gradients, strict=False):
+                        check_gradients(exercise, answer, case, ours)
         if not is_right:
-            raise diagnose(trial, outcomes)
+            with fixed_settings():  # the answer may have changed them
+                raise diagnose(trial, outcomes)
     except TookTooLong:
         lines = (f"stopped after {seconds:g} seconds. Is there a loop that never ends?",)
         return Result(exercise.name, "NOT YET", lines)
@@ -188,10 +203,18 @@ def call_answer(exercise: Exercise, answer: Callable, case: Case) -> Tensor | Ba
     for before, after in zip(case.arguments, arguments, strict=True):
         if isinstance(before, Tensor) and not is_equal(before, after):
             raise Verdict("it changes its input in place. Whoever called it still needs that: make a new tensor.")
-    if not isinstance(output, Tensor):
-        forgotten = " Is the `return` missing?" if output is None else ""
-        raise Verdict(f"it returns {name_type(output)}, not a torch.Tensor.{forgotten}")
+    require_type(output, Tensor, "a torch.Tensor")
+    if output.device.type != "cpu" or output.layout != torch.strided:
+        kind = f"on the device {output.device}" if output.layout == torch.strided else f"with the layout {output.layout}"
+        raise Verdict(f"it returns a tensor {kind}. Return an ordinary tensor on the CPU, where the input is.")
     return output.detach()
+
+
+def require_type(output, kind: type | tuple[type, ...], name: str, *, what: str = "it returns") -> None:
+    """Raise a verdict if an answer's output is not of a type, which messages call `name`."""
+    if not isinstance(output, kind):
+        forgotten = " Is the `return` missing?" if output is None and what == "it returns" else ""
+        raise Verdict(f"{what} {name_type(output)}, not {name}.{forgotten}")
 
 
 def as_outcome(error: BaseException) -> BaseException:
@@ -205,8 +228,11 @@ def as_outcome(error: BaseException) -> BaseException:
     return error
 
 
-def compute_gradients(exercise: Exercise, answer: Callable, case: Case) -> list[Tensor | None] | None:
-    """Differentiate a random sum of the answer by each real tensor among the arguments; None if no gradient flows."""
+def compute_gradients(exercise: Exercise, answer: Callable, case: Case) -> list[Tensor] | None:
+    """Differentiate a random sum of the answer by each real tensor among the arguments; None if no gradient flows.
+
+    An argument that the answer does not use has the gradient 0, as one that is multiplied by 0.
+    """
     arguments = [
         value.requires_grad_() if isinstance(value, Tensor) and value.is_floating_point() else value
         for value in copy_tensors(case.arguments)
@@ -216,35 +242,49 @@ def compute_gradients(exercise: Exercise, answer: Callable, case: Case) -> list[
         return None
     mix = torch.randn(output.shape, dtype=output.dtype, generator=torch.Generator().manual_seed(1))
     leaves = [value for value in arguments if isinstance(value, Tensor) and value.requires_grad]
-    return list(torch.autograd.grad((output * mix).sum(), leaves, allow_unused=True))
+    return list(torch.autograd.grad((output * mix).sum(), leaves, allow_unused=True, materialize_grads=True))
 
 
 def is_equal(one, other) -> bool:
-    """Tell whether two outcomes are equal: tensors of equal shape, type and values, or two errors."""
+    """Tell whether two outcomes are equal: tensors of equal shape, type and values, or errors of the same kind."""
     if not isinstance(one, Tensor) or not isinstance(other, Tensor):
-        return isinstance(one, BaseException) and isinstance(other, BaseException) or (one is None and other is None)
+        both_errors = isinstance(one, BaseException) and isinstance(other, BaseException)
+        return both_errors and (type(one) is type(other) or is_about_shapes(one) and is_about_shapes(other))
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     return torch.equal(one, other) or torch.allclose(one, other, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
+
+
+def is_about_shapes(error: BaseException) -> bool:
+    """Tell whether an error is about shapes or indices that do not fit together."""
+    text = str(error).lower()
+    return isinstance(error, IndexError | RuntimeError | ValueError) and bool(SHAPES.search(text)) and not TYPES.search(text)
 
 
 # What is said about it --------------------------------------------------------------------------------------------------
 
 
 def diagnose(trial: Trial, outcomes: Sequence) -> Verdict:
-    """Decide what to say about a wrong answer: the hint of the one mistake that fits everywhere, and the first difference."""
+    """Decide what to say about a wrong answer: the hint of the one mistake that fits everywhere, and the first difference.
+
+    If the answer raised an error, the error comes first, and a hint on shapes follows only if the error is about them.
+    """
     difference = describe_difference(trial.cases, trial.expected, outcomes)
     fitting = [
         mistake
         for mistake in trial.exercise.bank
         if all(is_equal(trial.outcome(mistake, number), theirs) for number, theirs in enumerate(outcomes))
     ]
+    raised = [theirs for theirs in outcomes if isinstance(theirs, BaseException)]
+    hint, mistake = None, None
     if len(fitting) == 1:
-        return Verdict(fitting[0].hint, *difference[:2], mistake=fitting[0].name)
-    shape_hint = trial.exercise.shape_hint
-    if shape_hint and any(isinstance(theirs, (IndexError, RuntimeError, ValueError)) for theirs in outcomes):
-        return Verdict(shape_hint, *difference)
-    return Verdict(*difference)
+        hint, mistake = fitting[0].hint, fitting[0].name
+    elif raised and is_about_shapes(raised[0]):
+        hint = trial.exercise.shape_hint
+    elif raised and TYPES.search(str(raised[0])):
+        hint = TYPES_HINT
+    lines = [*difference[:1], hint, *difference[1:]] if raised else [hint, *difference]
+    return Verdict(*[line for line in lines if line][:3], mistake=mistake)
 
 
 def compute_outcome(exercise: Exercise, answer: Callable, case: Case) -> Tensor | BaseException:
@@ -277,7 +317,19 @@ def describe_difference(cases: Sequence[Case], expected: Sequence[Tensor], outco
     index = tuple(differs.nonzero()[0].tolist())
     values = "{} expected, {} returned".format(*format_distinct(ours[index], theirs[index]))
     share = f"{int(differs.sum())} of {differs.numel()} values differ"
-    return (f"different from the expected values for {case.label}: {share}.", f"First at {list(index)}: {values}.")
+    lines = [f"different from the expected values for {case.label}: {share}.", f"First at {list(index)}: {values}."]
+    repeated = [axis for axis in range(ours.ndim) if is_repeated(theirs, axis) and not is_repeated(ours, axis)]
+    if repeated:
+        lines.append(
+            f"All entries along axis {repeated[0]} are the same. If a loop collects them: is it one tensor each time, which is "
+            "changed later? Then each needs a copy of its own (`.clone()`)."
+        )
+    return tuple(lines)
+
+
+def is_repeated(values: Tensor, axis: int) -> bool:
+    """Tell whether all entries along an axis are equal, and there are several."""
+    return values.shape[axis] > 1 and is_equal(values, values.narrow(axis, 0, 1).expand_as(values))
 
 
 def check_property(expected: Property, answer: Callable) -> None:
@@ -297,10 +349,16 @@ def check_gradients(exercise: Exercise, answer: Callable, case: Case, expected: 
     except (Exception, SystemExit) as error:
         where = describe_error(as_outcome(error))
         raise Verdict("the values are right, but there is an error on the way to the gradients.", where) from None
-    if gradients is None and expected is not None:
-        raise Verdict("the values are right, but no gradient comes back. Was a tensor detached, or taken out of torch?")
-    if expected is not None and not all(is_equal(ours, theirs) for ours, theirs in zip(expected, gradients, strict=True)):
-        raise Verdict(f"the values are right, but the gradients differ for {case.label}. Was a part detached?")
+    if expected is None:
+        return
+    label = case.label
+    if gradients is None:
+        if any(value.count_nonzero() for value in expected):
+            raise Verdict("the values are right, but no gradient comes back. Was a tensor detached, or taken out of torch?")
+    elif any(not theirs.isfinite().all() for theirs in gradients):
+        raise Verdict(f"the values are right, but gradients are not finite for {label}: is there a root or logarithm of 0?")
+    elif not all(is_equal(ours, theirs) for ours, theirs in zip(expected, gradients, strict=True)):
+        raise Verdict(f"the values are right, but the gradients differ for {label}. Was a part detached?")
 
 
 def describe_error(error: BaseException) -> str:

@@ -5,9 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .engine import Case, Exercise, Result, Verdict, examine
+from .engine import Case, Exercise, Result, Verdict, examine, require_type
+from .settings import fixed_settings
 
 
+@fixed_settings()
 def exchange(
     student: type[nn.Module], package: type[nn.Module], *, build: dict, inputs: tuple, seed: int = 0
 ) -> Result:
@@ -24,9 +26,8 @@ def exchange(
             torch.randn(value.shape, dtype=value.dtype, generator=generator) if value.is_floating_point() else value
             for value in state.values()
         ]
-        arguments = [
-            value.double() if isinstance(value, Tensor) and value.is_floating_point() else value for value in inputs
-        ]
+        given = [value.detach().cpu() if isinstance(value, Tensor) else value for value in inputs]
+        arguments = [value.double() if isinstance(value, Tensor) and value.is_floating_point() else value for value in given]
         return [Case("the given inputs, at random weights", (*weights, *arguments))]
 
     def call(kind: Callable[..., nn.Module], *arguments) -> Tensor:
@@ -41,6 +42,7 @@ def exchange(
 
 def run_module(module: nn.Module, weights: dict[str, Tensor], *inputs) -> Tensor:
     """Call a module in float64 at these weights, which must be all of its own."""
+    require_type(module, nn.Module, "an nn.Module", what="the class makes")
     module = module.double().eval()
     compare_states(weights, module.state_dict())
     return torch.func.functional_call(module, weights, inputs, strict=True)

@@ -44,6 +44,7 @@ FILES = {"open", "sqlite3.connect", "os.listdir", "os.scandir", "os.remove", "os
 FILES |= {"os.link", "os.symlink", "os.chmod", "os.truncate", "os.utime", "os.chdir"}
 
 SHELLS_OWN = {"_", "input", "exit", "quit", "display", "get_ipython"}  # builtins that IPython sets again for each cell
+NOTEBOOKS_OWN = {"Storage", "print"}  # torch changes the first with its default dtype; a graded check does not print
 # Names that Python adds to modules and classes by itself.
 PYTHONS_OWN = {"__warningregistry__", "__annotations__", "__annotations_cache__", "__slotnames__"}
 
@@ -147,7 +148,7 @@ def protected_parts() -> Iterator[tuple[str, Any]]:
             yield from members(module, name)
     for owner in (torch, torch.Tensor, torch.autograd, torch.random, builtins, hmac):
         for key, value in list(vars(owner).items()):
-            if key not in SHELLS_OWN:
+            if key not in SHELLS_OWN | NOTEBOOKS_OWN:
                 yield f"{owner.__name__}.{key}", value
 
 

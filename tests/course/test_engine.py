@@ -85,7 +85,7 @@ def test_what_torch_does_not_implement_is_an_error_like_others():
 def test_a_known_mistake_gets_its_hint(mistake, seed):
     result = examine(HALVE, mistake.answer, seed=seed)
     assert result.status == "NOT YET"
-    assert (result.mistake, result.lines[0]) == (mistake.name, mistake.hint)
+    assert result.mistake == mistake.name and mistake.hint in result.lines
     assert len(result.lines) <= 3
 
 
@@ -116,7 +116,8 @@ def test_outcomes_are_equal_to_nine_digits_and_errors_to_errors():
     one = torch.tensor([1.0, torch.nan], dtype=torch.float64)
     assert is_equal(one, one + 1e-11) and not is_equal(one, one + 1e-7)
     assert not is_equal(one, one.float()) and not is_equal(one, one[:1]) and not is_equal(one, ValueError())
-    assert is_equal(ValueError(), KeyError()) and is_equal(None, None) and not is_equal(None, ValueError())
+    assert not is_equal(None, ValueError()) and not is_equal(NameError("the size"), IndexError("too many indices"))
+    assert is_equal(KeyError("a"), KeyError("b")) and is_equal(ValueError("sizes differ"), RuntimeError("the shape"))
 
 
 def test_two_mistakes_that_fit_give_no_hint():

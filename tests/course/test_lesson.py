@@ -2,6 +2,7 @@
 
 import ast
 import base64
+import functools
 import io
 import random
 import re
@@ -152,6 +153,41 @@ def test_a_check_finds_its_exercise_by_the_functions_name(lesson, capsys):
     assert capsys.readouterr().out.startswith("PASS patchify")
     with pytest.raises(UserError, match="lesson 00 has no exercise 'right'; its exercises: patchify, unpatchify"):
         lesson.check(right)
+
+
+class Called:
+    def __call__(self, image, p):
+        return right(image, p)
+
+
+def timed(function):
+    def wrapper(*arguments):
+        return function(*arguments)
+
+    return wrapper
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "lambda image, p: right(image, p)", "functools.partial(right)", "Called()", "Called().__call__", "timed(right)",
+        "torch.compile(right)", "lambda image, p, *, verbose=False: right(image, p) + 0 * image.sum()",
+        "lambda image, p: right(image, p).T.contiguous().T", "torch.no_grad()(right)", "right(image, 2)", "[right]", "None",
+    ],
+)  # fmt: skip
+def test_an_answer_without_a_name_of_its_own_is_found_by_the_notebooks_variable(lesson, capsys, form):
+    """As a notebook's cell does, this one has globals of its own. The last four are no right answers, and are told so."""
+    code = f"patchify = {form}\nlesson.check(patchify)"
+    names = {"Called": Called, "functools": functools, "image": torch.ones(3, 4, 6), "lesson": lesson, "right": right}
+    exec(code, names | {"__name__": "__main__", "timed": timed, "torch": torch})
+    printed = capsys.readouterr().out
+    says = {
+        "torch.no_grad()(right)": "NOT YET patchify: the values are right, but no gradient",
+        "right(image, 2)": "NOT YET patchify: this is a Tensor, not a function",
+        "[right]": "NOT YET patchify: this is a list, not a function",
+        "None": "NOT YET patchify: this is None, not a function",
+    }
+    assert printed.startswith(says.get(form, "PASS patchify")), printed
 
 
 def test_a_lesson_without_exercises_says_so():

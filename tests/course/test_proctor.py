@@ -80,7 +80,7 @@ def test_all_three_packages_and_what_they_use_are_protected(check):
     parts = set(dict(protected_parts()))
     assert {"spvit_course.lesson.Lesson.check", "spvit_course.checks.engine.examine", "the code of spvit_mini.geometry.offsets",
             "spvit_mini.create_model", "spvit_mini.data.synthetic.Compass", "spvit_experiments.statistics.paired",
-            "torch.allclose", "Tensor.backward", "builtins.print", "hmac.new"} <= parts  # fmt: skip
+            "torch.allclose", "Tensor.backward", "builtins.sum", "hmac.new"} <= parts  # fmt: skip
     assert any(name.startswith("spvit_course.checks.") and name.endswith("[0].mistakes") for name in parts)
 
 

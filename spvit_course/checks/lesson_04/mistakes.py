@@ -24,8 +24,9 @@ RELATIVE_BIAS = {
         {"shift": "R−1, R−1"}),
     "square assumed: columns": (f"{SIDES} The row offset is shifted by as much as the columns need.",
         {"shift": "C−1, C−1"}),
-    "square assumed: tokens": ("right for square grids only: the row of a token is its number divided by how many "
-        "tokens a row has, which is the number of columns.", {"tokens": "row by row, R for C"}),
+    "R and C swapped": ("right for square grids only, rows and columns have changed places: either in the shifts (row "
+        "offsets are R − 1 at most, column offsets C − 1), or in the places of the tokens (a row has as many tokens as "
+        "there are columns).", {"tokens": "row by row, R for C"}),
     "column by column": ("the tokens are taken column by column. They are numbered row by row, as you read.",
         {"tokens": "column by column"}),
     "wrong stride: 2R−1": ("right for square grids only: one row of the table down is as many entries further on as "
@@ -58,8 +59,8 @@ RELATIVE_BIAS = {
 }
 
 SHAW2D = {
-    "no clip": ("offsets beyond the clip are looked up as they are, past the end of the tables. Bring each into −clip "
-        "… clip first.", {"limit": "none"}),
+    "no clip": ("right only where no offset is beyond the clip: the tables end there. Bring each offset into −clip … clip "
+        "first.", {"limit": "none"}),
     "clips the norm": ("the offset is shortened as an arrow, so a far row moves its column too. Clip its two numbers "
         "apart.", {"limit": "norm"}),
     "clipped above only": (f"offsets are clipped at clip, but not at −clip. {SILENT}", {"limit": "above"}),

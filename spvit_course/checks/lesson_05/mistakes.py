@@ -82,8 +82,8 @@ MASKED_WEIGHTS = {
         {"axis": "queries"}),
     "NaN in an empty row": ("a query that sees nothing gets NaN: softmax of a row of −∞ is 0/0. Its weights should be "
         "0.", {"empty": "NaN"}),
-    "prefix forgotten": ("there is no room for prefix tokens: the scores have P rows and columns more than the mask, "
-        "in front.", {"count": "none"}),
+    "prefix forgotten": ("right without prefix tokens only: the scores have P rows and columns more than the mask, in front.",
+        {"count": "none"}),
     "always one prefix token": ("it works for one prefix token only. How many there are is told by the shapes.",
         {"count": "one"}),
     "one prefix token at most": ("it works for up to one prefix token. How many there are is told by the shapes.",

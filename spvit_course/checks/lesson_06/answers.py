@@ -72,6 +72,7 @@ def conv_heads(
     linear: float = 2,
     mixes: str = "in, out",
     share: str = "sum",
+    rows: str = "each",
 ) -> tuple[Tensor, Tensor]:
     """Make the heads of a kernel (out, in, rows, columns): v (heads, 3) and w (heads, in, out)."""
     high, wide = kernel.shape[2:]
@@ -99,7 +100,9 @@ def conv_heads(
         "left out": (-1.0, 1.0),
     }[alpha]
     ones = torch.ones(len(taps), 1).to(kernel)
-    return torch.cat([first * ones, second * linear * centres], dim=1), w
+    v = torch.cat([first * ones, second * linear * centres], dim=1)
+    # A list that holds one tensor again and again has its last values only.
+    return v[-1:].expand_as(v) if rows == "one v" else v, w[-1:].expand_as(w) if rows == "one w" else w
 
 
 def attend_by_position(heads: tuple[Tensor, Tensor], tokens: Tensor, grid: Grid) -> Tensor:

@@ -13,7 +13,7 @@ from spvit_mini.geometry import Grid
 from spvit_mini.spatial import Quadratic, conv_heads
 
 from ..cases import draw_integer, draw_normal, stays_float32
-from ..engine import Case, Exercise, Verdict, is_equal, name_type
+from ..engine import Case, Exercise, Verdict, is_equal, require_type
 from . import answers, mistakes
 
 
@@ -78,11 +78,12 @@ def draw_kernels(generator: torch.Generator) -> list[Case]:
 def run_heads(answer, kernel: Tensor, strength: float, tokens: Tensor, grid: Grid) -> Tensor:
     """Let the heads of an answer attend by position, and add them up: (N, out)."""
     heads = answer(kernel, strength)
-    if not isinstance(heads, (tuple, list)) or len(heads) != 2 or not all(isinstance(part, Tensor) for part in heads):
-        what = f"{len(heads)} parts" if isinstance(heads, (tuple, list)) else name_type(heads)
-        forgotten = " Is the `return` missing?" if heads is None else ""
-        raise Verdict(f"it returns {what}, not two tensors, v and w.{forgotten}")
+    require_type(heads, (tuple, list), "two tensors, v and w")
+    if len(heads) != 2:
+        raise Verdict(f"it returns {len(heads)} parts, not two tensors, v and w.")
     v, w = heads
+    for name, part in (("v", v), ("w", w)):
+        require_type(part, Tensor, "a torch.Tensor", what=f"{name} is")
     if v.ndim == 3 and w.ndim == 2:
         raise Verdict("v and w are swapped. Return the three numbers v first, then the matrices w.")
     out, inside = kernel.shape[:2]
@@ -107,8 +108,7 @@ PSA_MAP = Exercise(
             "the values are right, but v of float32 gives a map of another type: keep the type of v.",
         ),
     ),
-    shape_hint="types or shapes do not fit together. The offsets are whole numbers: cast the features to the type of "
-    "v (not to float32) before you multiply. The last axis of v, and of the features, has three numbers.",
+    shape_hint="shapes do not fit together. The last axis of v, and of the features, has three numbers.",
 )
 CONV_HEADS = Exercise(
     name="conv_heads",

@@ -45,7 +45,10 @@ PSA_MAP = {
         "03).", {"layout": "table"}),
     "heads last": ("the heads stand last. A map is (H, N, N), heads first.", {"after": "heads last"}),
 }
+ONE_TENSOR = "Does a list hold one tensor again and again, which the loop changes? Then append a copy of it (`.clone()`)."
 CONV_HEADS = {
+    "one v for all heads": (f"all heads look where the last one does. {ONE_TENSOR}", {"rows": "one v"}),
+    "one w for all heads": (f"all heads have the matrix of the last one. {ONE_TENSOR}", {"rows": "one w"}),
     "flipped": ("the kernel is turned by half a circle: each head looks to the opposite side of its tap. conv2d "
         "doesn't flip (it is a cross-correlation): the tap [.., 0, 0] of a 3 × 3 kernel belongs to the patch above and "
         "to the left. If your centres say so already, look at the sign before 2Δ in v.", {"down": -1, "right": -1}),

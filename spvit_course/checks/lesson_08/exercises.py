@@ -9,7 +9,7 @@ from spvit_mini.attention import SPSA
 from spvit_mini.geometry import Grid, offsets
 
 from ..cases import draw_integer, draw_normal, format_count, format_prefix, run_weights, stays_float32
-from ..engine import Case, Exercise, Property, Verdict, name_type
+from ..engine import Case, Exercise, Property, Verdict, require_type
 from . import answers, mistakes
 
 NAMES = ("w1", "b1", "w2", "b2")
@@ -139,16 +139,12 @@ def draw_starts(generator: torch.Generator) -> list[Case]:
 def run_names(answer, grid: Grid, old: bool, *values: Tensor) -> Tensor:
     """Build the package's layer with this prior, ask which parameters move, and return 1 or 0 for each of the four."""
     *parameters, x = values
-    torch.manual_seed(0)
     layer = SPSA(8, 2, 3).double()
     layer.load_state_dict({f"spatial.{name}": value for name, value in zip(NAMES, parameters, strict=True)}, strict=False)
     for parameter in layer.parameters():
         parameter.grad = torch.ones_like(parameter) if old else None
     names = answer(layer, x, grid)
-    if names is None:
-        raise Verdict("it returns None, not a set of names. Is the `return` missing?")
-    if not isinstance(names, Set):
-        raise Verdict(f"it returns {name_type(names)}, not a set of names.")
+    require_type(names, Set, "a set of names")
     strangers = [str(name) for name in names if name not in NAMES]
     if strangers:
         raise Verdict(f"{strangers[0]!r} is none of the names 'w1', 'b1', 'w2', 'b2': those of `layer.spatial`'s parameters.")
@@ -160,7 +156,6 @@ def run_names(answer, grid: Grid, old: bool, *values: Tensor) -> Tensor:
 
 def is_plain_at_first(layer) -> bool:
     """Tell whether a layer as it is built gives the weights of plain attention, with and without a prefix."""
-    torch.manual_seed(0)
     layer = layer(8, 2).double()
     q, k = torch.randn(2, 1, 2, 7, 4, dtype=torch.float64)
     plain = (q @ k.mT / 2).softmax(-1)

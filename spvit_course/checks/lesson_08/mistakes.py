@@ -107,9 +107,9 @@ SPSA = {
     "prefix not seen": ("patches can't see prefix tokens, or NaN comes out. They keep their scores.",
         {"frame": "−inf"}),
     "prefix last": ("the last rows and columns are taken for the prefix. Prefix tokens come first.", {"frame": "last"}),
-    "one prefix token": ("one prefix token is assumed. There may be none, or more: P is what S has more than f.",
+    "one prefix token": ("right for one prefix token only. There may be none, or more: P is what S has more than f.",
         {"frame": "one token"}),
-    "none or one prefix token": ("no more than one prefix token is assumed. P is not always 0 or 1: it is what S has "
+    "none or one prefix token": ("right for one prefix token at most. P is not always 0 or 1: it is what S has "
         "more than f.", {"frame": "none or one"}),
     "no prefix": ("no prefix tokens are assumed. P is not always 0: it is what S has more than f.", {"frame": "none"}),
     "prefix cut off": ("the weights of prefix tokens are missing: all tokens come back, (B, H, P+N, P+N).",

@@ -177,7 +177,7 @@ def dense_loss(
         maps, dense, patches = maps.mean(1, keepdim=True), dense.mean(1, keepdim=True), 1
     elif dense_target == "across":
         if patches != classes:
-            raise ValueError("patches stand where classes should")
+            raise ValueError("patches stand on the axis of the classes")
         maps = maps.mT
     elif dense_target == "softmax again":
         maps = maps.softmax(-1)

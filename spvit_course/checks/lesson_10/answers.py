@@ -13,7 +13,10 @@ FACTORS = {
     "t of n − 1": lambda n: t_quantile(0.95, n - 1),
     "t of n": lambda n: t_quantile(0.95, n),
     "t of n − 1, three digits": lambda n: round(t_quantile(0.95, n - 1), 3),
+    "t of 2n − 2": lambda n: t_quantile(0.95, 2 * n - 2),
     "one side": lambda n: t_quantile(0.90, n - 1),
+    "97.5 %": lambda n: t_quantile(0.975, n - 1),
+    "5 %": lambda n: t_quantile(0.05, n - 1),
     "normal": lambda n: NORMAL,
     "1.96": lambda n: 1.96,
     "none": lambda n: 1.0,
@@ -22,6 +25,7 @@ ERRORS = {
     "s/√n": lambda s, n: s / math.sqrt(n),
     "s": lambda s, n: s,
     "s/n": lambda s, n: s / n,
+    "s/√(n − 1)": lambda s, n: s / math.sqrt(n - 1),
     "s²/√n": lambda s, n: s**2 / math.sqrt(n),
     "s²/n": lambda s, n: s**2 / n,
 }
@@ -49,10 +53,12 @@ def paired(
     if failed == "difference 0":
         either = a.isnan() | b.isnan()
         a, b = a.masked_fill(either, 0.0), b.masked_fill(either, 0.0)
+    if pairs == "each sorted":
+        a, b = a.sort().values, b.sort().values
     n, less = len(a), over == "n − 1"
     d = DIFFERENCES[difference](a, b)
     centre = d.median() if middle == "median" else d.mean()
-    if pairs == "seed by seed":
+    if not pairs.startswith("not"):
         reach = FACTORS[factor](n) * ERRORS[error](d.std(correction=less), n)
     else:  # as if no two runs had a seed in common
         spread = (a.var(correction=less) + b.var(correction=less)).sqrt()

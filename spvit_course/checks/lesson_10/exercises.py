@@ -1,16 +1,18 @@
 """Lesson 10: a fair comparison. A mean of paired differences with its interval, and the step at which a run reaches a level."""
 
 import math
+from collections.abc import Mapping
 from copy import deepcopy
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from spvit_experiments.statistics import paired, steps_to
 
-from ..cases import draw_integer, draw_normal, format_count
-from ..engine import Case, Exercise, Verdict, name_type
+from ..cases import as_number, draw_integer, draw_normal, format_count
+from ..engine import Case, Exercise, Verdict, require_type
 from . import answers, mistakes
 
 # Cases ------------------------------------------------------------------------------------------------------------------
@@ -51,12 +53,12 @@ def run_comparison(answer, a: Tensor, b: Tensor) -> Tensor:
         ours = paired(a.nan_to_num(nan=0.0).tolist(), b.nan_to_num(nan=0.0).tolist())
         return torch.tensor([ours.mean, ours.low, ours.high], dtype=torch.float64)
     output = answer(a, b)
-    if output is None or isinstance(output, dict) or not hasattr(output, "__len__"):
-        forgotten = " Is the `return` missing?" if output is None else ""
-        raise Verdict(f"it returns {name_type(output)}, not three numbers: mean, low, high.{forgotten}")
+    require_type(output, (list, tuple, Tensor, np.ndarray), "three numbers: mean, low, high")
+    if getattr(output, "ndim", 1) != 1:
+        raise Verdict(f"it returns the shape {tuple(output.shape)}, not three numbers: mean, low, high.")
     if len(output) != 3:
         raise Verdict(f"it returns {len(output)} numbers, not three: mean, low, high.")
-    return torch.stack([torch.as_tensor(value, dtype=torch.float64).reshape(()) for value in output])
+    return torch.tensor([as_number(value, "one of the three is") for value in output], dtype=torch.float64)
 
 
 def draw_records(generator: torch.Generator) -> list[Case]:
@@ -101,15 +103,14 @@ def run_steps(answer, rows: list[dict], level: float) -> Tensor:
         steps = {seed: steps_to(curve, level) for seed, curve in curves.items()}
     else:
         steps = answer(rows, level)
-    if not isinstance(steps, dict):
-        forgotten = " Is the `return` missing?" if steps is None else ""
-        raise Verdict(f"it returns {name_type(steps)}, not a dictionary with the step of each seed.{forgotten}")
+    require_type(steps, Mapping, "a dictionary with the step of each seed")
     if any(value is None for value in steps.values()):
         raise Verdict("for a run that never gets there it gives None. It counts as infinity, math.inf.")
     strange = [key for key in steps if key not in seeds]
     if strange:
         raise Verdict(f"its key {strange[0]!r} is no seed of the rows. The keys are the seeds: {', '.join(map(str, seeds))}.")
-    return torch.tensor([float(steps.get(seed, math.nan)) for seed in seeds], dtype=torch.float64)
+    numbers = {seed: as_number(step, f"the step of seed {seed} is") for seed, step in steps.items()}
+    return torch.tensor([numbers.get(seed, math.nan) for seed in seeds], dtype=torch.float64)
 
 
 # Exercises --------------------------------------------------------------------------------------------------------------

@@ -8,11 +8,15 @@ NORMAL = "the factor is that of the normal distribution. With so few pairs s its
 PAIRED = {
     "unpaired": (UNPAIRED, {"pairs": "not, of 2n − 2"}),
     "unpaired, n − 1": (UNPAIRED, {"pairs": "not, of n − 1"}),
+    "each sorted": ("the two lists are sorted, so that the best run of a meets the best run of b. Each run belongs to its own "
+        "seed: keep the order.", {"pairs": "each sorted"}),
     "over n": ("the spread is a little too small: the sum of squares is divided by n. The mean came from the same n "
         "numbers.", {"over": "n"}),
     "standard deviation": ("this is how far single differences lie from their mean. How far does the mean of n of them "
         "lie?", {"error": "s"}),
     "divided by n": ("s is divided by n. The variance of a mean is s²/n; what is its root?", {"error": "s/n"}),
+    "root of n − 1": ("the spread is divided by √(n − 1). One n − 1 stands under the sum of squares already; the error of a "
+        "mean of n numbers has n.", {"error": "s/√(n − 1)"}),
     "variance for deviation": ("the variance stands where its root belongs: s has the unit of the accuracies, s² has "
         "not.", {"error": "s²/√n"}),
     "variance of the mean": ("s²/n is the variance of the mean. The interval needs its root.", {"error": "s²/n"}),
@@ -20,10 +24,16 @@ PAIRED = {
     "1.96": (NORMAL, {"factor": "1.96"}),
     "degrees of freedom": ("the quantile is that of n degrees of freedom. One is used up by the mean.",
         {"factor": "t of n"}),
+    "degrees of freedom of two groups": ("the quantile is that of 2n − 2 degrees of freedom, for two groups. Here there is "
+        "one list, of n differences.", {"factor": "t of 2n − 2"}),
+    "97.5 %": ("the quantile is that of 97.5 %. t_quantile counts both sides: its first argument is the share of the "
+        "interval, not the point where the upper tail begins.", {"factor": "97.5 %"}),
+    "5 %": ("the quantile is that of 5 %, the share outside. t_quantile's first argument is the share inside.",
+        {"factor": "5 %"}),
     "three digits": ("the quantile is rounded, as in the table. Ask t_quantile for it.",
         {"factor": "t of n − 1, three digits"}),
-    "one side": ("the quantile is that of 90 %: 5 % lie outside on each side. t_quantile counts both sides.",
-        {"factor": "one side"}),
+    "one side": ("5 % lie outside on each side of the interval, 10 % in all: its quantile counts one side. t_quantile counts "
+        "both.", {"factor": "one side"}),
     "no quantile": ("mean ± s/√n holds the truth far less often than in 95 % of all cases. What is the factor before "
         "s/√n?", {"factor": "none"}),
     "sign": ("the sign is turned: a is compared with b, a − b.", {"difference": "b − a"}),
@@ -64,7 +74,8 @@ STEPS_TO = {
     "training curve": ("it reads the accuracy on training images. What counts is the validation part.",
         {"curve": "train_top1"}),
     "best seed": ("every seed is given the step of the fastest. Each run speaks for itself.", {"seeds": "best"}),
-    "first seed": ("every seed is given the step of the first. Each run speaks for itself.", {"seeds": "first alone"}),
+    "first seed": ("every seed is given the step of the first. Each run speaks for itself: do all seeds share one list, as "
+        "after `dict.fromkeys(seeds, [])`?", {"seeds": "first alone"}),
     "mean curve": ("it looks where the mean of all curves gets there. Such a mean hides the runs that never do; each "
         "run speaks for itself.", {"seeds": "mean curve"}),
 }

@@ -90,6 +90,12 @@ VALUES = {
     "log of it": lambda logits: logits.log_softmax(-1),
     "sigmoid": lambda logits: logits.sigmoid(),
 }
+KEPT = {  # which images the model sees; a list that holds one tensor again and again has its last state only
+    "each": lambda shown: shown,
+    "one tensor": lambda shown: shown[-1:] * len(shown),
+    "one tensor but for the first": lambda shown: shown[:1] + shown[-1:] * (len(shown) - 1),
+    "one tensor, the image apart": lambda shown: shown[:1] + shown[-1:] * len(shown),
+}
 BASES = {
     "the whole image's": lambda curve: curve / curve[0],
     "none": lambda curve: curve,
@@ -116,6 +122,7 @@ def deletion(
     size: str = "as the grid says",
     fill: str = "mean colour",
     gone: str = "all so far",
+    states: str = "each",
     label: str = "the whole image's",
     value: str = "probability",
     base: str = "the whole image's",
@@ -148,9 +155,10 @@ def deletion(
             now = image.clone()
         now[here] = FILLS[fill](image, image[here], now) if begins == "whole" else image[here]
         shown.append(now.clone())
-    values = VALUES[value](model(torch.stack(shown)))
+    values = VALUES[value](model(torch.stack(KEPT[states](shown))))
     if label == "drifts":
         curve = values.amax(-1)
     else:
         curve = values[:, (values[0] if label == "the whole image's" else values[-1]).argmax()]
-    return RETURNED[returned](BASES[base](curve))
+    curve = BASES[base](curve)
+    return RETURNED[returned](curve[1:] if states.endswith("apart") else curve)

@@ -56,11 +56,18 @@ ROLLOUT = {
         {"read": "a matrix of one row"}),
 }
 
+ONE_TENSOR = (
+    "all patches are gone in every image that the model is shown. Does a list hold one tensor again and again, which the loop "
+    "goes on changing? Then append a copy of it (`.clone()`)."
+)
 DELETION = {
     "ascending": ("the lowest patches go first. The highest are to go first.", {"order": "lowest first"}),
     "map ignored": ("patches go in reading order, whatever the map says.", {"order": "reading order"}),
-    "ranks for numbers": ("ranks are taken for patches: at place i stands which rank patch i has, but you need which "
-        "patch has rank i.", {"order": "argsort of argsort"}),
+    "ranks and patches mixed up": ("ranks and patches are mixed up. argsort says which patch has rank k; an argsort of it says "
+        "which rank patch i has. Which of the two does each of your lines need?", {"order": "argsort of argsort"}),
+    "one tensor": (ONE_TENSOR, {"states": "one tensor"}),
+    "one tensor but for the first": (ONE_TENSOR, {"states": "one tensor but for the first"}),
+    "one tensor, the image apart": (ONE_TENSOR, {"states": "one tensor, the image apart"}),
     "insertion": ("you begin with nothing and let patches in: that is insertion. Here the image begins whole.",
         {"begins": "blank"}),
     "columns first": ("patches are counted down the columns. They are numbered row by row, in a map as everywhere.",

@@ -1,6 +1,6 @@
 """Lesson 12: from notebook to ImageNet. A schedule, a running average of the weights, and accuracy over many processes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from spvit_mini.training.optim import lr_at
 
-from ..cases import draw_integer, draw_normal, format_count
-from ..engine import Case, Exercise, Property, Verdict, name_type
+from ..cases import as_number, draw_integer, draw_normal, format_count
+from ..engine import Case, Exercise, Property, Verdict, require_type
 from . import answers, mistakes
 from .answers import Batch
 
@@ -78,18 +78,6 @@ def run_schedule(answer: Callable[..., float], options: dict[str, Any]) -> Tenso
     return torch.tensor([as_number(answer(step, **options)) for step in range(options["total"] + 3)], dtype=torch.float64)
 
 
-def as_number(output: Any) -> float:
-    """Convert an answer to a number. Raises Verdict for anything else."""
-    if isinstance(output, Tensor) and output.ndim == 0:
-        if output.dtype == torch.float32:
-            raise Verdict("it returns a float32 tensor, which rounds the number. Return a float: math and .item() give one.")
-        output = output.item()
-    if not isinstance(output, (int, float)):
-        forgotten = " Is the `return` missing?" if output is None else ""
-        raise Verdict(f"it returns {name_type(output)}, not a number.{forgotten}")
-    return float(output)
-
-
 # Averages ---------------------------------------------------------------------------------------------------------------
 
 
@@ -136,9 +124,13 @@ def run_average(answer: Callable, decay: float, kind: str, path: Tensor) -> Tens
     for t, numbers in enumerate(path[1:], start=1):
         model.set(numbers, 100 * t)
         ema.update(model)
-        missing = [name for name in model.state_dict() if name not in ema.average]
-        if missing:
-            raise Verdict(f"self.average has lost {missing[0]!r}: keep the names that it began with.")
+        require_type(ema.average, Mapping, "a dictionary", what="self.average is")
+        for name, value in model.state_dict().items():
+            if name not in ema.average:
+                raise Verdict(f"self.average has lost {name!r}: keep the names that it began with.")
+            require_type(ema.average[name], Tensor, "a torch.Tensor", what=f"self.average[{name!r}] is")
+            if ema.average[name].shape != value.shape:
+                raise Verdict(f"self.average[{name!r}] has the shape {tuple(ema.average[name].shape)}, not {tuple(value.shape)}.")
         if any(ema.average[name].data_ptr() == value.data_ptr() for name, value in model.state_dict().items()):
             raise Verdict(mistakes.ALIAS)
         model.set(torch.full_like(numbers, 77), -1)

@@ -1,6 +1,7 @@
 """Lesson 04: right answers that are written in an unusual way, and wrong ones that the bank does not hold as they stand."""
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -96,6 +97,7 @@ RIGHT = {
     ],
 }
 NAMED = [
+    ("RelativeBias", "R and C swapped", partial(RelativeBias, shift="C−1, R−1")),
     ("RelativeBias", "sign", with_weights(lambda self, q, k, grid: (self.scores(q, k) + self.spatial(grid).mT).softmax(-1))),
     ("RelativeBias", "left out", with_weights(MHSA.weights)),
     ("RelativeBias", "no root", with_weights(lambda self, q, k, grid: (q @ k.mT + self.spatial(grid)).softmax(-1))),

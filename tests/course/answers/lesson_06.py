@@ -63,6 +63,19 @@ def reversed_taps(v, w):
     return v, w.flip(0)
 
 
+def heads_of_a_list(kernel, alpha, of_v, of_w):
+    """Fill one row and one matrix in a loop, and collect them with these functions: `torch.clone`, or one that copies nothing."""
+    out, inside, high, wide = kernel.shape
+    row, matrix, vs, ws = kernel.new_zeros(3), kernel.new_zeros(inside, out), [], []
+    for a in range(high):
+        for b in range(wide):
+            row[:] = alpha * torch.tensor([-1.0, 2 * (a - high // 2), 2 * (b - wide // 2)])
+            matrix[:] = kernel[:, :, a, b].detach().T
+            vs.append(of_v(row))
+            ws.append(of_w(matrix))
+    return torch.stack(vs), torch.stack(ws)
+
+
 def turned_rows(v, w):
     return v.T, w
 
@@ -106,6 +119,8 @@ NAMED = [
     ("conv_heads", "flipped", lambda kernel, alpha: reversed_taps(*conv_heads(kernel, alpha))),
     ("conv_heads", "sign of α", lambda kernel, alpha: conv_heads(kernel, -alpha)),
     ("conv_heads", "no centre", lambda kernel, alpha: scaled(conv_heads(kernel, alpha), (1, 0, 0))),
+    ("conv_heads", "one v for all heads", lambda kernel, alpha: heads_of_a_list(kernel, alpha, lambda x: x, torch.clone)),
+    ("conv_heads", "one w for all heads", lambda kernel, alpha: heads_of_a_list(kernel, alpha, torch.clone, lambda x: x)),
     ("conv_heads", "averaged", lambda kernel, alpha: conv_heads(kernel / kernel[0, 0].numel(), alpha)),
 ]
 REFUSED = [
@@ -118,4 +133,4 @@ REFUSED = [
     ("conv_heads", "keep its type", lambda kernel, alpha: tuple(x.float() for x in conv_heads(kernel, alpha))),
     ("conv_heads", "Was a part detached?", lambda kernel, alpha: conv_heads(kernel.detach(), alpha)),
 ]
-STUMBLING = [("psa_map", with_features_of(torch.int64)), ("psa_map", with_features_of(torch.float32))]
+REFUSED += [("psa_map", "unless they are given a dtype", with_features_of(dtype)) for dtype in (torch.int64, torch.float32)]

@@ -70,6 +70,19 @@ def steps_by_tensors(rows, level):
     return {int(one): late[seed == one].min() for one in seed.unique()}
 
 
+def steps_of_one_list(rows, level):
+    """Collect all runs in one list, as `dict.fromkeys(seeds, [])` does."""
+    runs = dict.fromkeys([row["seed"] for row in rows], [])
+    for row in rows:
+        runs[row["seed"]].append(row)
+    return {seed: next((r["step"] for r in run if r["val_top1"] >= level), math.inf) for seed, run in runs.items()}
+
+
+def sorted_pairs(a, b):
+    d = [x - y for x, y in zip(*(sorted(values.tolist()) for values in zeros(a, b)), strict=True)]
+    return interval_of(*mean_and_deviation(d), len(d))
+
+
 def capped(found, most):
     return {seed: min(step, most) for seed, step in found.items()}
 
@@ -85,6 +98,8 @@ NAMED = [
     ("paired", "sign", lambda a, b: answers.paired(b, a)),
     ("paired", "sign", lambda a, b: -answers.paired(a, b)[[0, 2, 1]]),
     ("paired", "over n", lambda a, b: interval_of(*mean_over_n((zeros(a, b)[0] - zeros(a, b)[1]).tolist()))),
+    ("paired", "each sorted", sorted_pairs),
+    ("steps_to", "first seed", steps_of_one_list),
     ("steps_to", "the end", lambda rows, level: capped(answers.steps_to(rows, level), max(row["step"] for row in rows))),
     ("steps_to", "training curve",
         lambda rows, level: answers.steps_to([r | {"val_top1": r["train_top1"]} for r in rows], level)),

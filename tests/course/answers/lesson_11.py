@@ -1,6 +1,6 @@
 """Lesson 11: right answers that are written in an unusual way, and wrong ones that the bank does not hold as they stand."""
 
-from functools import reduce
+from functools import partial, reduce
 
 import torch
 import torch.nn.functional as F
@@ -90,6 +90,31 @@ def deletion_by_thresholds(model, image, map):
     return (answers - answers[0]).exp()
 
 
+def deletion_of_a_list(model, image, map, *, first=True, chosen=None, copied=False):
+    """Collect the images in a list without copies, the image itself first or not; `chosen` is the class, by the image alone."""
+    now, mean, (rows, columns) = image.clone(), image.mean((1, 2), keepdim=True), map.shape
+    shown = [image] if first else [now]
+    for patch in map.flatten().argsort(descending=True).tolist():
+        view = now.unflatten(1, (rows, -1)).unflatten(3, (columns, -1))
+        view[:, patch // columns, :, patch % columns] = mean
+        shown.append(now.clone() if copied else now)
+    chances = model(torch.stack(shown)).softmax(-1)
+    whole = model(image[None]).softmax(-1)[0] if chosen else chances[0]
+    return chances[:, whole.argmax()] / whole.max()
+
+
+def deletion_with_ranks_for_order(model, image, map, *, again=False):
+    """Compare the order itself, not the ranks, with the number of patches that are gone."""
+    order = map.flatten().argsort(descending=True)
+    rank = order.argsort() if again else order
+    k = torch.arange(map.numel() + 1)[:, None]
+    shown = (rank >= k).double().view(-1, 1, *map.shape)
+    shown = shown.repeat_interleave(image.shape[1] // len(map), 2).repeat_interleave(image.shape[2] // map.shape[1], 3)
+    mean = image.mean((1, 2), keepdim=True)
+    chances = model(image * shown + mean * (1 - shown)).softmax(-1)[:, model(image[None]).argmax()]
+    return chances / chances[0]
+
+
 def with_types_mixed(maps, enter):
     product = torch.eye(maps[0].shape[-1])
     for i, weights in enumerate(maps):
@@ -106,6 +131,7 @@ RIGHT = {
     ],
     "deletion": [
         deletion_by_masks, deletion_one_by_one, deletion_by_thresholds,
+        partial(deletion_of_a_list, copied=True), partial(deletion_with_ranks_for_order, again=True),
         lambda model, image, map: answers.deletion(model, image, -map, order="lowest first"),
         lambda model, image, map: answers.deletion(model, image, map.exp()),
     ],
@@ -114,6 +140,10 @@ NAMED = [
     ("rollout", "order",
         lambda maps, enter: answers.rollout([m.mT for m in maps], enter, rows="columns to 1", read="its column")),
     ("rollout", "transposed", lambda maps, enter: answers.rollout([m.mT for m in maps], enter)),
+    ("deletion", "ranks and patches mixed up", deletion_with_ranks_for_order),
+    ("deletion", "one tensor but for the first", deletion_of_a_list),
+    ("deletion", "one tensor", partial(deletion_of_a_list, first=False)),
+    ("deletion", "one tensor, the image apart", partial(deletion_of_a_list, first=False, chosen=True)),
     ("deletion", "ascending", lambda model, image, map: answers.deletion(model, image, -map)),
     ("deletion", "no baseline",
         lambda model, image, map: answers.deletion(model, image, map, value="log of it", base="none").exp()),
@@ -127,7 +157,7 @@ REFUSED = [
     ("rollout", "the list of maps is changed", lambda maps, enter: (answers.rollout(maps, enter), maps.pop())[0]),
     ("rollout", "make room for the class token",
         lambda maps, enter: reduce(lambda product, m: m.mean(0) @ product, maps, eye_of(maps))[0]),
-    ("rollout", "unless they are told a dtype", with_types_mixed),
+    ("rollout", "unless they are given a dtype", with_types_mixed),
     ("deletion", "torch.stack keeps it", lambda model, image, map: answers.deletion(model, image, map).float()),
     ("deletion", "changes its input in place",
         lambda model, image, map: (answers.deletion(model, image, map), image.zero_())[0]),

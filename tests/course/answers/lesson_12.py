@@ -203,7 +203,7 @@ NAMED = [
 ]
 REFUSED = [
     ("lr_at", "it returns a list, not a number", lambda step, **options: [0.1]),
-    ("lr_at", "float32 tensor", lambda step, **options: torch.tensor(answers.lr_at(step, **options))),
+    ("lr_at", "in float32", lambda step, **options: torch.tensor(answers.lr_at(step, **options))),
     ("lr_at", "different from the expected values",
         lambda step, **options: answers.lr_at(step, **options) + 0.01 * math.sin(step + 1)),
     ("EMA", "remember how they came about", Attached),
@@ -214,7 +214,7 @@ REFUSED = [
     ("EMA", "not a copy", AliasedButForHalf),
     ("EMA", "not a copy", AliasedCounts),
     ("EMA", "different from the expected values", Drifting),
-    ("exact_accuracy", "float32 tensor", lambda parts: torch.tensor(answers.exact_accuracy(parts))),
+    ("exact_accuracy", "in float32", lambda parts: torch.tensor(answers.exact_accuracy(parts))),
     ("exact_accuracy", "float32 rounds", all_in_float32),
     ("exact_accuracy", "float32 rounds", lambda parts: (100 * torch.tensor(answers.exact_accuracy(parts) / 100)).item()),
     ("exact_accuracy", "different from the expected values", lambda parts: answers.exact_accuracy(parts) + 0.01),
