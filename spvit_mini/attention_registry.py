@@ -14,6 +14,7 @@ from . import attention as modes
 from . import spatial as maps
 from .config import Grid
 from .errors import UserError, near
+from .fields import naming
 from .renamed import current_attention
 
 MODES: dict[str, type[modes.SpatialAttention]] = {
@@ -54,8 +55,8 @@ MAPS: dict[str, MapEntry] = {
     "shaw1d": MapEntry("embedding", lambda H, grid, C, neutral, **o: maps.Shaw1D(C, **o)),
     "shaw2d": MapEntry("embedding", lambda H, grid, C, neutral, **o: maps.Shaw2D(C, **o)),
     "irpe": MapEntry("embedding", lambda H, grid, C, neutral, **o: maps.IRPE(C, **o)),
-    "square_window": MapEntry("in or out", lambda H, grid, C, neutral, size=4, **o: maps.SquareWindow(size, **o)),
-    "cross_window": MapEntry("in or out", lambda H, grid, C, neutral, width=2, **o: maps.CrossWindow(H, width, **o)),
+    "square_window": MapEntry("in or out", lambda H, grid, C, neutral, **o: maps.SquareWindow(**o)),
+    "cross_window": MapEntry("in or out", lambda H, grid, C, neutral, **o: maps.CrossWindow(H, **o)),
 }
 CELLS: dict[str, tuple[type[modes.SpatialAttention], str]] = {  # named cells of the matrix
     "rpb": (modes.RelativeBias, "table"),
@@ -121,6 +122,8 @@ def refusal(map_name: str, mode: str) -> str | None:
         return MAP_KINDS[kind].format(needs=needs)
     if map_name == "constant" and mode in ("additive", "position_only", "gated"):
         return "softmax does not change if a number is added to every score"
+    if map_name == "log_cpb" and mode == "multiplicative":
+        return "its values begin near 8, half of its largest, and a factor must begin at 1"
     return None
 
 
@@ -138,7 +141,9 @@ def build_attention(
     Args:
         grid: rows and columns of patches; a table has this size, Swin v2's map is normalised by it.
         map_heads: 1 to let all heads share a map; by default each has its own.
-        options: more arguments of the map. Raises UserError for an unknown name, a refused cell or an unknown option.
+        options: more arguments of the map.
+
+    Raises UserError for an unknown name, a refused cell, an unknown option, and a shared map where there is none.
     """
     name = current_attention(name)
     map_name, _, mode = name.partition("/")
@@ -153,11 +158,15 @@ def build_attention(
             f"attention is {name!r}; expected a registered name or MAP/MODE.{near(name, attention_names())} "
             "Use --import FILE for a name that a file of yours registers."
         )
+    if map_heads not in (None, heads) and (map_heads != 1 or name in ATTENTIONS):
+        expected = "None, since it has no map to share (sharing 'head')" if name in ATTENTIONS else f"1, or {heads}, one for each"
+        raise UserError(f"map_heads is {map_heads} for attention {name} of {heads} heads; expected {expected}")
     try:
         if name in ATTENTIONS:
             attention = ATTENTIONS[name](dim, heads, grid=grid, qkv_bias=qkv_bias, **options)
         else:
-            spatial = MAPS[map_name].build(map_heads or heads, grid, dim // heads, kind.neutral, **options)
+            with naming(f"attention {name}"):
+                spatial = MAPS[map_name].build(map_heads or heads, grid, dim // heads, kind.neutral, **options)
             attention = kind(dim, heads, spatial=spatial, qkv_bias=qkv_bias)
     except TypeError as error:
         raise UserError(f"options of attention {name} are {options}; expected those of its class: {error}") from error

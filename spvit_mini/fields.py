@@ -9,19 +9,21 @@ Values come from Python, the command line, recipe.json and the metadata of weigh
 of JSON become the tuples, paths and dataclasses that the fields declare.
 """
 
+import inspect
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, ParamSpec, Union, get_args, get_origin, get_type_hints
 
 from .errors import UserError, near
 
+P = ParamSpec("P")
 LARGEST = 1e30  # of any number: its square is infinite in float32
 
 
@@ -86,6 +88,20 @@ def check_fields(options: Any, prefix: str = "") -> None:
         if value is not default or value is None:
             label = f"{prefix}{name.replace('_', '-') if prefix.startswith('--') else name}"
             object.__setattr__(options, name, check_value(kind, value, label))
+
+
+def check_arguments(init: Callable[P, None]) -> Callable[P, None]:
+    """Decorate a constructor, so that the numbers among its arguments are checked as fields are."""
+    signature = inspect.signature(init)
+
+    @wraps(init)
+    def checked(*args: P.args, **options: P.kwargs) -> None:
+        bound, hints = signature.bind(*args, **options), _hints(init)
+        for name in bound.arguments.keys() & {name for name, kind in hints.items() if kind is not bool}:
+            bound.arguments[name] = check_value(hints[name], bound.arguments[name], name)
+        init(*bound.args, **bound.kwargs)
+
+    return checked
 
 
 def check_value(kind: Any, value: Any, name: str) -> Any:

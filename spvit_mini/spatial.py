@@ -14,13 +14,18 @@ Letters: H heads, R rows, C columns, N = R·C patches, K hidden units or embeddi
 """
 
 import math
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .config import Width
 from .errors import UserError
-from .geometry import Grid, offsets, spread
+from .fields import Count, Natural, NonNegative, Positive, Range, check_arguments
+from .geometry import Grid, offsets_like, spread
+
+Reach = Annotated[float, Range(1, 1000)]  # in patches
 
 
 class OffsetMap(nn.Module):
@@ -49,7 +54,7 @@ class OffsetMap(nn.Module):
         # In full precision under autocast too: there are only a few hundred offsets, scores are multiplied by the map, and
         # in bfloat16 a quadratic would miss its value at far offsets, −‖δ‖² of some hundreds, by a whole score.
         numbers = next(iter([*self.parameters(), *self.buffers()]), None)
-        with torch.autocast("cpu" if numbers is None else numbers.device.type, enabled=False):
+        with torch.autocast("cpu" if numbers is None or numbers.is_meta else numbers.device.type, enabled=False):
             return spread(self.table(grid), grid)
 
 
@@ -60,7 +65,8 @@ class Table(OffsetMap):
     distribution of width `std`. H·(2R−1)·(2C−1) parameters.
     """
 
-    def __init__(self, heads: int, grid: Grid, *, neutral: float = 0.0, std: float = 0.02):
+    @check_arguments
+    def __init__(self, heads: int, grid: Grid, *, neutral: float = 0.0, std: Positive = 0.02):
         super().__init__(neutral)
         self.values = nn.Parameter(torch.empty(heads, 2 * grid[0] - 1, 2 * grid[1] - 1))
         nn.init.trunc_normal_(self.values, mean=neutral, std=std, a=neutral - 2 * std, b=neutral + 2 * std)
@@ -81,14 +87,15 @@ class LogCPB(OffsetMap):
 
     factors = ("mlp.0.weight", "mlp.2.weight")
 
-    def __init__(self, heads: int, grid: Grid, *, hidden: int = 512):
+    @check_arguments
+    def __init__(self, heads: int, grid: Grid, *, hidden: Width = 512):
         super().__init__()
         self.trained_on = grid
         self.mlp = nn.Sequential(nn.Linear(2, hidden), nn.ReLU(), nn.Linear(hidden, heads, bias=False))
 
     def table(self, grid: Grid) -> Tensor:
-        delta = offsets(*grid).to(next(self.parameters()))
-        reach = delta.new_tensor([max(side - 1, 1) for side in self.trained_on])
+        delta = offsets_like(self.mlp[0].weight, grid)
+        reach = torch.cat([delta.new_full((1,), max(side - 1, 1)) for side in self.trained_on])
         return 16 * self.mlp(log_offsets(8 * delta / reach) / 3).sigmoid().permute(2, 0, 1)  # log2 8 = 3
 
 
@@ -114,9 +121,10 @@ class PriorMLP(OffsetMap):
     factors = ("w1", "w2")
     outputs: tuple[int, ...] = ()  # shape of the outputs for one offset and head; see TwinPrior
 
+    @check_arguments
     def __init__(
-        self, heads: int, hidden: int = 32, *, neutral: float = 1.0, weight_std: float = 0.5,
-        bias_std: float | None = None, log: bool = False,
+        self, heads: int, hidden: Width = 32, *, neutral: float = 1.0, weight_std: NonNegative = 0.5,
+        bias_std: NonNegative | None = None, log: bool = False,
     ):  # fmt: skip
         super().__init__(neutral)
         self.weight_std, self.bias_std = weight_std, weight_std if bias_std is None else bias_std
@@ -135,7 +143,7 @@ class PriorMLP(OffsetMap):
         nn.init.constant_(self.b2, self.neutral)
 
     def table(self, grid: Grid) -> Tensor:
-        delta = offsets(*grid).to(self.w1)  # (2R−1, 2C−1, 2)
+        delta = offsets_like(self.w1, grid)  # (2R−1, 2C−1, 2)
         if self.log:
             delta = log_offsets(delta)
         hidden = self.w1 @ delta.flatten(0, 1).T + self.b1[:, :, None]  # (H, K, offsets)
@@ -164,7 +172,7 @@ class Linear(OffsetMap):
         self.b = nn.Parameter(torch.full((heads,), neutral))
 
     def table(self, grid: Grid) -> Tensor:
-        return (offsets(*grid).to(self.w) @ self.w.T + self.b).permute(2, 0, 1)
+        return (offsets_like(self.w, grid) @ self.w.T + self.b).permute(2, 0, 1)
 
 
 class Constant(OffsetMap):
@@ -188,6 +196,7 @@ class Quadratic(OffsetMap):
 
     factors = ("v",)
 
+    @check_arguments
     def __init__(self, heads: int, *, neutral: float = 0.0, strength: float = 1.0):
         super().__init__(neutral)
         self.strength = strength
@@ -199,7 +208,7 @@ class Quadratic(OffsetMap):
             self.v.copy_(local_start(len(self.v), self.strength))
 
     def table(self, grid: Grid) -> Tensor:
-        delta = offsets(*grid).to(self.v)
+        delta = offsets_like(self.v, grid)
         features = torch.cat([delta.square().sum(-1, keepdim=True), delta], dim=-1)  # (2R−1, 2C−1, 3)
         return (features @ self.v.T).permute(2, 0, 1) + self.neutral
 
@@ -228,10 +237,11 @@ class SquareWindow(nn.Module):
     It depends on the positions of the patches, not only on δ, so it is no `OffsetMap`.
     """
 
-    def __init__(self, size: int, *, shift: int = 0):
+    @check_arguments
+    def __init__(self, size: Count = 4, *, shift: Natural = 0):
         super().__init__()
-        if size < 1 or not 0 <= shift < size:
-            raise UserError(f"a window of {size} patches shifted by {shift}: the size must be at least 1, the shift below it")
+        if shift >= size:
+            raise UserError(f"shift is {shift}; expected less than the size of the window, {size}")
         self.size, self.shift = size, shift
 
     def forward(self, grid: Grid) -> Tensor:
@@ -245,10 +255,11 @@ class CrossWindow(nn.Module):
     The map is (heads, N, N) booleans.
     """
 
-    def __init__(self, heads: int, width: int):
+    @check_arguments
+    def __init__(self, heads: int, width: Count = 2):
         super().__init__()
-        if heads % 2 or width < 1:
-            raise UserError(f"a cross needs an even number of heads and stripes of at least 1 patch, not {heads} and {width}")
+        if heads % 2:
+            raise UserError(f"heads is {heads} for cross-shaped windows; expected an even number, which share no map (sharing 'head')")
         self.heads, self.width = heads, width
 
     def forward(self, grid: Grid) -> Tensor:
@@ -268,31 +279,33 @@ class Embeddings(nn.Module):
         raise NotImplementedError
 
     def forward(self, grid: Grid) -> list[tuple[Tensor, Tensor]]:
-        device = self.vectors[0].device
-        return [(vectors, index.to(device)) for vectors, index in zip(self.vectors, self.buckets(grid), strict=True)]
+        return list(zip(self.vectors, self.buckets(grid), strict=True))
 
 
 class Shaw1D(Embeddings):
     """Shaw et al. 2018, eq. 4, on the sequence of tokens: an embedding of clip(j − i, ±clip), keys only."""
 
-    def __init__(self, width: int, *, clip: int = 8):
+    @check_arguments
+    def __init__(self, width: int, *, clip: Natural = 8):
         super().__init__(width, 2 * clip + 1)
         self.clip = clip
 
     def buckets(self, grid: Grid) -> list[Tensor]:
-        step = offsets(*grid) @ torch.tensor([grid[1], 1])  # j − i of the flattened tokens
+        rows, columns = offsets_like(self.vectors[0], grid, torch.long).unbind(-1)
+        step = rows * grid[1] + columns  # j − i of the flattened tokens
         return [step.clamp(-self.clip, self.clip) + self.clip]
 
 
 class Shaw2D(Embeddings):
     """The same in two dimensions: an embedding of the clipped row offset plus one of the clipped column offset."""
 
-    def __init__(self, width: int, *, clip: int = 8):
+    @check_arguments
+    def __init__(self, width: int, *, clip: Natural = 8):
         super().__init__(width, 2 * clip + 1, 2 * clip + 1)
         self.clip = clip
 
     def buckets(self, grid: Grid) -> list[Tensor]:
-        return list((offsets(*grid).clamp(-self.clip, self.clip) + self.clip).unbind(-1))
+        return list((offsets_like(self.vectors[0], grid, torch.long).clamp(-self.clip, self.clip) + self.clip).unbind(-1))
 
 
 class IRPE(Embeddings):
@@ -301,13 +314,17 @@ class IRPE(Embeddings):
     Offsets up to `alpha` have buckets of their own, farther ones share logarithmic buckets, and from `gamma` on the last, ±beta.
     """
 
-    def __init__(self, width: int, *, alpha: float = 1.9, beta: float = 3.8, gamma: float = 15.2):
+    @check_arguments
+    def __init__(self, width: int, *, alpha: Positive = 1.9, beta: Reach = 3.8, gamma: Positive = 15.2):
+        if gamma <= alpha:
+            raise UserError(f"gamma is {gamma}; expected a number above alpha, {alpha}")
         self.alpha, self.beta, self.gamma = alpha, beta, gamma
         self.side = 2 * int(beta) + 1
         super().__init__(width, self.side**2)
 
     def buckets(self, grid: Grid) -> list[Tensor]:
-        index = piecewise_index(offsets(*grid), self.alpha, self.beta, self.gamma) + int(self.beta)
+        delta = offsets_like(self.vectors[0], grid, torch.long)
+        index = piecewise_index(delta, self.alpha, self.beta, self.gamma) + int(self.beta)
         return [index[..., 0] * self.side + index[..., 1]]
 
 
@@ -318,7 +335,7 @@ def log_offsets(delta: Tensor) -> Tensor:
 
 def piecewise_index(delta: Tensor, alpha: float, beta: float, gamma: float) -> Tensor:
     """Number the offsets as iRPE does (eq. 18): exactly up to alpha, then logarithmically, at most ±int(beta)."""
-    size = delta.abs().double()
+    size = delta.abs().to(torch.float32 if delta.is_mps else torch.float64)
     far = alpha + (size.clamp(min=alpha) / alpha).log() / math.log(gamma / alpha) * (beta - alpha)
     return (delta.sign() * torch.where(size <= alpha, size, far.round().clamp(max=int(beta)))).long()
 
