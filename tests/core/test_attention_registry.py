@@ -34,6 +34,7 @@ def draw(tokens):
 
 NUMBERS = {"table", "log_cpb", "mlp", "linear", "quadratic"}
 SENSIBLE = {(m, mode) for m in NUMBERS for mode in ("additive", "position_only", "gated", "multiplicative")}
+SENSIBLE -= {("log_cpb", "multiplicative")}
 SENSIBLE |= {("constant", "multiplicative"), ("twin_mlp", "affine"), ("anchored_mlp", "affine")}
 SENSIBLE |= {("shaw1d", "contextual"), ("shaw2d", "contextual"), ("irpe", "contextual")}
 SENSIBLE |= {("square_window", "masked"), ("cross_window", "masked")}
@@ -59,9 +60,24 @@ def test_the_other_cells_are_refused_with_the_reason(map_name, mode):
     reason = REASONS[MAPS[map_name].kind]
     if map_name == "constant" and mode in ("additive", "position_only", "gated"):
         reason = "softmax does not change if a number is added to every score"
+    if (map_name, mode) == ("log_cpb", "multiplicative"):
+        reason = "a factor must begin at 1"
     with pytest.raises(UserError, match=f"the map '{map_name}' cannot be .*{reason}"):
         build_attention(f"{map_name}/{mode}", DIM, HEADS, grid=(4, 4))
     assert reason in refusal(map_name, mode)
+
+
+@pytest.mark.parametrize("name", [n for n in attention_names() if n in CELLS or n.endswith(("multiplicative", "affine"))])
+def test_every_factor_of_the_scores_begins_neutral(name):
+    """The factor is 1 and what an affine mode adds to it leaves the factor alone; a table begins within its noise around 1."""
+    layer = build_attention(name, DIM, HEADS, grid=(3, 5))
+    factor = layer.spatial((3, 5))
+    factor = factor[0] if factor.ndim == 4 else factor
+    assert factor.shape == (HEADS, 15, 15)
+    if name == "table/multiplicative":  # drawn with a standard deviation of 0.02, cut off at two of them
+        assert (factor - 1).abs().max() <= 0.04 and abs(factor.mean().item() - 1) < 0.01
+    else:
+        assert torch.equal(factor, torch.ones_like(factor))
 
 
 def test_the_refused_constant_would_indeed_change_nothing():
@@ -75,7 +91,7 @@ def test_the_refused_constant_would_indeed_change_nothing():
     ("gspa", {}, "Did you mean .*gpsa"),
     ("mhsa", {"hidden": 3}, "options of attention mhsa are {'hidden': 3}"),
     ("table/additive", {"hidden": 3}, "options of attention table/additive are {'hidden': 3}"),
-    ("window", {"size": 0}, "window of 0 patches"),
+    ("window", {"size": 0}, "attention window: size is 0; expected an integer"),
 ])  # fmt: skip
 def test_a_wrong_name_or_option_is_one_clear_line(name, options, message):
     with pytest.raises(UserError, match=message):
@@ -159,6 +175,41 @@ def test_a_table_serves_another_grid_inside_attention():
     q, k, v = draw(15)
     torch.testing.assert_close(layer.attend(q, k, v, (3, 5)), layer.weights(q, k, (3, 5)) @ v)
     assert isinstance(layer.spatial, Table) and isinstance(layer, MODES["additive"]) and not isinstance(layer, PSA)
+
+
+@pytest.mark.parametrize(
+    ("name", "map_heads", "message"),
+    [
+        ("mhsa", 1, "map_heads is 1 for attention mhsa of 2 heads; expected None, since it has no map to share"),
+        ("spsa", 3, "map_heads is 3 for attention spsa of 2 heads; expected 1, or 2, one for each"),
+        ("table/additive", 0, "map_heads is 0 for attention table/additive"),
+        ("cross_window/masked", 1, "heads is 1 for cross-shaped windows; expected an even number, which share no map"),
+    ],
+)
+def test_a_number_of_maps_that_would_be_ignored_is_refused(name, map_heads, message):
+    with pytest.raises(UserError, match=message):
+        build_attention(name, DIM, HEADS, grid=(4, 4), map_heads=map_heads)
+
+
+@pytest.mark.parametrize("sharing", ["block", "network"])
+def test_an_attention_without_a_map_shares_none(sharing):
+    with pytest.raises(UserError, match="attention mhsa of 4 heads; expected None, since it has no map to share"):
+        shared(sharing, "mhsa")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "odd"),
+    [("window", {}, {"shift": 2}), ("spsa", {"hidden": 4}, {"hidden": 8}), ("square_window/masked", {}, {"size": 2})],
+)
+def test_blocks_with_maps_of_their_own_share_none_over_the_network(name, options, odd):
+    """The first block's map would replace the others: a shifted window, for example, would not be shifted."""
+    with pytest.raises(UserError, match="sharing is 'network' and odd_block_options are .* Use sharing 'block'"):
+        shared("network", name, attention_options=options, odd_block_options=odd)
+    blocks = shared("block", name, attention_options=options, odd_block_options=odd).attentions()
+    values = [getattr(a.spatial, *odd) if name != "spsa" else a.spatial.w1.shape[1] for a in blocks]
+    assert values[1] == next(iter(odd.values())) != values[0]
+    same = shared("network", name, attention_options=odd, odd_block_options=odd).attentions()  # no second map
+    assert len({a.spatial for a in same}) == 1
 
 
 # --- Registration ----------------------------------------------------------------------------------------------------------
