@@ -9,7 +9,8 @@ and splits stay. JPEG files stay JPEG files, all others become PNG files. With -
 need no decoding (with --data.backend tensor), lose nothing and are about six times as large as JPEG files. Pixels are read as in
 training: always RGB, EXIF rotation not applied. Choose a size slightly larger than the training resolution, for random crops.
 
-If the program is interrupted, the same command resumes: it skips the copies of images that have not changed since.
+If the program is interrupted, or the source has changed, the same command resumes: it skips the copies of images that have not
+changed since, and removes the copies of images that are gone. Files that it has not written are never replaced or removed.
 """
 
 import itertools
@@ -18,7 +19,7 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
@@ -38,7 +39,8 @@ from ..training.progress import count_cores
 from .arguments import Program
 
 PROGRAM = Program("python -m spvit_mini resize", __doc__)
-RECORD = "resized.json"  # in the folder of the copy: its source and options
+RECORD = "resized.json"  # in the folder of the copy: its source, options and files
+SPLITS = ("val", "test")  # that may have annotations
 JPEG = (".jpg", ".jpeg")
 SAME_SUFFIX = (*JPEG, ".png")  # files with these suffixes keep their names
 CLOCK = 2.0  # seconds: the coarsest resolution of modification times on a file system
@@ -70,7 +72,7 @@ def main(argv: list[str]) -> int:
     source, copy = arguments.folders
     check_folders(source, copy)
     copies = list_copies(source, copy, suffix=".ppm" if arguments.format == "ppm" else None)
-    write_record(source, copy, arguments)
+    gone = write_record(source, copy, arguments, copies)
 
     counts: Counter[str] = Counter()
     corrupt: list[str] = []
@@ -88,11 +90,16 @@ def main(argv: list[str]) -> int:
                 counts[result] += 1
             bar.update()
     copy_annotations(source, copy)
-    size = sum(size for _, size in list_images(copy))
+    images = list_images(copy)
+    size, foreign = sum(size for _, size in images), [path for path, _ in images if Path(path) not in copies]
     print(
         f"{copy}: {counts.total():,} images of {size / 1e6:,.1f} MB, {counts['resized']:,} resized now, "
         f"{counts['copied']:,} copied unchanged, {counts['there']:,} there already"
     )
+    if gone:
+        print(f"{len(gone):,} files were removed, because their images left {source}, {gone[0]} first")
+    if foreign:
+        print(f"{len(foreign):,} images are of no image in {source} and were not written now, {foreign[0]} first; they are kept")
     if corrupt:
         print(f"{len(corrupt)} corrupt image files were skipped, {sorted(corrupt)[0]} first")
     return 0
@@ -133,24 +140,53 @@ def list_copies(source: Path, copy: Path, *, suffix: str | None) -> dict[Path, P
     return sources
 
 
-def write_record(source: Path, copy: Path, arguments: Arguments) -> None:
-    """Create the folder of a copy with its record, or check that it holds the same copy. Raises UserError if not."""
+def write_record(source: Path, copy: Path, arguments: Arguments, images: Iterable[Path]) -> list[str]:
+    """Create the folder of a copy with its record, or check that it holds the same copy; remove what has left the source.
+
+    The record lists the files of the copy before they are written: only these are ever replaced or removed. Returns the names
+    of those that were removed. Raises UserError for another copy, and for a file in the place of an image.
+    """
     options = {name: getattr(arguments, name) for name in ("size", "quality", "format")}
     wanted, record = {"source": str(source.resolve()), **options}, copy / RECORD
+    annotations = [copy / split / ANNOTATIONS for split in SPLITS if (source / split / ANNOTATIONS).is_file()]
+    names = [str(path.relative_to(copy)) for path in (*images, *annotations)]
     try:
         if not copy.is_dir() or not any(copy.iterdir()):
             copy.mkdir(parents=True, exist_ok=True)
-            write_text(record, json.dumps(wanted, indent=2) + "\n")
+            write_text(record, json.dumps(wanted | {"files": names}, indent=1) + "\n")
         earlier = {"format": "keep"} | json.loads(record.read_text(encoding="utf-8-sig"))  # early records have no format
+        before = set(map(str, earlier.get("files", names)))  # nor files
     except FileNotFoundError:
         raise UserError(f"{copy} holds files, but no {RECORD} of a copy; use a new folder") from None
-    except json.JSONDecodeError:
+    except (ValueError, TypeError):
         raise UserError(f"{record} cannot be read; remove {copy}, or use another folder") from None
     except OSError as error:
         raise UserError(f"cannot write into {copy}: {error.strerror}; use another folder") from None
     differ = [f"{name} {earlier.get(name)}, not {value}" for name, value in wanted.items() if earlier.get(name) != value]
     if differ:
         raise UserError(f"{copy} was written with {', '.join(differ)}; use another folder for this copy, or remove that one")
+    if foreign := next((name for name in names if name not in before and (copy / name).exists()), None):
+        raise UserError(f"{copy / foreign} was not written by this program, but would be replaced; move it elsewhere")
+    gone = [name for name in sorted(before - set(names)) if remove_copy(copy, name)]
+    if before != set(names) or "files" not in earlier:
+        write_text(record, json.dumps(wanted | {"files": names}, indent=1) + "\n")
+    return gone
+
+
+def remove_copy(copy: Path, name: str) -> bool:
+    """Remove a file of a copy, and its folders if they are empty then; returns whether it was there."""
+    path, folder = copy / name, copy.resolve()
+    parent = path.parent.resolve()
+    if not parent.is_relative_to(folder) or not parent.is_dir():
+        return False
+    was_there = path.is_file()
+    for file in (path, path.with_name(f"{path.name}.tmp")):  # the second of a program that was killed
+        if file.is_file():
+            file.unlink()
+    while parent != folder and not any(parent.iterdir()):
+        parent.rmdir()
+        parent = parent.parent
+    return was_there
 
 
 def write_copies(copies: dict[Path, Path], arguments: Arguments) -> Generator[tuple[Path, str | CorruptImageError]]:
@@ -164,6 +200,8 @@ def write_copies(copies: dict[Path, Path], arguments: Arguments) -> Generator[tu
         try:
             return source, resize(source, copy, size=arguments.size, quality=arguments.quality)
         except CorruptImageError as reason:
+            if arguments.on_corrupt_image == "skip":
+                copy.unlink(missing_ok=True)  # of the image before it was damaged
             return source, reason
 
     workers = arguments.workers or count_cores()
@@ -218,7 +256,7 @@ def scale_sides(sides: tuple[int, int], size: int) -> tuple[int, int]:
 
 def copy_annotations(source: Path, copy: Path) -> None:
     """Copy the files with the classes of Tiny ImageNet's validation images."""
-    for split in ("val", "test"):
+    for split in SPLITS:
         if (source / split / ANNOTATIONS).is_file() and (copy / split).is_dir():
             with atomic_write(copy / split / ANNOTATIONS) as temporary:
                 shutil.copyfile(source / split / ANNOTATIONS, temporary)

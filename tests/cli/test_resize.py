@@ -138,7 +138,64 @@ def test_the_same_command_goes_on_and_makes_anew_what_has_changed(tree, tmp_path
     again = files(copy)
     assert again["train/rose/wide.jpg"] == whole["train/rose/wide.jpg"] and again["train/lily/grey.jpg"] == b"seen to be left"
     assert again["train/lily/clear.png"] != whole["train/lily/clear.png"]
-    assert json.loads(again["resized.json"]) == {"source": str(tree.resolve()), "size": 32, "quality": 95, "format": "keep"}
+    record = json.loads(again["resized.json"])
+    assert set(record.pop("files")) == whole.keys() - {"resized.json"}
+    assert record == {"source": str(tree.resolve()), "size": 32, "quality": 95, "format": "keep"}
+
+
+@pytest.mark.parametrize("form", ["keep", "ppm"])
+def test_the_copy_mirrors_the_source_and_other_files_stay(tree, tmp_path, capsys, form):
+    """An image that is gone, a whole class, a name with another suffix, an image that is damaged now; and files of others."""
+    copy, suffix = tmp_path / "copy", "ppm" if form == "ppm" else "png"
+    options = ("--size", 32, "--format", form)
+    run(capsys, tree, copy, *options)
+    before = files(copy)
+    own = {"train/lily/own.png": b"mine", "train/rose/notes.txt": b"mine", "train/tulip/own.jpg": b"mine"}
+    for name, content in own.items():
+        (copy / name).parent.mkdir(exist_ok=True)
+        (copy / name).write_bytes(content)
+    (copy / "val/lily" / f"just.{suffix}.tmp").write_bytes(b"half of it")  # as a kill leaves it
+    shutil.rmtree(tree / "val/lily")
+    (tree / "train/rose/deep/tall.JPEG").unlink()
+    (tree / "train/lily/palette.gif").rename(tree / "train/lily/renamed.gif")
+    (tree / "train/lily/ink.jpg").write_bytes(b"no image")
+    os.utime(tree / "train/lily/ink.jpg", (2e9, 2e9))
+    ink = "train/lily/ink." + ("ppm" if form == "ppm" else "jpg")
+    tall = "train/rose/deep/tall." + ("ppm" if form == "ppm" else "JPEG")
+    out, _ = run(capsys, tree, copy, *options, "--on-corrupt-image", "skip")
+    palette, renamed, just = f"train/lily/palette.{suffix}", f"train/lily/renamed.{suffix}", f"val/lily/just.{suffix}"
+    assert "3 files were removed, because their images left" in out and f"{palette} first" in out
+    assert f"2 images are of no image in {tree}" in out and f"{copy / 'train/lily/own.png'} first; they are kept" in out
+    after = files(copy)
+    assert after.keys() == before.keys() - {palette, ink, tall, just} | {renamed} | own.keys()
+    assert after[renamed] == before[palette] and all(after[name] == content for name, content in own.items())
+    assert not (copy / "val/lily").exists() and not (copy / "train/rose/deep").exists()
+    photograph(64, 64).save(tree / "train/lily/own.png")
+    assert f"{copy / 'train/lily/own.'}" in (line := fails(capsys, tree, copy, *options)) or form == "ppm"
+    assert form == "ppm" or "was not written by this program, but would be replaced; move it elsewhere" in line
+    assert files(copy)["train/lily/own.png"] == b"mine"
+
+
+@pytest.mark.parametrize("names", [["../mine.jpg"], ["/{folder}/mine.jpg"], ["train/out/mine.jpg"]])
+def test_a_record_cannot_name_files_outside_the_copy(tree, tmp_path, capsys, names):
+    """A record may come with a downloaded copy."""
+    copy, mine = tmp_path / "copy", tmp_path / "mine.jpg"
+    run(capsys, tree, copy, "--size", 32)
+    mine.write_bytes(b"mine")
+    (copy / "train/out").symlink_to(tmp_path)
+    record = json.loads((copy / "resized.json").read_text())
+    record["files"] += [name.format(folder=tmp_path) for name in names]
+    (copy / "resized.json").write_text(json.dumps(record))
+    assert "removed" not in run(capsys, tree, copy, "--size", 32)[0]
+    assert mine.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '{"files": 3}', "{", "null", '"text"'])
+def test_a_damaged_record_is_one_line(tree, tmp_path, capsys, text):
+    copy = tmp_path / "copy"
+    run(capsys, tree, copy, "--size", 32)
+    (copy / "resized.json").write_text(text)
+    assert "resized.json cannot be read; remove" in fails(capsys, tree, copy, "--size", 32)
 
 
 def test_a_write_that_fails_leaves_no_half_a_file(tree, tmp_path, capsys, monkeypatch):
