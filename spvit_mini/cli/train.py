@@ -68,7 +68,8 @@ def main(argv: list[str]) -> int:
     from ..training.distributed import is_main_process
     from ..training.metrics import best_top1
 
-    run_dir, how = arguments.run_dir, {name: getattr(arguments, name) for name in ("resume", "max_steps", "tensorboard")}
+    run_dir = find_run_dir(argv) or name_run_dir(name, arguments.recipe) or arguments.run_dir
+    how = {name: getattr(arguments, name) for name in ("resume", "max_steps", "tensorboard")}
     result = train(arguments.recipe, run_dir=run_dir, **how)
     if is_main_process() and (best := result.best) is not None:
         print(f"best validation accuracy {best_top1(best):.2f} % at step {best['step']}: {run_dir / 'best.safetensors'}")
@@ -79,6 +80,15 @@ def main(argv: list[str]) -> int:
         words = [*([name] if name else []), "--run-dir", str(run_dir), "--resume", *(["--import", *imports] if imports else [])]
         print(f"stopped at step {result.step} of {result.steps}, {saved}; resume with: {PROGRAM} {shlex.join(words)}")
     return 128 + result.stopped_by if result.stopped_by else 0
+
+
+def name_run_dir(name: str | None, recipe: Recipe) -> Path | None:
+    """Name the run folder of a recipe for images of the user's own by model and dataset; None for other recipes."""
+    if not name or not name.endswith("_images"):
+        return None
+    data, task = recipe.data, name.removesuffix("images").removeprefix(f"{recipe.model.name}_")
+    dataset = data.root.resolve().name if data.name == "folder" else data.name.replace("/", "_")
+    return Path("runs") / f"{task}{recipe.model.name}_{dataset}"
 
 
 def find_run_dir(options: list[str]) -> Path | None:

@@ -1,4 +1,4 @@
-"""The recipes by name, MODEL_DATA: spvit_mini_compass, vit_mini_cifar10, spvit_s_imagenet, …
+"""The recipes by name, MODEL_DATA, or finetune_images: spvit_mini_compass, vit_mini_cifar10, spvit_s_imagenet, …
 
 A recipe is a function of the model's name: `compass("spvit_mini")` is spvit_mini_compass. Therefore the models on one dataset
 differ in that name alone, except on ImageNet, where each model has the recipe of its paper. The function's docstring states the
@@ -28,7 +28,7 @@ FAMILIES: tuple[tuple[tuple[str, ...], tuple[Callable[[str], Recipe], ...]], ...
         (
             synthetic.compass, synthetic.compass6, synthetic.textures, synthetic.textures6, synthetic.rings,
             synthetic.rings6, small_images.cifar10, small_images.cifar100, small_images.tiny_imagenet,
-            small_images.flowers17, small_images.imagenette,
+            small_images.flowers17, small_images.imagenette, small_images.images,
         ),
     ),
     (SMALL, (large.imagenet100, large.imagenet100_first)),
@@ -40,6 +40,7 @@ FAMILIES: tuple[tuple[tuple[str, ...], tuple[Callable[[str], Recipe], ...]], ...
 RECIPES: dict[str, Callable[[], Recipe]] = {
     f"{model}_{make.__name__}": partial(make, model) for models, makes in FAMILIES for make in makes for model in models
 }
+RECIPES["finetune_images"] = partial(small_images.finetune_images, "deit_small")
 
 
 def register_recipe(name: str, recipe: Recipe | Callable[[], Recipe]) -> None:

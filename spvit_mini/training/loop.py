@@ -35,7 +35,7 @@ from .devices import choose_device, compute_mfu, device_name, peak_flops
 from .metrics import ClassificationMetrics, best_top1, evaluate, write_rows
 from .objective import Objective
 from .optim import freeze, lr_at, make_ema_update, make_optimiser
-from .progress import ProgressDisplay, describe_run
+from .progress import ProgressDisplay, describe_run, list_notes
 from .signals import StopSignal, open_workers
 from .summary import begin_session, end_session
 from .tensorboard import TensorBoardWriter
@@ -216,8 +216,8 @@ class Trainer:
         self.stop = stack.enter_context(StopSignal(run_dir is not None, is_main=group.is_main))
         where = f"{run_dir}" if run_dir else "not saved (no run folder)"
         self.display.print(describe_run(self.model, recipe, data, run_dir=where, **facts))
-        if notice:
-            self.display.print(notice)
+        for line in [*([notice] if notice else []), *list_notes(self.model, recipe, **self.lr_schedule)]:
+            self.display.print(line)
 
     # --- The loop
 

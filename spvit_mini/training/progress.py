@@ -17,8 +17,10 @@ from ..data import Data
 from ..recipes.recipe import Recipe
 from ..spatial import PriorMLP
 from ..vit import VisionModel
+from ..zoo import MODELS
 from .devices import device_name, peak_flops
 from .metrics import ClassificationMetrics
+from .optim import lr_at
 
 REFRESH_SECONDS = 0.5  # reading a loss waits for the device, so the bar reads it seldom
 INPUT_BOUND = 0.1  # share of the training time spent waiting for images, from which a run is input-bound
@@ -55,6 +57,24 @@ def describe_run(
         f"run     {run_dir}",
     ]
     return "\n".join(line for line in lines if line.strip() != "also")
+
+
+def list_notes(model: VisionModel, recipe: Recipe, *, warmup: int, cooldown: int, total: int, **lrs: float) -> list[str]:
+    """List what may surprise: options that do not apply to another attention, and a schedule without a cosine."""
+    named, notes = MODELS[model.name], []
+    options = getattr(named, "attention_options", {}) if recipe.model.attention_options is None else {}
+    if options and model.config.attention != getattr(named, "attention", ""):
+        dropped = ", ".join(f"{name} {value}" for name, value in options.items())
+        notes.append(f"note    attention is {model.config.attention}; the options of {model.name}'s own, {dropped}, are dropped")
+    if 0 < total <= warmup:
+        last = lr_at(total - 1, warmup=warmup, cooldown=cooldown, total=total, **lrs)
+        what = f"the run of {total:,} steps ends before the warm-up of {warmup:,}, at a learning rate of {last:.2g}"
+        notes.append(f"WARNING: {what}, below its peak. Use a shorter --optim.warmup.")
+    elif cooldown and 0 < total <= warmup + cooldown:
+        what = f"warm-up ({warmup:,} steps) and cool-down ({cooldown:,}) fill the run of {total:,} steps"
+        fix = "Use a shorter --optim.warmup or --optim.cooldown."
+        notes.append(f"WARNING: {what}, so that the learning rate falls from its peak to final_lr in one step. {fix}")
+    return notes
 
 
 def describe_prior(model: VisionModel) -> str:
