@@ -6,6 +6,7 @@ and say how its images were prepared.
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,9 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise UserError(f"there is no weights file {path}")
     try:
-        with safe_open(str(path), framework="pt") as file:
+        # safetensors refuses a path that is no UTF-8, but not that of the open file.
+        is_utf8 = os.fsencode(path).decode("utf-8", "ignore") == str(path)
+        with open(path, "rb") as opened, safe_open(path if is_utf8 else f"/dev/fd/{opened.fileno()}", framework="pt") as file:
             metadata = file.metadata() or {}
             if "weights" in metadata:
                 metadata["weights"] = RENAMED_VALUES["weights"].get(metadata["weights"], metadata["weights"])
