@@ -23,6 +23,7 @@ patches alone: it gives prefix tokens no weight, and prefix tokens attend by con
 Letters: B batch, N tokens, P prefix, D width, H heads, C = D/H head width (where no grid is near).
 """
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -51,16 +52,18 @@ class MHSA(nn.Module):
         self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
-        self.recorded: list[Tensor] | None = None  # a list collects the weights: see `recording` in vit.py
+        self.recorded: list[list[Tensor]] = []  # each of these lists collects the weights: see `recording` in vit.py
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         """Mix the tokens x, (B, P + R·C, D), of a grid (R, C): same shape out."""
         q, k, v = self.project(x)
-        if self.recorded is None:
+        if not self.recorded:
             mixed = self.attend(q, k, v, grid)
         else:
-            self.recorded.append(self.weights(q, k, grid))
-            mixed = self.mix(self.recorded[-1], v)
+            weights = self.weights(q, k, grid)
+            mixed = self.mix(weights, v)
+            for maps in self.recorded:
+                maps.append(weights)
         return self.proj(mixed.transpose(1, 2).flatten(2))  # (B, N, D)
 
     def project(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
@@ -107,11 +110,6 @@ class SpatialAttention(MHSA):
         super().__init__(dim, heads, qkv_bias=qkv_bias)
         self.spatial = spatial
 
-    def spatial_map(self, tokens: int, grid: Grid) -> Tensor:
-        """Compute the map for all tokens, prefix included: (H, N, N)."""
-        prefix = prefix_of(tokens, grid)
-        return cached_map(self, (tokens, grid), lambda: pad_prefix(self.spatial(grid), prefix, self.neutral))
-
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid) -> Tensor:
         return self.mix(self.weights(q, k, grid), v)
 
@@ -122,7 +120,16 @@ class SpatialAttention(MHSA):
         return super().multiply_adds(queries, keys, grid) | {"map": computed + entered}
 
 
-class BiasedAttention(SpatialAttention):
+class PaddedAttention(SpatialAttention):
+    """Attention whose map has a value for all tokens: `neutral` for a prefix token."""
+
+    def spatial_map(self, tokens: int, grid: Grid) -> Tensor:
+        """Compute the map for all tokens, prefix included: (H, N, N)."""
+        prefix = prefix_of(tokens, grid)
+        return cached_map(self, (tokens, grid), lambda: pad_prefix(self.spatial(grid), prefix, self.neutral))
+
+
+class BiasedAttention(PaddedAttention):
     """Additive: softmax(S + f). The fused kernels accept the map as a float mask."""
 
     mode = "additive"
@@ -168,7 +175,9 @@ class MaskedAttention(SpatialAttention):
 
     def visible(self, q: Tensor, grid: Grid) -> Tensor:
         """Compute which keys each query attends to: (H or 1, N, N) booleans; prefix tokens attend to all, and all to them."""
-        return pad_prefix(self.spatial(grid).to(q.device), prefix_of(q.shape[-2], grid), True)
+        with q.device:  # a map without parameters makes its tensors there
+            spatial = self.spatial(grid).to(q.device)
+        return pad_prefix(spatial, prefix_of(q.shape[-2], grid), True)
 
     def weights(self, q: Tensor, k: Tensor, grid: Grid) -> Tensor:
         return self.scores(q, k).masked_fill(~self.visible(q, grid), float("-inf")).softmax(-1)
@@ -237,7 +246,7 @@ class PositionOnlyAttention(GatedAttention):
         return super().multiply_adds(queries, keys, grid) | {"scores": by_content * keys * self.proj.in_features}
 
 
-class ModulatedAttention(SpatialAttention):
+class ModulatedAttention(PaddedAttention):
     """Multiplicative: softmax(f ⊙ S).
 
     f > 1 sharpens where a score is positive and suppresses where it is negative; f = 0 does not mask, since exp(0) = 1.
@@ -260,13 +269,13 @@ class AffineAttention(SpatialAttention):
     backend = "auto"
 
     def weights(self, q: Tensor, k: Tensor, grid: Grid) -> Tensor:
-        f, g = self.both_maps(q.shape[-2], grid)
+        f, g = self.spatial_map(q.shape[-2], grid)
         return (f * self.scores(q, k) + g).softmax(-1)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: Grid) -> Tensor:
-        return attend_modulated(q, k, v, *self.both_maps(q.shape[-2], grid), backend=self.backend)
+        return attend_modulated(q, k, v, *self.spatial_map(q.shape[-2], grid), backend=self.backend)
 
-    def both_maps(self, tokens: int, grid: Grid) -> tuple[Tensor, Tensor]:
+    def spatial_map(self, tokens: int, grid: Grid) -> tuple[Tensor, Tensor]:
         """Compute the factor and the addend for all tokens, prefix included: (H, N, N) each."""
         prefix = prefix_of(tokens, grid)
 
@@ -280,32 +289,43 @@ class AffineAttention(SpatialAttention):
 # --- Named attentions: a mode with its map. `spatial` replaces the map, for example by another layer's --------------------
 
 
+def choose_map(spatial: nn.Module | None, build: Callable[..., nn.Module], *arguments: Any, **options: Any) -> nn.Module:
+    """Return the given map, or build one. Raises UserError for a map together with options, which would have no effect."""
+    options = {name: value for name, value in options.items() if value is not None}
+    if spatial is None:
+        return build(*arguments, **options)
+    for name, value in options.items():
+        raise UserError(f"{name} is {value} beside the map {type(spatial).__name__}; expected one of both. Leave out {name}.")
+    return spatial
+
+
 class RelativeBias(BiasedAttention):
     """Relative position bias (Swin, eq. 4) over the whole grid: a learned table of the offsets, additive."""
 
-    def __init__(self, dim: int, heads: int, grid: Grid | None = None, *, spatial=None, qkv_bias: bool = False):
-        super().__init__(dim, heads, spatial or Table(heads, grid), qkv_bias=qkv_bias)  # type: ignore[arg-type]
+    def __init__(self, dim: int, heads: int, grid: Grid | None = None, *, spatial=None, qkv_bias: bool = False, **table):
+        spatial = choose_map(spatial, lambda grid=None, **o: Table(heads, grid, **o), grid=grid, **table)
+        super().__init__(dim, heads, spatial, qkv_bias=qkv_bias)
 
 
 class WindowAttention(MaskedAttention):
     """Attention inside square windows of `size` patches, moved by `shift` (Swin, §3.2)."""
 
-    def __init__(self, dim: int, heads: int, size: int = 4, *, shift: int = 0, spatial=None, qkv_bias: bool = False):
-        super().__init__(dim, heads, spatial or SquareWindow(size, shift=shift), qkv_bias=qkv_bias)
+    def __init__(self, dim: int, heads: int, size: int | None = None, *, spatial=None, qkv_bias: bool = False, **window):
+        super().__init__(dim, heads, choose_map(spatial, SquareWindow, size=size, **window), qkv_bias=qkv_bias)
 
 
 class PSA(BiasedAttention):
     """Positional self-attention with content (ConViT, eq. 4): softmax(S + vᵀ(‖δ‖², δ)), with local initialisation."""
 
-    def __init__(self, dim: int, heads: int, *, strength: float = 1.0, spatial=None, qkv_bias: bool = False):
-        super().__init__(dim, heads, spatial or Quadratic(heads, strength=strength), qkv_bias=qkv_bias)
+    def __init__(self, dim: int, heads: int, *, spatial=None, qkv_bias: bool = False, **quadratic):
+        super().__init__(dim, heads, choose_map(spatial, Quadratic, heads, **quadratic), qkv_bias=qkv_bias)
 
 
 class GPSA(GatedAttention):
     """Gated positional self-attention (ConViT, eq. 7), with local initialisation: it begins near a convolution."""
 
-    def __init__(self, dim: int, heads: int, *, strength: float = 1.0, spatial=None, qkv_bias: bool = False):
-        super().__init__(dim, heads, spatial or Quadratic(heads, strength=strength), qkv_bias=qkv_bias)
+    def __init__(self, dim: int, heads: int, *, spatial=None, qkv_bias: bool = False, **quadratic):
+        super().__init__(dim, heads, choose_map(spatial, Quadratic, heads, **quadratic), qkv_bias=qkv_bias)
         self.reset_parameters()
 
     def reset_parameters(self):
@@ -323,18 +343,18 @@ class GPSA(GatedAttention):
 class SPSA(ModulatedAttention):
     """SP-SA (SP-ViT, §3): a learned 2D prior per head, softmax(f_h(δ) · S). Begins as exactly MHSA, since f is 1 then.
 
-    Args: those of `MHSA`, `hidden`: width of each head's prior MLP, and more arguments of `spatial.PriorMLP` by name.
+    Args: those of `MHSA`, `hidden`: width of each head's prior MLP (32), and more arguments of `spatial.PriorMLP` by name.
     """
 
-    def __init__(self, dim: int, heads: int, hidden: int = 32, *, spatial=None, qkv_bias: bool = False, **prior):
-        super().__init__(dim, heads, spatial or PriorMLP(heads, hidden, **prior), qkv_bias=qkv_bias)
+    def __init__(self, dim: int, heads: int, hidden: int | None = None, *, spatial=None, qkv_bias: bool = False, **prior):
+        super().__init__(dim, heads, choose_map(spatial, PriorMLP, heads, hidden=hidden, **prior), qkv_bias=qkv_bias)
 
 
 class AnchoredSPSA(AffineAttention):
     """SP-SA with PSA's quadratic added, with local initialisation (our own): softmax(f_h(δ) · S + vᵀ(‖δ‖², δ))."""
 
-    def __init__(self, dim: int, heads: int, hidden: int = 32, *, spatial=None, qkv_bias: bool = False, **prior):
-        super().__init__(dim, heads, spatial or Anchored(heads, hidden, **prior), qkv_bias=qkv_bias)
+    def __init__(self, dim: int, heads: int, hidden: int | None = None, *, spatial=None, qkv_bias: bool = False, **prior):
+        super().__init__(dim, heads, choose_map(spatial, Anchored, heads, hidden=hidden, **prior), qkv_bias=qkv_bias)
 
 
 def attend_masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:

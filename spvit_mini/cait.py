@@ -14,12 +14,11 @@ Letters as in attention.py: B batch, N tokens, D width, H heads, (R, C) grid.
 
 import torch
 import torch.nn.functional as F
-import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from .attention import MHSA
 from .config import CaiTConfig, Grid, patch_grid
-from .vit import Box, StochasticDepth, ViT, resize_grid, swap_box
+from .vit import Box, Head, StochasticDepth, ViT, resize_grid, swap_box
 
 
 class TalkingHeads(MHSA):
@@ -86,6 +85,7 @@ class CaiT(ViT):
     then (B, heads, 1, 1 + N) for each block of the class token. `spatial_maps` returns None for all of them.
     """
 
+    name = "cait_xxs24"
     positions: nn.Parameter
     class_token: nn.Parameter
 
@@ -103,7 +103,7 @@ class CaiT(ViT):
             ScaledBlock(ClassAttention(dim, heads, qkv_bias=True), config, 0.0) for _ in range(config.class_depth)
         )
         self.norm = nn.LayerNorm(dim, eps=config.norm_eps)
-        self.head = nn.Linear(dim, config.num_classes)
+        self.head = Head(dim, config.num_classes)
         self.dense_head = None
         self.activation_checkpointing = False
         self.reset_parameters()
@@ -119,10 +119,7 @@ class CaiT(ViT):
             x = swap_box(x, mix)
         x = (x + resize_grid(self.positions, grid)).flatten(2).transpose(1, 2)  # (B, R·C, D)
         for block in self.blocks:
-            if self.activation_checkpointing and self.training:
-                x = torch.utils.checkpoint.checkpoint(block, x, grid, use_reentrant=False)
-            else:
-                x = block(x, grid)
+            x = self.apply_block(block, x, grid)
         token = self.class_token.expand(x.shape[0], -1, -1).to(x.dtype)
         for block in self.class_blocks:
             token = block(token, grid, x)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .config import CNNConfig
 from .errors import UserError
-from .vit import Box, StochasticDepth, VisionModel
+from .vit import Box, Head, StochasticDepth, VisionModel
 
 
 class ResidualBlock(nn.Module):
@@ -49,6 +49,8 @@ class CNN(VisionModel):
     Images are (B, channels, height, width) of any size. `attention_maps` and `spatial_maps` return empty lists.
     """
 
+    name = "cnn_mini"
+
     def __init__(self, config: CNNConfig):
         super().__init__()
         self.config = config
@@ -64,7 +66,7 @@ class CNN(VisionModel):
             ResidualBlock(before, width, stride=1 if width == before else 2, drop_path=rate)
             for before, width, rate in zip(widths[:1] + widths, widths, rates, strict=False)
         )
-        self.head = nn.Linear(config.dim, config.num_classes)
+        self.head = Head(config.dim, config.num_classes)
         self.class_token = self.dense_head = None
         self.activation_checkpointing = False
         self.reset_parameters()

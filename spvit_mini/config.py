@@ -10,7 +10,7 @@ from .fields import Count, Natural, NonNegative, Pixels, Positive, Range, Share,
 Width = Annotated[int, Range(1, 65536)]
 Depth = Annotated[int, Range(1, 1000)]
 Ratio = Annotated[float, Range(0.01, 100)]
-Grid = tuple[int, int]  # (rows, columns)
+Grid = tuple[Count, Count]  # (rows, columns)
 MAX_STAGES = 3  # of a CNN, as the paper's nets for CIFAR have (He et al. 2016, §4.2)
 
 
@@ -57,8 +57,14 @@ class ViTConfig:
 
     def __post_init__(self):
         check_fields(self)
-        if self.dense_head and self.pool != "class":
-            raise UserError("a dense head stands beside a class token: it needs pool='class'")
+        for name in ("class_token_block", "dense_head"):
+            if (value := getattr(self, name)) and self.pool != "class":
+                raise UserError(f"{name} is {value} and pool is {self.pool!r}, without a class token. Use pool 'class'.")
+        if self.sharing == "network" and self.attention_options | self.odd_block_options != self.attention_options:
+            raise UserError(
+                f"sharing is 'network' and odd_block_options are {self.odd_block_options}, which make a second map; expected one "
+                "map for all blocks. Use sharing 'block'."
+            )
         if self.stem is not None and self.patch % 2:
             raise UserError(f"the stem halves the image before the patches are cut, so a patch of {self.patch} must be even")
         for name in ("class_token_block", "spatial_layers"):

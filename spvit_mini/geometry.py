@@ -10,13 +10,17 @@ the offsets, as a *table*, and `spread` expands it to the pairs.
 Letters: B batch, N tokens, P prefix tokens (a class token), D width, H heads, R rows, C columns of the grid.
 """
 
+from functools import lru_cache
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .config import Grid, patch_grid
 from .errors import UserError
 
-__all__ = ["Grid", "offsets", "pad_prefix", "pair_offsets", "patch_grid", "patchify", "spread", "unpatchify"]
+__all__ = [
+    "Grid", "offsets", "offsets_like", "pad_prefix", "pair_offsets", "patch_grid", "patchify", "spread", "unpatchify",
+]  # fmt: skip
 
 
 def offsets(rows: int, columns: int) -> Tensor:
@@ -27,6 +31,22 @@ def offsets(rows: int, columns: int) -> Tensor:
     down = torch.arange(-(rows - 1), rows)
     right = torch.arange(-(columns - 1), columns)
     return torch.stack(torch.meshgrid(down, right, indexing="ij"), dim=-1)
+
+
+def offsets_like(numbers: Tensor, grid: Grid, dtype: torch.dtype | None = None) -> Tensor:
+    """List the distinct offsets of a grid, see `offsets`, on the device and in the dtype of `numbers`, or in another dtype.
+
+    They are computed there, since a copy from the CPU would wait for the device in every layer, and once for each grid.
+    """
+    is_plain = type(numbers) in (Tensor, nn.Parameter)  # and neither a tracer's nor a shard
+    make = _offsets.__wrapped__ if torch.compiler.is_compiling() or not is_plain else _offsets
+    return make(tuple(grid), numbers.device, dtype or numbers.dtype)
+
+
+@lru_cache(256)
+def _offsets(grid: Grid, device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False), device:  # tensors of inference mode could not be used in training
+        return offsets(*grid).to(dtype)
 
 
 def pair_offsets(rows: int, columns: int) -> Tensor:

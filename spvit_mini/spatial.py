@@ -259,7 +259,7 @@ class CrossWindow(nn.Module):
     def __init__(self, heads: int, width: Count = 2):
         super().__init__()
         if heads % 2:
-            raise UserError(f"heads is {heads} for cross-shaped windows; expected an even number, which share no map (sharing 'head')")
+            raise UserError(f"heads is {heads} for cross-shaped windows; expected an even number. Use sharing 'head'.")
         self.heads, self.width = heads, width
 
     def forward(self, grid: Grid) -> Tensor:

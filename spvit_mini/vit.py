@@ -27,6 +27,16 @@ from .errors import UserError
 Box = tuple[int, int, int, int] | Tensor
 
 
+class Head(nn.Linear):
+    """The linear layer to the classes. Evaluation computes it in float32 even under autocast: in bfloat16 many logits are equal."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training or not torch.is_autocast_enabled(x.device.type):
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.to(self.weight.dtype))
+
+
 class Block(nn.Module):
     """A pre-norm transformer block: attention mixes the tokens, then an MLP transforms each."""
 
@@ -105,7 +115,7 @@ class VisionModel(nn.Module):
     """The attributes that all models of images have; `ViT` documents their interface."""
 
     config: Any
-    name: str  # in the zoo
+    name: str  # in the zoo; here of one whose fields are all overridden by `config`
     preprocessing: Any
     embed: nn.Module
     blocks: Any
@@ -126,6 +136,12 @@ class VisionModel(nn.Module):
     def attentions(self) -> list[Any]:
         """List the attention of each block, from the first to the last."""
         return [block.attention for block in self.blocks]
+
+    def apply_block(self, block: Any, x: Tensor, grid: Grid) -> Tensor:
+        """Apply a block; with activation checkpointing, the backward pass recomputes it, unless its attention is recorded."""
+        if self.activation_checkpointing and self.training and not getattr(block.attention, "recorded", None):
+            return torch.utils.checkpoint.checkpoint(block, x, grid, use_reentrant=False)
+        return block(x, grid)
 
     def attention_maps(self, images: Tensor) -> list[Tensor]:
         """Record the attention weights of each block for these images: (B, heads, N, N) each, a class token first.
@@ -149,6 +165,8 @@ class ViT(VisionModel):
     prior over offsets needs nothing.
     """
 
+    name = "vit_mini"
+
     def __init__(self, config: ViTConfig):
         super().__init__()
         self.config = config
@@ -166,8 +184,8 @@ class ViT(VisionModel):
                 if spatial_of(attention) is not None:
                     attention.spatial = self.blocks[0].attention.spatial
         self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
-        self.head = nn.Linear(config.dim, config.num_classes)
-        self.dense_head = nn.Linear(config.dim, config.num_classes) if config.dense_head else None
+        self.head = Head(config.dim, config.num_classes)
+        self.dense_head = Head(config.dim, config.num_classes) if config.dense_head else None
         self.activation_checkpointing = False
         self.reset_parameters()
 
@@ -222,10 +240,7 @@ class ViT(VisionModel):
         for i, block in enumerate(self.blocks):
             if self.class_token is not None and i == self.config.class_token_block:
                 x = torch.cat([self.class_token.expand(x.shape[0], -1, -1).to(x.dtype), x], dim=1)
-            if self.activation_checkpointing and self.training:
-                x = torch.utils.checkpoint.checkpoint(block, x, grid, use_reentrant=False)
-            else:
-                x = block(x, grid)
+            x = self.apply_block(block, x, grid)
         return self.norm(x)
 
     def no_decay(self) -> set[str]:
@@ -255,19 +270,22 @@ def spatial_of(attention: nn.Module) -> nn.Module | None:
 
 @contextmanager
 def recording(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect the attention weights of every forward pass inside the `with` block, in the order of the layers."""
+    """Collect the attention weights of every forward pass inside the `with` block, in the order of the layers.
+
+    Such blocks can be nested: each has its own list.
+    """
     maps: list[Tensor] = []
     for attention in getattr(model, "attentions", list)():
         if not hasattr(attention, "recorded"):
             raise UserError(f"{type(attention).__name__} has no attention weights to record; derive it from attention.MHSA")
     attentions: list[Any] = [module for module in model.modules() if hasattr(module, "recorded")]
     for attention in attentions:
-        attention.recorded = maps
+        attention.recorded = [*attention.recorded, maps]
     try:
         yield maps
     finally:
         for attention in attentions:
-            attention.recorded = None
+            attention.recorded = [others for others in attention.recorded if others is not maps]
 
 
 def swap_box(x: Tensor, box: Box) -> Tensor:

@@ -1,12 +1,15 @@
 """Attention, against its equations written out in float64 with loops over heads and all N² pairs."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from spvit_mini import attention_backends
-from spvit_mini.attention import MHSA, SPSA
+from spvit_mini.attention import GPSA, MHSA, PSA, SPSA, AnchoredSPSA, ContextualAttention, RelativeBias, WindowAttention
 from spvit_mini.errors import UserError
-from spvit_mini.geometry import pair_offsets
+from spvit_mini.geometry import pad_prefix, pair_offsets
+from spvit_mini.spatial import Anchored, LogCPB, PriorMLP, Quadratic, Shaw2D, SquareWindow, Table
 
 GRIDS = [(1, 1), (5, 5), (3, 6), (7, 2)]
 
@@ -116,3 +119,53 @@ def test_parts_of_a_batch_add_up_to_the_batch(images, monkeypatch):
         torch.autograd.grad(fast.square().sum(), inputs), torch.autograd.grad(slow.square().sum(), inputs), strict=True
     ):
         torch.testing.assert_close(mine, other, rtol=0, atol=1e-10)
+
+
+NO_GRIDS = [None, 14, (4,), (4, 4, 4), (0, 4), (4, -1), (4, 2.5), "44", "4"]
+
+
+@pytest.mark.parametrize("build", [partial(RelativeBias, 16, 2), partial(Table, 2), partial(LogCPB, 2)])
+@pytest.mark.parametrize("grid", NO_GRIDS, ids=str)
+def test_a_map_of_the_size_of_a_grid_needs_a_grid(build, grid):
+    with pytest.raises(UserError, match="grid is .*; expected 2 values: an integer from 1 to"):
+        build(grid)
+
+
+def test_a_relative_bias_without_a_grid_or_a_table_is_refused():
+    with pytest.raises(UserError, match="grid is None"):
+        RelativeBias(16, 2)
+    assert RelativeBias(16, 2, [4, 5]).spatial.values.shape == (2, 7, 9)
+    assert RelativeBias(16, 2, (4, 5), std=0.5).spatial.values.std() > 0.2
+
+
+OWN_MAPS = {
+    RelativeBias: (lambda: Table(2, (4, 4)), [{"grid": (4, 4)}, {"std": 0.1}]),
+    WindowAttention: (lambda: SquareWindow(2), [{"size": 4}, {"shift": 0}, {"shift": 1}]),
+    PSA: (lambda: Quadratic(2), [{"strength": 1.0}]),
+    GPSA: (lambda: Quadratic(2), [{"strength": 0.0}]),
+    SPSA: (lambda: PriorMLP(2, 4), [{"hidden": 8}, {"hidden": 32}, {"weight_std": 0.02}, {"log": False}]),
+    AnchoredSPSA: (lambda: Anchored(2, 4), [{"hidden": 8}, {"strength": 2.0}, {"log": True}]),
+}
+
+
+@pytest.mark.parametrize(("kind", "options"), [(kind, options) for kind, (_, all_) in OWN_MAPS.items() for options in all_])
+def test_options_beside_a_map_are_refused_since_the_map_decides(kind, options):
+    spatial = OWN_MAPS[kind][0]()
+    assert kind(16, 2, spatial=spatial).spatial is spatial
+    with pytest.raises(UserError, match=f"{next(iter(options))} is .* beside the map {type(spatial).__name__}; expected one"):
+        kind(16, 2, spatial=spatial, **options)
+
+
+@pytest.mark.parametrize("prefix", [0, 2])
+def test_the_maps_for_all_tokens_are_neutral_for_prefix_tokens(prefix):
+    """An affine mode pads its factor by 1, its addend by 0; a mode whose map has no value for them has no such method."""
+    grid, tokens = (2, 3), prefix + 6
+    layer = AnchoredSPSA(16, 2, 4)
+    torch.nn.init.normal_(layer.spatial.prior.w2)
+    f, g = layer.spatial_map(tokens, grid)
+    factor, addend = layer.spatial(grid)
+    assert torch.equal(f, pad_prefix(factor, prefix, 1.0)) and torch.equal(g, pad_prefix(addend, prefix, 0.0))
+    assert torch.equal(SPSA(16, 2, spatial=layer.spatial.prior).spatial_map(tokens, grid), f)
+    assert torch.equal(PSA(16, 2, spatial=layer.spatial.anchor).spatial_map(tokens, grid), g)
+    for other in (GPSA(16, 2), WindowAttention(16, 2), ContextualAttention(16, 2, Shaw2D(8)), MHSA(16, 2)):
+        assert not hasattr(other, "spatial_map")

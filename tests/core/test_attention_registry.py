@@ -67,9 +67,12 @@ def test_the_other_cells_are_refused_with_the_reason(map_name, mode):
     assert reason in refusal(map_name, mode)
 
 
-@pytest.mark.parametrize("name", [n for n in attention_names() if n in CELLS or n.endswith(("multiplicative", "affine"))])
+FACTORS = ["spsa", "anchored", *(name for name in attention_names() if name.endswith(("multiplicative", "affine")))]
+
+
+@pytest.mark.parametrize("name", FACTORS)
 def test_every_factor_of_the_scores_begins_neutral(name):
-    """The factor is 1 and what an affine mode adds to it leaves the factor alone; a table begins within its noise around 1."""
+    """Each factor is 1 for all pairs of patches; a table begins within its noise around 1."""
     layer = build_attention(name, DIM, HEADS, grid=(3, 5))
     factor = layer.spatial((3, 5))
     factor = factor[0] if factor.ndim == 4 else factor
@@ -183,7 +186,7 @@ def test_a_table_serves_another_grid_inside_attention():
         ("mhsa", 1, "map_heads is 1 for attention mhsa of 2 heads; expected None, since it has no map to share"),
         ("spsa", 3, "map_heads is 3 for attention spsa of 2 heads; expected 1, or 2, one for each"),
         ("table/additive", 0, "map_heads is 0 for attention table/additive"),
-        ("cross_window/masked", 1, "heads is 1 for cross-shaped windows; expected an even number, which share no map"),
+        ("cross_window/masked", 1, "heads is 1 for cross-shaped windows; expected an even number. Use sharing 'head'"),
     ],
 )
 def test_a_number_of_maps_that_would_be_ignored_is_refused(name, map_heads, message):

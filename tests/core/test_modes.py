@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from spvit_mini.attention import (
     GPSA,
@@ -16,6 +18,7 @@ from spvit_mini.attention import (
 )
 from spvit_mini.attention_registry import CELLS, MAPS, MODES, attention_names, build_attention
 from spvit_mini.errors import UserError
+from spvit_mini.geometry import offsets, offsets_like
 from spvit_mini.vit import ViT, ViTConfig
 
 DIM, HEADS = 16, 2
@@ -107,6 +110,45 @@ def test_every_mode_is_its_equation_in_value_and_gradient(name, grid, prefix):
     theirs = written_out(layer, q, k, v, grid, prefix)
     assert_same(layer.weights(q, k, grid) @ v, theirs, inputs, tolerance=1e-10)
     assert_same(layer.attend(q, k, v, grid), theirs, inputs, tolerance=1e-10)
+
+
+class OtherDevices(TorchDispatchMode):
+    """Collect the operations that read or make a tensor of another device than one."""
+
+    def __init__(self, device):
+        super().__init__()
+        self.device, self.found = device, []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        tensors = [t for t in tree_leaves([args, kwargs, result]) if isinstance(t, torch.Tensor)]
+        self.found += [str(function) for t in tensors if t.device.type != self.device]
+        return result
+
+
+@pytest.mark.parametrize("name", attention_names())
+def test_a_pass_copies_nothing_from_the_cpu(name):
+    """Offsets and windows are made on the device of the layer: a copy would wait for it in each block."""
+    grid = (3, 5)
+    layer = build_attention(name, DIM, HEADS, grid=grid).to("meta")
+    x = torch.randn(2, 16, DIM, device="meta", requires_grad=True)
+    with OtherDevices("meta") as others:
+        layer(x, grid).sum().backward()
+        layer.weights(*layer.project(x)[:2], grid)
+        with torch.no_grad():
+            layer.eval()(x, grid)
+    assert not others.found
+
+
+def test_offsets_are_made_once_for_each_grid_device_and_dtype():
+    cases = [((3, 4), torch.float32), ((3, 4), torch.float64), ((4, 3), torch.float32)]
+    with torch.inference_mode():
+        made = [offsets_like(torch.zeros(1, dtype=dtype), grid) for grid, dtype in cases]
+    for (grid, dtype), delta in zip(cases, made, strict=True):
+        assert torch.equal(delta, offsets(*grid).to(dtype)) and delta.dtype == dtype and not delta.is_inference()
+        assert offsets_like(torch.nn.Parameter(torch.ones(2, dtype=dtype)), list(grid)) is delta
+    assert offsets_like(torch.zeros(1, dtype=torch.bfloat16), (200, 2), torch.long).amax() == 199
+    assert offsets_like(torch.zeros(1, device="meta"), (3, 4)).is_meta
 
 
 SIZES = [((8, 8), 1), ((4, 16), 2), ((14, 14), 0)]

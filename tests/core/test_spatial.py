@@ -243,7 +243,8 @@ def test_half_the_heads_see_stripes_of_rows_and_half_of_columns(grid, width):
 
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: SquareWindow(0), "size is 0; expected an integer"), (lambda: SquareWindow(4, shift=4), "shift is 4; expected less"),
-    (lambda: CrossWindow(3, 2), "heads is 3; expected an even number"), (lambda: CrossWindow(4, 0), "width is 0; expected an integer from 1"),
+    (lambda: CrossWindow(3, 2), "heads is 3 .*expected an even number"),
+    (lambda: CrossWindow(4, 0), "width is 0; expected an integer from 1"),
 ])  # fmt: skip
 def test_windows_that_cannot_be_are_refused(make, message):
     with pytest.raises(UserError, match=message):

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from spvit_mini import create_model
 from spvit_mini.attention import MHSA, SPSA
 from spvit_mini.errors import UserError
 from spvit_mini.geometry import patchify
@@ -99,7 +100,54 @@ def test_attention_maps_are_the_weights_that_the_model_uses(pooling):
     with recording(model):
         recorded = model(images)
     torch.testing.assert_close(recorded, model(images))
-    assert all(block.attention.recorded is None for block in model.blocks)
+    assert not any(block.attention.recorded for block in model.blocks)
+
+
+def test_recordings_can_be_nested_and_end_with_their_block():
+    model, images = build(), torch.randn(3, 2, 3, 16, 24, dtype=torch.float64)
+    expected = [model.attention_maps(x) for x in images]
+    with recording(model) as outer:
+        model(images[0])
+        with pytest.raises(ZeroDivisionError), recording(model) as inner:
+            model(images[1])
+            1 / 0  # noqa: B018
+        assert len(model.attention_maps(images[2])) == 3  # a recording too
+    model(images[0])
+    for maps, wanted in ((outer, sum(expected, [])), (inner, expected[1])):
+        assert len(maps) == len(wanted) and all(map(torch.equal, maps, wanted))
+
+    first, second = recording(model), recording(model)  # that end in the order in which they began
+    first_maps, second_maps = first.__enter__(), second.__enter__()
+    first.__exit__(None, None, None)
+    model(images[0])
+    second.__exit__(None, None, None)
+    model(images[0])
+    assert not first_maps and len(second_maps) == 3
+
+
+@pytest.mark.parametrize("ends", ["before the backward pass", "after it"])
+@pytest.mark.parametrize("label", ["vit", "cait"])
+def test_with_activation_checkpointing_each_block_is_recorded_once_and_gradients_stay(label, ends):
+    if label == "vit":
+        model, images = build().train(), torch.randn(2, 3, 16, 24, dtype=torch.float64)
+    else:
+        model, images = create_model("cait_xxs24", depth=3, dim=24, heads=3, image_size=32).train(), torch.randn(2, 3, 32, 32)
+    parameters = list(model.parameters())
+    expected = model.attention_maps(images)
+    plain = torch.autograd.grad(model(images).square().sum(), parameters)
+    model.activation_checkpointing = True
+    with recording(model) as maps:
+        loss = model(images).square().sum()
+        if ends == "after it":
+            of_maps = torch.autograd.grad(loss, maps, retain_graph=True)
+            found = torch.autograd.grad(loss, parameters)
+    if ends == "before the backward pass":
+        of_maps = torch.autograd.grad(loss, maps, retain_graph=True)
+        found = torch.autograd.grad(loss, parameters)
+    assert len(maps) == len(expected) and all(map(torch.equal, maps, expected))
+    assert all(gradient.abs().max() > 0 for gradient in of_maps)
+    for one, other in zip(found, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_spatial_maps_on_any_grid():
@@ -143,7 +191,9 @@ def test_decay_spares_biases_norms_positions_and_priors():
         ({"attention": "spas"}, "attention is 'spas'; expected .* Did you mean spsa"),
         ({"attention_options": {"hiden": 3}}, "options of attention spsa are {'hiden': 3}"),
         ({"pool": "max"}, "pool is 'max'; expected mean or class"),
-        ({"class_token_block": 3}, "class_token_block is 3, but there are 3 blocks"),
+        ({"class_token_block": 3, "pool": "class"}, "class_token_block is 3, but there are 3 blocks"),
+        ({"class_token_block": 2}, "class_token_block is 2 and pool is 'mean', without a class token. Use pool 'class'"),
+        ({"dense_head": True}, "dense_head is True and pool is 'mean', without a class token. Use pool 'class'"),
         ({"spatial_layers": 4}, "spatial_layers is 4, but there are 3 blocks"),
         ({"depth": 0}, "depth is 0; expected an integer from 1"),
         ({"image_size": (16, 25)}, "16×25 pixels cannot be cut"),
