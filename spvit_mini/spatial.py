@@ -94,7 +94,7 @@ class LogCPB(OffsetMap):
         self.mlp = nn.Sequential(nn.Linear(2, hidden), nn.ReLU(), nn.Linear(hidden, heads, bias=False))
 
     def table(self, grid: Grid) -> Tensor:
-        delta = offsets_like(self.mlp[0].weight, grid)
+        delta = offsets_like(next(self.parameters()), grid)
         reach = torch.cat([delta.new_full((1,), max(side - 1, 1)) for side in self.trained_on])
         return 16 * self.mlp(log_offsets(8 * delta / reach) / 3).sigmoid().permute(2, 0, 1)  # log2 8 = 3
 
