@@ -38,7 +38,7 @@ import tyro
 from spvit_mini.cli.arguments import parse
 from spvit_mini.errors import UserError
 from spvit_mini.extensions import read_imports
-from spvit_mini.fields import Count, Device, NonNegative, Seed, Workers, check_fields
+from spvit_mini.fields import Count, Device, NonNegative, Seed, Workers
 
 from .catalog import get_study, list_studies
 from .records import (
@@ -101,7 +101,6 @@ class Arguments:
     """Folder of the run folders, STUDY/ARM-SEED."""
 
     def __post_init__(self):
-        check_fields(self, "--")
         if self.rerun and self.shard:
             raise UserError("--rerun removes records that all shards share. Choose runs by --arm and --seed instead of --shard.")
 

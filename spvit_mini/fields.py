@@ -71,7 +71,7 @@ CropRatio = Annotated[float, Range(0.1, 1)]  # a smaller one would resize images
 Pixels = Annotated[int, Range(1, 4096)]  # the side of an image or of a patch
 Device = Annotated[str, Pattern(r"auto|cpu|mps|cuda(:\d{1,3})?", "auto, cpu, cuda, cuda:1 or mps")]
 NAMES = {int: "an integer", float: "a number", bool: "True or False", str: "a text", Path: "a path", NoneType: "None"}
-_hints: Any = cache(lambda kind: get_type_hints(kind, include_extras=True))  # slow, and records have hundreds of recipes
+type_hints: Any = cache(lambda kind: get_type_hints(kind, include_extras=True))  # slow, and records have hundreds of recipes
 
 
 class _MismatchError(Exception):
@@ -83,7 +83,7 @@ def check_fields(options: Any, prefix: str = "") -> None:
 
     `prefix` precedes the names of the fields in messages, such as "optim."; "--" writes them as options.
     """
-    for name, kind in _hints(type(options)).items():
+    for name, kind in type_hints(type(options)).items():
         value, default = getattr(options, name), getattr(type(options), name, None)
         if value is not default or value is None:
             label = f"{prefix}{name.replace('_', '-') if prefix.startswith('--') else name}"
@@ -96,7 +96,7 @@ def check_arguments(init: Callable[P, None]) -> Callable[P, None]:
 
     @wraps(init)
     def checked(*args: P.args, **options: P.kwargs) -> None:
-        bound, hints = signature.bind(*args, **options), _hints(init)
+        bound, hints = signature.bind(*args, **options), type_hints(init)
         for name in bound.arguments.keys() & {name for name, kind in hints.items() if kind is not bool}:
             bound.arguments[name] = check_value(hints[name], bound.arguments[name], name)
         init(*bound.args, **bound.kwargs)
@@ -147,7 +147,7 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
         # A bool stays one here, where the command line has a number, and so does an integer.
         return {_convert(str, k, name): v if isinstance(v, int) else _convert(kinds[1], v, name) for k, v in value.items()}
     elif hasattr(kind, "__dataclass_fields__") and isinstance(value, dict):
-        known = _hints(kind)
+        known = type_hints(kind)
         for key in value:
             if key not in known:
                 raise UserError(f"{name} has an option {key!r}, which this version does not know.{near(key, known)}")

@@ -7,8 +7,10 @@ tyro makes an option of each field, with the field's docstring as its help. tyro
 import contextlib
 import dataclasses
 import io
+import itertools
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -16,7 +18,7 @@ import tyro
 
 from ..errors import UserError, near
 from ..extensions import read_imports
-from ..fields import check_fields
+from ..fields import check_fields, describe, type_hints
 
 T = TypeVar("T")
 # For --help alone: `Program` imports the files before it reads the other options.
@@ -75,7 +77,8 @@ def parse(arguments: list[str], *, default: T, prog: str, description: str) -> T
     except SystemExit as end:
         if not end.code:
             raise
-        raise UserError(f"{_extract_message(box.getvalue())}; {prog} --help lists the options") from None
+        message = _describe_value(_extract_message(box.getvalue()), arguments, list_options(default))
+        raise UserError(f"{message}; {prog} --help lists the options") from None
     if unknown:
         raise UserError(_describe_unknown(unknown[0].split("=")[0], list_options(default), prog))
     check_fields(parsed, "--")
@@ -90,23 +93,33 @@ def check_new_file(out: Path) -> None:
         raise UserError(f"there is no folder {out.parent} to write {out.name} to")
 
 
-def list_options(default: Any, prefix: str = "--") -> list[str]:
-    """List the options of a dataclass as they are typed: --run-dir, --optim.weight-decay, …"""
-    names = []
+def list_options(default: Any, prefix: str = "--") -> dict[str, Any]:
+    """List the options of a dataclass as they are typed, with their types: --run-dir, --optim.weight-decay, …"""
+    options: dict[str, Any] = {}
     for field in dataclasses.fields(default):
         value, name = getattr(default, field.name), field.name.replace("_", "-").replace("imports", "import")
-        if field.name == "sources":
-            continue
+        kind = type_hints(type(default))[field.name]
         if field.metadata.get("flat"):
-            names += list_options(value, prefix)
+            options |= list_options(value, prefix)
         elif dataclasses.is_dataclass(value):
-            names += list_options(value, f"{prefix}{name}.")
-        else:
-            names.append(prefix + name)
-    return names
+            options |= list_options(value, f"{prefix}{name}.")
+        elif not {tyro.conf.Positional, tyro.conf.Suppress} & set(getattr(kind, "__metadata__", ())):
+            options[prefix + name] = kind
+    return options
 
 
-def _describe_unknown(token: str, options: list[str], prog: str) -> str:
+def _describe_value(message: str, arguments: list[str], options: dict[str, Any]) -> str:
+    """Describe a value that tyro could not read by what its option expects; other messages stay as they are."""
+    match = re.match(r"(--[\w.-]+): ", message)
+    words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    names = [word.replace("_", "-") for word in words]
+    if not match or match[1] not in names or match[1] not in options:
+        return message
+    values = itertools.takewhile(lambda word: not word.startswith("--"), words[names.index(match[1]) + 1 :])
+    return f"{match[1]} is {' '.join(values)!r}; expected {describe(options[match[1]])}"
+
+
+def _describe_unknown(token: str, options: Iterable[str], prog: str) -> str:
     if not token.startswith("-"):
         return f"unexpected {token!r}; options begin with --, and values follow their option. {prog} --help lists the options"
     token = token.replace("_", "-")

@@ -114,7 +114,7 @@ MISTAKES = {
     "vit_mini_compass --lr 1": "no option --lr. Did you mean --optim.lr?",
     "vit_mini_compass --max_step 1": "no option --max-step. Did you mean --max-steps",
     "vit_mini_compass 240": "unexpected '240'",
-    "vit_mini_compass --optim.lr fast": "--optim.lr: could not convert string to float: 'fast'",
+    "vit_mini_compass --optim.lr fast": "--optim.lr is 'fast'; expected a number from 0 to 1e+30",
     "vit_mini_compass --seed": "--seed",
     "vit_mini_compass --optim.betas 0.9": "--optim.betas",
     "vit_mini_compass --precision half": "'half'",
