@@ -28,7 +28,7 @@ Box = tuple[int, int, int, int] | Tensor
 
 
 class Head(nn.Linear):
-    """The linear layer to the classes. Evaluation computes it in float32 even under autocast: in bfloat16 many logits are equal."""
+    """The linear layer to the classes. Evaluation computes it in float32 even under autocast: in bfloat16 many are equal."""
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training or not torch.is_autocast_enabled(x.device.type):

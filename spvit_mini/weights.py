@@ -53,7 +53,7 @@ def find_weights(path: str | Path) -> Path:
     if not path.is_dir():
         return path
     if not (path / "best.safetensors").is_file():
-        raise UserError(f"{path} contains no best.safetensors; a run writes it at its first evaluation")
+        raise UserError(f"{path} contains no best.safetensors; a run writes it at its first evaluation with a finite loss")
     return path / "best.safetensors"
 
 

@@ -38,6 +38,7 @@ from ..data import Data
 from ..data.images import ImageFiles
 from ..errors import UserError
 from ..extensions import check_attention
+from ..fields import check_fields
 from ..files import atomic_write, compose, write_text
 from ..recipes.recipe import Recipe
 from ..renamed import RENAMED_SUMS
@@ -48,7 +49,9 @@ from .distributed import ProcessGroup, full_state_dicts, gather_full, load_full_
 from .metrics import COLUMNS, ClassificationMetrics, best_top1, best_weights, write_rows
 
 FORMAT = "spvit_mini training state 2"
-KEYS = frozenset(("recipe", "classes", "train_images", "position", "model", "optimiser", "ema"))  # of a state, beside "format"
+KEYS: dict[str, Any] = {  # of a state, beside "format"
+    "recipe": str, "classes": list, "train_images": int, "position": dict, "model": dict, "optimiser": dict, "ema": dict | None,
+}  # fmt: skip
 WeightsChoice = Literal["best", "last", "ema"]
 
 # --- The run folder
@@ -146,6 +149,9 @@ class TrainState:
     training_seconds: float = 0.0  # spent on these
     data_seconds: float = 0.0  # of which waiting for images
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     def add_row(
         self,
         *,
@@ -209,7 +215,7 @@ class Checkpointer:
         recorded = Recipe.from_json(content["recipe"], source=str(source))
         check_same_recipe(recorded, self.recipe, source=source)
         self.recipe = replace(self.recipe, sources=recorded.sources | self.recipe.sources)  # files may be gone by now
-        classes, images = list(map(compose, content["classes"])), content["train_images"]
+        classes, images = [compose(str(name)) for name in content["classes"]], content["train_images"]
         if classes != list(self.data.classes) or images != self.train_images:
             raise UserError(
                 f"{source} was saved with {len(classes)} classes and {images} training images, but the data here have "
@@ -219,21 +225,26 @@ class Checkpointer:
         before, now = (of.get("data.name") for of in (recorded.sources, self.data.fingerprint))  # early states don't have it
         if before != now and before and isinstance(self.data.val.source, ImageFiles):
             raise UserError(
-                f"{source} was saved with other image files: {before}, but here {now}. Restore those that were added, removed or "
+                f"{source} was saved with other image files: {before}, but here {now}. Undo what was added, removed or "
                 "renamed since, or train in another folder."
             )
         try:
             load_full_state_dicts(content, self.model, self.optimiser)
             if self.ema is not None:
                 self.ema.load_state_dict(content["ema"])
-        except (RuntimeError, ValueError) as error:
+            # Only the main process restores the sums; otherwise each process would count them once.
+            sums = {RENAMED_SUMS.get(name, name): value for name, value in content["position"]["counts"].items()}
+            counts = ClassificationMetrics(**sums) if self.group.is_main else ClassificationMetrics.zero()
+            counts = ClassificationMetrics(**{name: value.to(self.device).view(()) for name, value in vars(counts).items()})
+            state = TrainState(**content["position"] | {"counts": counts})
+            if not all(isinstance(row[column], float | int | None) for row in state.rows for column in COLUMNS):
+                raise ValueError("its rows are not those of metrics.csv")
+        except (UserError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
             reason = " ".join(str(error).split())
-            raise UserError(f"{source} has the weights of another model ({reason:.200}). Train in another folder.") from None
-        # Only the main process restores the sums; otherwise each process would count them once.
-        sums = {RENAMED_SUMS.get(name, name): value for name, value in content["position"]["counts"].items()}
-        counts = ClassificationMetrics(**sums) if self.group.is_main else ClassificationMetrics.zero()
-        counts = ClassificationMetrics(**{name: value.to(self.device) for name, value in vars(counts).items()})
-        return TrainState(**content["position"] | {"counts": counts})
+            raise UserError(f"{source} has the state of another model ({reason:.200}). Train in another folder.") from None
+        for parameters in self.optimiser.param_groups:
+            parameters["lr"] = state.lr * parameters["lr_scale"]  # a state that is saved again before a step is the same
+        return state
 
     def record(self, run_dir: Path, rows: list[dict[str, Any]]) -> None:
         """Write metrics.csv, and best.safetensors if the last row is the best so far. A tie keeps the earlier weights."""
@@ -315,8 +326,12 @@ def read_state(path: Path) -> dict[str, Any]:
         raise
     except Exception:  # torch.load raises many types for foreign bytes, or for a pickle with code in it
         state = None
-    if not isinstance(state, dict) or state.get("format") != FORMAT or not state.keys() >= KEYS:
+    if not isinstance(state, dict) or state.get("format") != FORMAT or not state.keys() >= KEYS.keys():
         raise UserError(f"{path} is not a training state of this version of spvit_mini")
+    wrong = [key for key, kind in KEYS.items() if not isinstance(state[key], kind)]
+    wrong += [key for key in ("model", "ema") if key not in wrong and not all(map(torch.is_tensor, (state[key] or {}).values()))]
+    if wrong:
+        raise UserError(f"{path} is damaged: its {wrong[0]} has values of the wrong type")
     return state
 
 

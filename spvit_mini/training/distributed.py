@@ -188,15 +188,16 @@ def full_state_dicts(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict
 
 
 def load_full_state_dicts(state: dict[str, Any], model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """Load what `full_state_dicts` collected. Raises RuntimeError or ValueError for another model's state."""
+    """Load what `full_state_dicts` collected; the settings of the optimiser stay. Raises an error for another model's state."""
     own = model.state_dict()
     model.load_state_dict({name: shard_like(value, own.get(name)) for name, value in state["model"].items()})
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-    moments = {
-        i: {name: shard_like(value, parameters[i]) for name, value in of_one.items()}
-        for i, of_one in state["optimiser"]["state"].items()
-    }
-    optimiser.load_state_dict(state["optimiser"] | {"state": moments})
+    moments: dict[int, dict[str, Tensor]] = {}
+    for i, saved in state["optimiser"]["state"].items():
+        if not parameters[i].shape == saved["exp_avg"].shape == saved["exp_avg_sq"].shape or saved["step"].shape:
+            raise ValueError(f"the moments of parameter {i} have other shapes")
+        moments[i] = {name: shard_like(value, parameters[i]) for name, value in saved.items()}
+    optimiser.load_state_dict(optimiser.state_dict() | {"state": moments})
 
 
 class ValidationShard(Dataset):

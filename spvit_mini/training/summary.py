@@ -17,6 +17,7 @@ import torch
 from .. import __version__
 from ..data import Data
 from ..errors import UserError
+from ..fields import check_fields, parse_json
 from ..files import write_text
 from ..recipes import get_recipe, list_recipes
 from ..recipes.recipe import Recipe
@@ -52,6 +53,9 @@ class Session:
     ended_at: int | None = None  # step; None while the session lasts, or if it was killed
     bad_images: int = 0  # corrupt files that were skipped, as far as the main process knows
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 def read_history(run_dir: Path) -> list[Session]:
     """Read the sessions of a run in their order; none without history.json. Raises UserError for a damaged file."""
@@ -59,8 +63,8 @@ def read_history(run_dir: Path) -> list[Session]:
     if not path.is_file():
         return []
     try:
-        return [Session(**session) for session in json.loads(path.read_text(encoding="utf-8-sig"))]
-    except (ValueError, TypeError):
+        return parse_json(list[Session], path.read_text(encoding="utf-8-sig"), str(path))
+    except (ValueError, UserError):
         raise UserError(f"{path} is not the history of a run. Move it away; only summary.md needs it.") from None
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -17,9 +18,10 @@ from spvit_mini import create_model, save_weights
 from spvit_mini.cli.evaluate import COLUMNS, format_metrics, list_classes, main, print_worst, update_confusion
 from spvit_mini.cli.program import run_program
 from spvit_mini.data import DataOptions, load_data
-from spvit_mini.recipes import get_recipe
+from spvit_mini.recipes import Recipe, get_recipe
 from spvit_mini.training import train
 from spvit_mini.training.metrics import ClassificationMetrics
+from spvit_mini.weights import load_weights
 from spvit_mini.zoo import model_from_weights
 
 
@@ -101,6 +103,30 @@ def test_class_by_class(run, tmp_path, capsys):
     assert shown == [row["class"] for row in rows[:3]] and f"all classes: {table}" in lines
 
 
+def test_the_precision_is_float32_unless_asked_for_and_is_said_and_recorded(run, tmp_path, capsys):
+    """Of a run whose forward pass is in bfloat16, too."""
+    folder, _ = run
+    _, metadata = load_weights(folder / "best.safetensors")
+    recipe = Recipe.from_json(metadata["recipe"]).override({"precision": "bfloat16"})
+    model = model_from_weights(folder / "best.safetensors")
+    save_weights(model, tmp_path / "run.safetensors", classes=metadata["classes"], recipe=recipe.to_json())
+    data = load_data(recipe.data, seed=recipe.seed, train=False)
+    losses = {}
+    for precision, dtype in ((None, torch.float32), ("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        options = ["--precision", precision] if precision else []
+        table = tmp_path / f"{precision}.csv"
+        assert main([str(tmp_path / "run.safetensors"), "--device", "cpu", "--per-class", str(table), *options]) == 0
+        out = capsys.readouterr().out
+        name = str(dtype).removeprefix("torch.")
+        assert f"8 classes, {name}\n" in out
+        assert {row["precision"] for row in csv.DictReader(table.read_text().splitlines())} == {name}
+        images, labels = torch.stack([image for image, _ in data.val]), data.val.labels
+        with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            losses[precision] = F.cross_entropy(model.eval()(images).float(), labels).item()
+        assert f"loss   {losses[precision]:.4f}" in out
+    assert losses[None] == losses["float32"] != losses["bfloat16"]
+
+
 def test_the_rows_of_classes_by_hand(capsys):
     matrix = torch.tensor([[8, 2, 0, 0], [0, 0, 0, 0], [1, 0, 1, 2], [0, 0, 0, 9]])
     rows = list_classes(matrix, ["oak", "elm", "ash", "fir"])
@@ -110,7 +136,7 @@ def test_the_rows_of_classes_by_hand(capsys):
         ("fir", 9, 9, 100.0, None, 0),
         ("elm", 0, 0, None, None, 0),
     ]
-    assert tuple(rows[0]) == COLUMNS
+    assert (*rows[0], "precision") == COLUMNS
     print_worst(rows)
     assert capsys.readouterr().out.splitlines() == [
         "  ash   25.00 %  (1 of 4)  2 confused with fir",

@@ -3,21 +3,26 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
+from PIL import Image
 
-from spvit_mini import attention_registry
+from spvit_mini import attention_registry, create_model
+from spvit_mini.cli import label
 from spvit_mini.cli.program import run_program
 from spvit_mini.cli.train import main
 from spvit_mini.errors import UserError
 from spvit_mini.recipes import get_recipe
+from spvit_mini.training import train
 from spvit_mini.training.checkpoint import load_trained, read_recipe, read_state
 from spvit_mini.training.metrics import read_rows
-from spvit_mini.weights import load_weights
+from spvit_mini.weights import load_weights, save_weights
 
 TINY = (
     "--model.depth 1 --model.dim 16 --model.heads 2 --data.train-images 60 --data.val-images 20 --batch-size 10 "
@@ -26,8 +31,6 @@ TINY = (
 
 
 def words(text):
-    import shlex
-
     return shlex.split(text)
 
 
@@ -103,6 +106,66 @@ def test_stopped_it_says_how_to_go_on_and_resuming_needs_no_options_again(tmp_pa
     assert "resumed from" in capsys.readouterr().out
     assert read_state(run / "last.pt")["position"]["step"] == 6
     assert read_recipe(run).optim.lr == 5e-4
+
+
+def test_resuming_needs_no_recipe_because_the_folder_has_it(tmp_path, capsys):
+    """Also a recipe of the user's own, by the library and with a name that is not registered; then the run is finished."""
+    run = tmp_path / "a run"
+    options = {"model.depth": 1, "model.dim": 16, "model.heads": 2, "data.train_images": 60, "data.val_images": 20}
+    recipe = get_recipe("vit_mini_compass6").override({**options, "batch_size": 10, "duration": "1 epoch", "device": "cpu"})
+    recipe = replace(recipe, name="mine")
+    train(recipe, run_dir=run, max_steps=2, progress=False)
+    for name, resume in (([], 3), (["mine"], 4)):
+        assert main([*name, "--resume", "--run-dir", str(run), "--max-steps", str(resume)]) == 0
+        out = capsys.readouterr().out
+        command = shlex.join([*name, "--run-dir", str(run), "--resume"])
+        assert f"stopped at step {resume} of 6, saved in {run}; resume with: python -m spvit_mini train {command}\n" in out
+    assert main([*shlex.split(command)[1:]]) == 0
+    before = files(run)
+    capsys.readouterr()
+    assert main([f"--run_dir={run}", "--resume"]) == 0
+    out = capsys.readouterr().out
+    assert "last.pt at step 6: this run is finished, and nothing is left to train" in out and "stopped" not in out
+    assert files(run) == before and read_recipe(run) == recipe
+
+
+def test_options_of_a_resumed_run_are_changes_of_its_own_recipe(tmp_path):
+    """16 divides the recorded batch size, but not that of the named recipe."""
+    run = tmp_path / "run"
+    main(words(f"vit_mini_compass6 {TINY} --batch-size 16 --run-dir {run} --max-steps 1"))
+    assert main(words(f"vit_mini_compass6 --run-dir {run} --resume --micro-batch-size 16")) == 0
+    assert read_state(run / "last.pt")["position"]["step"] == 3
+
+
+def test_the_corrected_command_after_a_failed_start(tmp_path, capsys, tree_of_two_classes):
+    """Token labels without a second head are found in the first step. Both the same folder and --resume work then."""
+    images = f"--data.name tree --data.root {tree_of_two_classes} --data.image-size 16 --model.patch 8 --batch-size 2"
+    start = f"vit_mini_flowers17 {TINY} {images} --augment.crop none --augment.mixup 0 --augment.cutmix 0"
+    labels = tmp_path / "labels"
+    teacher = create_model("vit_mini", num_classes=2, image_size=16, patch=8, pool="mean")
+    teacher.preprocessing = replace(teacher.preprocessing, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    save_weights(teacher, tmp_path / "teacher.safetensors", classes=json.dumps(["blue", "red"]))
+    where = f"--data.name tree --data.root {tree_of_two_classes} --out {labels} --top 2"
+    assert label.main(words(f"--model {tmp_path / 'teacher.safetensors'} {where}")) == 0
+    for resume in ("", " --resume"):
+        run = tmp_path / f"run{resume.strip()}"
+        wrong = f"{start} --duration '2 steps' --run-dir {run} --token-labels.folder {labels}"
+        assert "dense" in fails(wrong, capsys) and not run.exists()
+        assert main(words(f"{wrong} --model.pool class --model.dense-head True{resume}")) == 0
+        assert fails(wrong, capsys)
+        other = tmp_path / f"other{resume.strip()}"
+        assert fails(wrong.replace(str(run), str(other)), capsys)
+        assert main(words(f"{start} --duration '2 steps' --run-dir {other}{resume}")) == 0
+
+
+@pytest.fixture
+def tree_of_two_classes(tmp_path):
+    for part in ("train", "val"):
+        for name in ("blue", "red"):
+            (tmp_path / "data" / "tree" / part / name).mkdir(parents=True)
+            for i in range(2):
+                Image.new("RGB", (20, 20 + i), name).save(tmp_path / "data" / "tree" / part / name / f"{i}.png")
+    return tmp_path / "data"
 
 
 # For a value that cannot be read the words are tyro's, and differ from release to release.
@@ -214,7 +277,13 @@ def test_a_folder_with_a_run_is_not_begun_again(kept, capsys):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ("spvit_mini_compass6 --run-dir {run} --resume", "holds a run of vit_mini_compass6, not of spvit_mini_compass6"),
+        (
+            "spvit_mini_compass6 --run-dir {run} --resume",
+            "holds a run of vit_mini_compass6, not of spvit_mini_compass6; use --resume without a recipe, since ",
+        ),
+        ("--run-dir {run} --resume --seed 1", "has seed = 0, not 1"),
+        ("--resume", "--run-dir is missing; expected the folder of a run to resume. Use python -m spvit_mini train RECIPE"),
+        ("--resume --run-dir {run}/nothing", "nothing has no recipe.json; expected the folder of a run to resume"),
         ("vit_mini_compass6 --run-dir {run} --resume --optim.lr 1", "has optim.lr = 0.002, not 1.0"),
         ("vit_mini_compass6 --run-dir {run} --resume --model.depth 2", "has model.depth = 1, not 2"),
         ("vit_mini_compass6 --run-dir {run}/last.pt --resume", "last.pt is a file"),
@@ -255,8 +324,6 @@ def test_a_folder_of_images_with_an_empty_class(tree_with_empty_class, capsys, t
 
 @pytest.fixture
 def tree_with_empty_class(tmp_path):
-    from PIL import Image
-
     for part in ("train", "val"):
         for name in ("red", "violet"):
             (tmp_path / "data" / "tree" / part / name).mkdir(parents=True)

@@ -9,6 +9,7 @@ import torch
 
 from spvit_mini.errors import UserError
 from spvit_mini.training import checkpoint, loop, train
+from spvit_mini.training.summary import read_history
 
 from .conftest import assert_same_run, metrics
 
@@ -195,7 +196,7 @@ def test_a_state_whose_weights_do_not_fit(tiny, two_states):
     state = checkpoint.read_state(two_states / "last.pt")
     state["model"]["head.bias"] = torch.zeros(3)
     torch.save(state, two_states / "last.pt")
-    untouched(two_states, tiny, r"last.pt has the weights of another model.*head.bias")
+    untouched(two_states, tiny, r"last.pt has the state of another model.*head.bias")
 
 
 def test_a_state_that_lacks_a_part(tiny, two_states):
@@ -224,6 +225,96 @@ def test_images_that_have_come_or_gone(tiny_tree, tree, tmp_path):
         "and 33 training images, but .* 32 training images",
     )
     assert train(tiny_tree.override({"data.root": tree}), run_dir=tmp_path / "run", resume=True, progress=False).step == 12
+
+
+def swap(folder):
+    """Remove an image and add another, so that the count stays."""
+    (folder / "red" / "0.png").rename(folder / "red" / "00.png")
+
+
+def move(folder):
+    """Give an image to another class: the same names and counts, but for two."""
+    (folder / "red" / "0.png").rename(folder / "blue" / "99.png")
+    (folder / "blue" / "0.png").rename(folder / "red" / "99.png")
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+@pytest.mark.parametrize("change", [swap, move])
+def test_other_files_of_the_same_number_are_refused(tiny_tree, tree, tmp_path, part, change):
+    """Restored, they are those of the state again, wherever they are; a state of an earlier version doesn't know them."""
+    train(tiny_tree, run_dir=tmp_path / "run", max_steps=2, progress=False)
+    shutil.copytree(tree, tmp_path / "data")
+    moved = tiny_tree.override({"data.root": tmp_path / "data"})
+    assert train(moved, run_dir=tmp_path / "run", resume=True, max_steps=3, progress=False).step == 3
+    change(tmp_path / "data" / "tree" / part)
+    says = r"was saved with other image files: 3 classes, 33 \+ 12 images, names \w+, but here 3 classes, 33 \+ 12 images, names"
+    untouched(tmp_path / "run", moved, says)
+    state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    state["recipe"] = tiny_tree.to_json()
+    torch.save(state, tmp_path / "run" / "last.pt")
+    assert train(moved, run_dir=tmp_path / "run", resume=True, max_steps=4, progress=False).step == 4
+
+
+DAMAGES = {
+    "cut off": lambda path: path.write_bytes(path.read_bytes()[:60]),
+    "empty": lambda path: path.write_bytes(b""),
+    "link": lambda path: (path.unlink(), path.symlink_to("nowhere.png")),
+}
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_each_remedy_for_a_damaged_image_works_in_a_resumed_run(tiny_tree, tree, tmp_path, part, damage):
+    """Replaced by its former self, the run ends as one that nothing disturbed. Skipped, it ends in the same order of images."""
+    shutil.copytree(tree, tmp_path / "data")
+    recipe = tiny_tree.override({"data.root": tmp_path / "data", "save_every": "1 step"})
+    whole = train(recipe, progress=False).model.state_dict()
+    train(recipe, run_dir=tmp_path / "run", max_steps=1, progress=False)
+    path = tmp_path / "data" / "tree" / part / "green" / "1.png"
+    content = path.read_bytes()
+    DAMAGES[damage](path)
+    says = "green/1.png is .*; replace it, or skip such files with --data.on-corrupt-image skip$"
+    with pytest.raises(UserError, match=says):
+        train(recipe, run_dir=tmp_path / "run", resume=True, progress=False)
+    shutil.copytree(tmp_path / "run", tmp_path / "skipped")
+    skipping = recipe.override({"data.on_corrupt_image": "skip"})
+    assert train(skipping, run_dir=tmp_path / "skipped", resume=True, progress=False).step == 12
+    assert "1 corrupt images" in (tmp_path / "skipped" / "summary.md").read_text()
+    path.unlink()
+    path.write_bytes(content)
+    resumed = train(recipe, run_dir=tmp_path / "run", resume=True, progress=False).model.state_dict()
+    assert all(torch.equal(value, whole[name]) for name, value in resumed.items())
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_a_failure_before_the_first_state_blocks_nothing(tiny, tmp_path, monkeypatch, step):
+    """In the first step nothing stays but what was there before; in a later step the recipe, which --resume reads."""
+    run = tmp_path / "runs" / "run"
+    before = []
+    if step == 0:
+        run.mkdir(parents=True)
+        (run / "notes.txt").write_text("mine")
+        before = ["notes.txt"]
+    with monkeypatch.context() as patch:
+        killed_at(patch, "step", step + 1)
+        with pytest.raises(Killed):
+            train(tiny, run_dir=run, progress=False)
+    left = sorted(path.name for path in run.iterdir())
+    assert left == (before if step == 0 else [".lock", "history.json", "metrics.csv", "recipe.json"])
+    other = tiny.override({"optim.lr": 1e-4, "model.depth": 1})
+    for resume in (True, False):
+        shutil.copytree(run, tmp_path / f"{resume}")
+        train(other, run_dir=tmp_path / f"{resume}", resume=resume, max_steps=2, progress=False)
+        assert checkpoint.read_recipe(tmp_path / f"{resume}") == other
+        assert len(read_history(tmp_path / f"{resume}")) == 1
+    untouched(tmp_path / "True", tiny, "has model.depth = 1, not 2|has optim.lr")
+
+
+def test_a_folder_that_was_made_for_a_failed_start_is_removed(tiny, tmp_path, monkeypatch):
+    killed_at(monkeypatch, "step", 1)
+    with pytest.raises(Killed):
+        train(tiny, run_dir=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_is_wrong_with_model_or_data_leaves_no_run_behind(tiny, tmp_path):
