@@ -135,7 +135,8 @@ def list_classes(folder: Path) -> dict[str, Path]:
             folders = [Path(entry) for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
     except OSError as error:
         raise UserError(f"cannot read {error.filename or folder}: {error.strerror}") from None
-    classes = dict(sorted((compose(path.name), path) for path in folders))
+    names = (os.fsencode(path.name).decode("utf-8", "surrogateescape") for path in folders)  # in any locale
+    classes = dict(sorted(zip(map(compose, names), folders, strict=True)))
     if double := sorted(set(folders) - set(classes.values())):
         raise UserError(f"{folder} has two folders called {compose(double[0].name)}, in other Unicode characters; merge them")
     return classes

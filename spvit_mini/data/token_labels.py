@@ -229,7 +229,8 @@ def read_info(folder: Path) -> TokenLabelInfo:
 def _compose_paths(paths: np.ndarray) -> np.ndarray:
     """Compose the characters of paths, of bytes, where there are others than ASCII's."""
     is_ascii = len(paths) == 0 or paths.view(np.uint8).max() < 128
-    return paths if is_ascii else np.array([os.fsencode(compose(os.fsdecode(path))) for path in paths])
+    encoding = "utf-8", "surrogateescape"
+    return paths if is_ascii else np.array([compose(path.decode(*encoding)).encode(*encoding) for path in paths])
 
 
 def fingerprint_labels(folder: Path) -> str:
