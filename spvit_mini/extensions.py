@@ -121,6 +121,6 @@ def check_attention(metadata: dict[str, str], *, source: str | Path) -> None:
     from .weights import read_metadata
 
     config, imports = (read_metadata(metadata, name, source=source) for name in ("config", "imports"))
-    attention = current_attention((config or {}).get("attention", "mhsa"))
+    attention = current_attention(str((config or {}).get("attention", "mhsa")))
     if imports and attention not in attention_names():
         raise UserError(f"{source} uses the attention {attention!r}, which isn't registered; add --import {' '.join(imports)}")

@@ -155,11 +155,10 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
             return kind(**value)
         except TypeError as error:
             raise UserError(f"{name} is incomplete: {error}") from None
-    elif kind is float and not isinstance(value, bool) and isinstance(value, Real):
-        if value in Range(-LARGEST):  # NaN is not
-            return float(value)
-    elif kind is int and not isinstance(value, bool) and isinstance(value, Integral):
-        return int(value)
+    elif kind in (int, float):
+        is_number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+        if is_number and value in Range(-LARGEST):  # NaN is not
+            return kind(value)
     elif kind in (str, Path) and isinstance(value, str | Path):
         if isinstance(value, str | kind) and str(value).strip() and "\0" not in str(value):
             return kind(value)
