@@ -129,8 +129,8 @@ def name_and_state(cell: dict, marks: dict, states: dict[str, str]) -> tuple[str
 
 
 def sum_points(rows: Iterable[Row], *states: str) -> int:
-    """Add up the points of rows in some states; without states, of all rows that a check reads."""
-    return sum(row.points for row in rows if row.state in (states or STATES.values()))
+    """Add up the points of rows in some states; without states, of all rows."""
+    return sum(row.points for row in rows if not states or row.state in states)
 
 
 # In words and as a figure ---------------------------------------------------------------------------------------------
@@ -157,6 +157,8 @@ def describe_lesson(number: str, states: dict[str, str], exercises: Iterable[str
     for state in (PASSED, NOT_YET, NOT_DONE):
         names = [row.exercise for row in here if row.state == state]
         parts += [f"{state.capitalize()}: {', '.join(names)}."] if names else []
+    written = [f"{row.exercise} ({row.points} points)" for row in here if row.state == WRITTEN]
+    parts += [f"Written, read by people: {', '.join(written)}."] if written else []
     lines = [" ".join(parts)]
     if has_copies and rows:
         lines.append(
@@ -179,7 +181,7 @@ def format_table(rows: Sequence[Row]) -> str:
         f"not yet: {counts[NOT_YET]}, not done: {counts[NOT_DONE]}"
     )
     if written := sum_points(rows, WRITTEN):
-        lines.append(f"{written} points more are for written answers, which people read")
+        lines.append(f"{written} of these points are for written answers, which people read")
     return "\n".join(lines)
 
 
@@ -194,6 +196,7 @@ def draw_progress(rows: Sequence[Row]):
         PASSED: {"facecolor": "#0072B2", "edgecolor": "white"},
         NOT_YET: {"facecolor": "#F6C66A", "edgecolor": "white", "hatch": "//"},
         NOT_DONE: {"facecolor": "#EEEEEE", "edgecolor": "white"},
+        WRITTEN: {"facecolor": "white", "edgecolor": "#BBBBBB"},
     }
     lessons = {row.lesson: row.title for row in rows}
     figure = Figure(figsize=(7, 0.9 + 0.34 * len(lessons)))
@@ -201,7 +204,7 @@ def draw_progress(rows: Sequence[Row]):
     for place, lesson in enumerate(lessons):
         left = 0
         for row in rows:
-            if row.lesson == lesson and row.state != WRITTEN:
+            if row.lesson == lesson:
                 axes.barh(place, row.points, left=left, height=0.8, linewidth=1.5, **looks[row.state])
                 colour = "white" if row.state == PASSED else "black"
                 text = row.exercise if len(row.exercise) <= 7 * row.points else f"{row.exercise[: 7 * row.points - 1]}…"
@@ -215,7 +218,7 @@ def draw_progress(rows: Sequence[Row]):
     axes.set_title(f"{sum_points(rows, PASSED)} of {sum_points(rows)} points passed", loc="left")
     for state, look in looks.items():
         axes.barh(0, 0, label=state, **look)
-    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
 

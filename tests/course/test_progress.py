@@ -12,7 +12,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell
 from spvit_course import progress as module
 from spvit_course.classroom import copies
 from spvit_course.lesson import PROFILES, Lesson
-from spvit_course.lessons import lesson_files, text_of
+from spvit_course.lessons import heading, lesson_files, read, text_of
 from spvit_course.progress import MANIFEST, RECORD, describe_lesson, list_rows, read_record, save_result, show_progress
 from spvit_mini.errors import UserError
 
@@ -165,8 +165,6 @@ def test_rows_are_the_graded_cells_with_their_states(notebook, known, states):
 
 
 def test_the_lessons_points_are_those_of_their_titles():
-    from spvit_course.lessons import heading, read
-
     for path in lesson_files():
         assert sum(row.points for row in list_rows([path], {})) == heading(read(path)).points, path.name
 
@@ -187,11 +185,21 @@ def test_a_lesson_ends_with_what_has_passed(tmp_path, monkeypatch):
 
 def test_in_a_students_folder_all_lessons_are_added_up(work):
     (work / RECORD).write_text(json.dumps({"00": {"patchify": "passed"}, "01": {"MHSA": "passed", "entropy": "not yet"}}))
-    total = module.sum_points(list_rows(lesson_files(), {}))  # a written answer has points too, but no check reads it
+    total = sum(row.points for row in list_rows(lesson_files(), {}))
     assert describe_lesson("00", {"unpatchify": "not yet"}, ()).splitlines() == [
         "Lesson 00: 2 of 4 points. Passed: patchify. Not yet: unpatchify.",
         f"All lessons: 5 of {total} points. A table and a picture: python -m spvit_course progress",
     ]
+
+
+@pytest.mark.parametrize("path", lesson_files(), ids=lambda path: path.stem)
+def test_a_lesson_counts_the_points_of_its_title_and_names_the_written_part(path, tmp_path):
+    rows = list_rows([path], {})
+    said = describe_lesson(rows[0].lesson, {}, (), folder=tmp_path)
+    assert said.startswith(f"Lesson {rows[0].lesson}: 0 of {heading(read(path)).points} points. Not done: ")
+    written = [row for row in rows if row.state == "written"]
+    assert [f"{row.exercise} ({row.points} points)" in said for row in written] == [True] * len(written)
+    assert ("Written, read by people: " in said) == bool(written) == (rows[0].lesson == "10")
 
 
 def test_a_lesson_whose_points_cannot_be_read_counts_exercises(work):
@@ -211,8 +219,8 @@ def test_the_program_prints_a_table_and_draws_it(work, notebook, capsys):
         "00      patchify       2  passed",
         "00      one, two       3  not yet",
         "00      why            4  written",
-        "2 of 5 points; exercises passed: 1, not yet: 1, not done: 0",
-        "4 points more are for written answers, which people read",
+        "2 of 9 points; exercises passed: 1, not yet: 1, not done: 0",
+        "4 of these points are for written answers, which people read",
         f"picture: {work / 'progress.png'}",
     ]
     assert (work / "progress.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
@@ -228,12 +236,12 @@ def test_the_picture_shows_each_exercise_as_wide_as_its_points():
     ]
     (axes,) = module.draw_progress(rows).axes
     boxes = [(bar.get_x(), bar.get_y() + 0.4, bar.get_width()) for bar in axes.patches if bar.get_width()]
-    assert boxes == [(0, pytest.approx(0), 2), (2, pytest.approx(0), 3), (0, pytest.approx(1), 1)]
-    assert axes.get_title(loc="left") == "2 of 6 points passed"
-    assert [text.get_text() for text in axes.texts] == ["a", "b", "c"]
+    assert boxes == [(0, pytest.approx(0), 2), (2, pytest.approx(0), 3), (0, pytest.approx(1), 1), (1, pytest.approx(1), 5)]
+    assert axes.get_title(loc="left") == "2 of 11 points passed"
+    assert [text.get_text() for text in axes.texts] == ["a", "b", "c", "d"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["00 Start", "01 Next"]
     faces = [bar.get_facecolor() for bar in axes.patches if bar.get_width()]
-    assert len(set(faces)) == 3 and axes.patches[1].get_hatch()
+    assert len(set(faces)) == 4 and axes.patches[1].get_hatch()
 
 
 def test_a_students_own_picture_is_not_written_over(work, notebook):

@@ -6,11 +6,13 @@ says the same in both. Copies run once, in smoke, with nothing solved and with t
 A copy with the solutions put back has the text of the lesson, and so the run of the lesson is its run.
 """
 
+import dis
 import os
 import re
 import subprocess
 import sys
 from copy import deepcopy
+from types import CodeType
 
 import pytest
 
@@ -97,6 +99,46 @@ def test_a_copy_with_the_solutions_put_back_is_the_lesson_and_has_all_points(pat
     assert all(printed(cell).startswith("PASS ") for cell in graded(lesson))
     points = sum(grading(cell)["points"] for cell in graded(lesson))
     assert points + by_hand(lesson) == heading(lesson).points
+
+
+def read_and_bound_names(source):
+    """List the notebook's names that a cell reads before it binds them itself, and those that it binds."""
+    whole = compile(source, "cell", "exec")
+    bound, read, inner = set(), set(), [whole]
+    for step in dis.get_instructions(whole):
+        if step.opname.startswith("LOAD_NAME") and step.argval not in bound:
+            read.add(step.argval)
+        elif step.opname == "STORE_NAME":
+            bound.add(step.argval)
+    for code in inner:  # functions, classes and comprehensions
+        inner += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+        if code is not whole:
+            steps = list(dis.get_instructions(code))
+            own = {step.argval for step in steps if step.opname == "STORE_NAME"}
+            read |= {step.argval for step in steps if step.opname in ("LOAD_NAME", "LOAD_GLOBAL")} - own - bound
+    return read, bound
+
+
+@each_lesson
+def test_any_cell_can_run_again_after_the_last_one(path):
+    """A name that a cell has from an earlier one is not bound to something else by a later cell."""
+    cells = [(cell.id, *read_and_bound_names(cell.source)) for cell in read(path).cells if cell.cell_type == "code"]
+    for number, (name, needed, _) in enumerate(cells):
+        given = set().union(*(bound for _, _, bound in cells[:number]))
+        changed = {other: sorted(needed & given & bound) for other, _, bound in cells[number:] if needed & given & bound}
+        assert not changed, f"{name} needs names that are bound again: {changed}"
+
+
+@each_lesson
+def test_a_copy_says_where_the_outputs_are_that_its_text_speaks_of(path):
+    """Copies hold no outputs."""
+    copy = student_copy(read(path))
+    assert not any(cell.get("outputs") for cell in copy.cells)
+    text = " ".join(" ".join(cell.source.split()) for cell in copy.cells if cell.cell_type == "markdown")
+    assert "this page" not in text
+    places = [match.end() for match in re.finditer(r"(picture|run|output)s? that (is|are) stored", text)]
+    assert [text[place:].startswith(" in the solved lesson") for place in places] == [True] * len(places)
+    assert not places or "in the repository's folder `notebooks` or on the course's site" in text[places[0] :][:100]
 
 
 @each_lesson
