@@ -263,8 +263,7 @@ class Checkpointer:
 
         def write() -> None:
             if is_best:
-                with atomic_write(run_dir / "best.safetensors") as temporary:
-                    save_weights(model, temporary, state=weights, **metadata)
+                save_weights(model, run_dir / "best.safetensors", state=weights, **metadata)
             write_rows(run_dir / "metrics.csv", rows)
 
         self.group.run_on_main(write)
