@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .errors import UserError
 from .fields import parse_json
-from .files import compose, digest
+from .files import atomic_write, compose, digest
 from .renamed import RENAMED_VALUES, current_names
 from .vit import VisionModel, resize_grid
 
@@ -25,7 +25,7 @@ from .vit import VisionModel, resize_grid
 def save_weights(
     model: VisionModel, path: str | Path, *, state: dict[str, Tensor] | None = None, **metadata: str
 ) -> None:
-    """Write a model's weights, with its name, configuration and preprocessing as metadata, to a safetensors file.
+    """Write a model's weights atomically, with its name, configuration and preprocessing as metadata, to a safetensors file.
 
     A map that several blocks share is written once for each of them. `state` replaces the model's own `state_dict` if that
     is sharded over several processes. `metadata` are further entries.
@@ -33,7 +33,8 @@ def save_weights(
     state = model.state_dict() if state is None else state
     state = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
     content = save(state, metadata={**model_metadata(model), **metadata})
-    Path(path).write_bytes(content)  # save_file creates files that only their owner can read
+    with atomic_write(Path(path)) as temporary:
+        temporary.write_bytes(content)
 
 
 def model_metadata(model: VisionModel) -> dict[str, str]:

@@ -22,6 +22,7 @@ from tyro.conf import Positional
 
 from .. import plots
 from ..errors import UserError
+from ..files import atomic_write
 from ..recipes.recipe import NOT_COMPARED, Recipe
 from ..training.checkpoint import read_recipe
 from ..training.metrics import best_top1
@@ -82,7 +83,8 @@ def main(argv: list[str]) -> int:
         figure = draw(groups, x=arguments.x)
         try:
             arguments.out.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(arguments.out)
+            with atomic_write(arguments.out) as temporary:
+                figure.savefig(temporary, format=arguments.out.suffix[1:].lower())
         except OSError as error:
             raise UserError(f"cannot write {arguments.out} ({error.strerror}); use another file with --out") from None
     print(f"{table(groups)}\n\nThe curves: {arguments.out}")
@@ -208,9 +210,9 @@ def table(groups: dict[str, list[Run]]) -> str:
         lines.append(f"{label}: {final_accuracy(group)}")
         for run in group:
             last, best = run.rows[-1], max(map(best_top1, run.rows))
-            ema = f"{last['ema_top1']:.2f}" if run.has_ema else "-"
+            ema, best_text = (f"{v:.2f}" if math.isfinite(v) else "-" for v in (last["ema_top1"], best))  # "-": none, or diverged
             lines.append(
                 f"  {str(run.folder)[-28:]:<28}{run.recipe.seed:>6}{last['step']:>10,.0f}{last['epoch']:>9.2f}"
-                f"{last['val_top1']:>9.2f}{ema:>9}{best:>9.2f}{format_time(last['seconds']):>11}"
+                f"{last['val_top1']:>9.2f}{ema:>9}{best_text:>9}{format_time(last['seconds']):>11}"
             )
     return "\n".join(lines)

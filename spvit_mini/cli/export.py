@@ -55,12 +55,12 @@ def main(argv: list[str]) -> int:
     model, metadata = load_trained(path, weights=arguments.weights, image_size=arguments.image_size)
     # The file's description of the model may be of another image size; the model's own is right.
     metadata = {name: text for name, text in metadata.items() if name not in model_metadata(model)}
-    content = onnx_bytes(model, metadata) if out.suffix == ".onnx" else None
-    with atomic_write(out) as temporary:
-        if content is not None:
+    if out.suffix == ".onnx":
+        content = onnx_bytes(model, metadata)
+        with atomic_write(out) as temporary:
             temporary.write_bytes(content)
-        else:
-            save_weights(model, temporary, state=None, **metadata)
+    else:
+        save_weights(model, out, state=None, **metadata)
     count = sum(parameter.numel() for parameter in model.parameters())
     print(
         f"{out}: {model.name}, {count:,} parameters, {'×'.join(map(str, model.config.image_size))} px, "

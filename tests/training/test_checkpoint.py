@@ -24,7 +24,7 @@ FORK = multiprocessing.get_context("fork")
 def a_state(step, size=2000):
     generator = torch.Generator().manual_seed(step)
     return {
-        **dict.fromkeys(c.KEYS),
+        **{"recipe": "", "classes": [], "train_images": 0, "optimiser": {}, "ema": None},
         "position": {"step": step, "rows": [{"step": step, "x": 0.1}]},
         "model": {"w": torch.randn(size, generator=generator)},
     }
