@@ -89,7 +89,7 @@ class Classroom:
         if not outcome["success"]:
             if end := re.search(r"^(KeyboardInterrupt|SystemExit: (\d+))$", outcome.get("error", ""), re.MULTILINE):
                 raise SystemExit(int(end[2])) if end[2] else KeyboardInterrupt  # nbgrader catches these, too
-            errors = re.findall(r"^\s*(?:\w+\.)*(\w+(?:Error|Exception): .+)$", outcome.get("log", ""), re.MULTILINE)
+            errors = re.findall(r"^\s*(?:\w+\.)*(\w*(?:Error|Exception): .+)$", outcome.get("log", ""), re.MULTILINE)
             raise NbgraderError(one_line((errors or outcome["error"].strip().splitlines()[-1:] or ["no reason"])[0]))
 
     def require_gradebook(self, name: str) -> None:
@@ -331,10 +331,10 @@ def copy_timestamp(folder: Path, target: Path) -> list[str]:
         return []
     text = file.read_bytes().decode("utf-8-sig", "replace").strip()
     try:
-        parse_utc(text)
+        time = parse_utc(re.sub(r"\s+(?=[+-]\d)", "", text))  # nbgrader takes "12:00:00 +0100" for 100 seconds
     except Exception:  # of dateutil, of many kinds
         return [one_line(f"timestamp.txt is {text[:60]!r}; expected a time such as 2026-11-21 18:00:00 UTC")]
-    write_text(target / "timestamp.txt", text)
+    write_text(target / "timestamp.txt", f"{time:%Y-%m-%d %H:%M:%S} UTC")
     return []
 
 

@@ -14,6 +14,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_raw_cell
@@ -76,6 +77,8 @@ def validate_submission(folder: Path, blank: NotebookNode, name: str) -> Submiss
     submission.odd += [f"the answer {key} is as handed out, but {what} may answer it: to read" for key, what in other.items()]
     submission.odd += list_unsolved(cells, blank.cells, other)
     submission.odd += find_suspicious_code(cells, blank.cells)
+    for cell in cells:
+        settle_attachments(cell)
     submission.notebook.cells = cells
     return submission
 
@@ -158,6 +161,21 @@ def clean_text(text: str) -> str:
     """
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return re.sub(r"\r\n?", "\n", text).replace("\0", "").removeprefix("\ufeff")
+
+
+def settle_attachments(cell: NotebookNode) -> None:
+    """Name attachments so that nbconvert finds them, and let links to missing ones be plain links: it refuses such a page."""
+    files: dict[str, NotebookNode] = {}
+    for number, (name, data) in enumerate(cell.get("attachments", {}).items()):
+        safe = name if re.fullmatch(r"[\w.-]+", name, re.ASCII) else f"attachment-{number}"
+        for form in (name, quote(name)):
+            cell.source = cell.source.replace(f"attachment:{form}", f"attachment:{safe}")
+        files[safe] = data
+    if cell.cell_type == "markdown":
+        known = "".join(rf"(?!{re.escape(name)}(?![\w.-]))" for name in files)
+        cell.source = re.sub(f"attachment:{known}", "attachment-missing:", cell.source)
+    if files:
+        cell.attachments = NotebookNode(files)
 
 
 def first_line(text: str) -> str:
@@ -357,13 +375,13 @@ def list_unsolved(cells: Iterable[NotebookNode], set_cells: Iterable[NotebookNod
 def digest_answers(cells: list[NotebookNode], set_cells: Iterable[NotebookNode]) -> dict[str, str]:
     """Hash, for each graded cell, what a person reads to grade it by hand.
 
-    This is the code since the last check, the text of an answer, or, if its cell is as handed out, all additional cells too.
+    This is the student's code since the last check, the text of an answer, or, if that is as handed out, their own cells too.
     """
     ours, digests, code = cells_by_name(set_cells), {}, []
     others = [cell.source for cell in cells if not grading(cell)]
     for cell in cells:
         marks = grading(cell)
-        code += [cell.source] * (cell.cell_type == "code")
+        code += [cell.source] * (cell.cell_type == "code" and marks.get("solution", True))
         if marks.get("grade"):
             name, read = marks["grade_id"], [cell.source]
             if marks["solution"]:
