@@ -9,8 +9,10 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import unicodedata
 from importlib import import_module
 from pathlib import Path
 
@@ -171,6 +173,23 @@ def test_a_run_is_resumed_from_a_folder_with_any_name(place):
     """The state and the weights are read by paths that are no UTF-8."""
     options = [*SMALL, *data(place), "--run-dir", place / "run", "--resume"]
     assert call("spvit_mini", "train", "vit_mini_flowers17", *options, encoding="ascii")[0] == 0
+
+
+@pytest.mark.slow
+def test_a_run_from_another_system_is_read(place, tmp_path):
+    """Its texts begin with a byte order mark, as after a Windows editor; the classes of its weights are decomposed."""
+    run = tmp_path / "run"
+    shutil.copytree(place / "run", run)
+    for name in ("recipe.json", "metrics.csv", "history.json"):
+        (run / name).write_text("\ufeff" + (run / name).read_text(encoding="utf-8"), encoding="utf-8")
+    state, metadata = load_weights(run / "best.safetensors")
+    metadata["classes"] = json.dumps([unicodedata.normalize("NFD", name) for name in COMPOSED])
+    save_file(state, run / "best.safetensors", metadata=metadata)
+    assert call("spvit_mini", "summary", run)[::2] == (0, b"")
+    assert call("spvit_mini", "evaluate", run)[::2] == (0, b"")
+    options = [*SMALL, *data(place), "--run-dir", tmp_path / "tuned", "--init-from", run]
+    status, out, err = call("spvit_mini", "train", "vit_mini_flowers17", *options)
+    assert (status, err) == (0, b"") and b"head included (the same classes)" in out
 
 
 @pytest.mark.slow
