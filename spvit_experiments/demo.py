@@ -25,6 +25,8 @@ from spvit_mini.fields import Seed, Steps
 from spvit_mini.recipes import get_recipe
 from spvit_mini.training.loop import Result, train
 
+from .report import choose_limits
+
 MODELS = {"vit_mini": "vit", "spvit_mini": "spsa"}  # colours
 
 
@@ -71,8 +73,10 @@ def draw_figure(results: dict[str, tuple[Result, float]], seed: int) -> plt.Figu
     axes = upper.subplots()
     runs = {name: [get_curve(result)] for name, (result, _) in results.items()}
     plots.curves(axes, runs, colours={name: plots.COLOURS[colour] for name, colour in MODELS.items()})
-    plots.level(axes, 100 / len(data.classes), "chance")
-    axes.set(xlabel="training steps (100 images each)", ylabel="validation accuracy (%)", ylim=(0, 103))
+    chance = 100 / len(data.classes)
+    plots.level(axes, chance, "chance")
+    limits = choose_limits([chance, *(value for ((_, values),) in runs.values() for value in values)])
+    axes.set(xlabel="training steps (100 images each)", ylabel="validation accuracy (%)", ylim=limits)
     axes.set_title("Which way is the ship (green) from the lighthouse (red)?")
     axes.legend(loc="center left")
 

@@ -1,8 +1,7 @@
 """What trained models attend to on Compass, where the relevant patches are known, and their accuracy on other grids.
 
-    python -m spvit_experiments explanations [PROCESSES]
-
-makes four files in data/results/, which `read_records` reads:
+    python -m spvit_experiments explanations [PROCESSES]                       make four files in runs/explanations
+    python -m spvit_experiments explanations [PROCESSES] --out data/results    replace the records, which `read_records` reads
 
     looking.csv         a row per run: accuracy; for each kind of map (`KINDS`) the fraction of lighthouse and ship among its two
                         highest patches, the mean rank of both, and the fraction of decoys; for `FAITHFULNESS_KINDS` the
@@ -24,7 +23,6 @@ from spvit_mini.data.synthetic import BLUE, Compass
 from spvit_mini.errors import UserError
 from spvit_mini.explain.attribution import attention_rollout, class_relevance, complement, nonlocality
 from spvit_mini.explain.faithfulness import area, contrast, deletion, hits, insertion, random_maps, ranks
-from spvit_mini.fields import Range
 from spvit_mini.geometry import Grid, patch_grid
 from spvit_mini.recipes.recipe import Recipe
 from spvit_mini.spatial import PriorMLP
@@ -32,7 +30,7 @@ from spvit_mini.training.loop import train
 from spvit_mini.vit import ViT
 from spvit_mini.zoo import create_model
 
-from .records import RESULTS, write_rows
+from .records import parse_out, write_rows
 from .study import Arm, Study
 
 LATE = {"model.depth": 3, "model.pool": "class", "model.spatial_layers": 2, "model.class_token_block": 2}
@@ -208,16 +206,15 @@ def run_process(key: tuple[str, int]) -> dict[str, list[dict]]:
 def main(argv: list[str] | None = None) -> int:
     """Make all runs, in the number of parallel processes on the command line (default 1); returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    if argv and argv[0] in ("--help", "-h"):
-        print(__doc__.strip())
-        return 0
-    if len(argv) > 1 or not (text := "".join(argv or "1")).isdecimal() or int(text) not in Range(1, 256):
-        raise UserError(f"the arguments are {' '.join(argv)}; expected the number of processes, such as 2, or nothing")
-    with multiprocessing.get_context("spawn").Pool(int(text)) as pool:
+    processes, argv = (argv[0], argv[1:]) if argv and argv[0][:1] != "-" else ("1", argv)
+    folder = parse_out("explanations", __doc__, argv)
+    if not processes.isdecimal() or not 1 <= int(processes) <= 256:
+        raise UserError(f"the number of processes is {processes}; expected an integer from 1 to 256, or nothing for 1")
+    with multiprocessing.get_context("spawn").Pool(int(processes)) as pool:
         parts = pool.map(run_process, LOOKING.runs(), chunksize=1)
     arms = list(LOOKING.arms)
     for name in parts[0]:
         rows = [row for part in parts for row in part[name]]
         rows.sort(key=lambda row: (arms.index(row["arm"].removesuffix(AS_TABLE)), row["arm"], row["seed"]))
-        print(write_rows(RESULTS / f"{name}.csv", rows))
+        print(write_rows(folder / f"{name}.csv", rows))
     return 0

@@ -1,18 +1,18 @@
 """Nonlocality and gate of every head during training.
 
-    python -m spvit_experiments heads
+    python -m spvit_experiments heads                       make runs/heads/lesson_07_heads.csv
+    python -m spvit_experiments heads --out data/results    replace the records, which `read_records` reads
 
-makes data/results/lesson_07_heads.csv: a row per run, evaluation, layer and head. `read_records` reads it.
+The file has a row per run, evaluation, layer and head.
 """
 
 import torch
 
-from spvit_mini.cli.program import refuse_arguments
 from spvit_mini.data.synthetic import Textures
 from spvit_mini.explain.attribution import gates, nonlocality
 from spvit_mini.training.loop import train
 
-from .records import RESULTS, six_digits, write_rows
+from .records import parse_out, six_digits, write_rows
 from .study import Arm, Study
 
 # Longer than the runs of lesson_07 and one block deeper, so that there are first, middle and last layers.
@@ -54,11 +54,11 @@ def measure_run(study: Study, arm: str, seed: int) -> list[dict]:
 
 def main(argv: list[str] | None = None) -> int:
     """Make all runs in turn; returns the exit status."""
-    refuse_arguments(__doc__, argv)
+    folder = parse_out("heads", __doc__, argv)
     torch.set_num_threads(1)  # the last digits depend on it
     rows = []
     for arm, seed in HEADS.runs():
         rows += measure_run(HEADS, arm, seed)
         print(f"{arm}, seed {seed}: {rows[-1]['val_top1']:.1f} %", flush=True)
-    print(write_rows(RESULTS / f"{HEADS.name}.csv", rows))
+    print(write_rows(folder / f"{HEADS.name}.csv", rows))
     return 0

@@ -1,7 +1,8 @@
 """One figure for the whole course: the attention of every variant, from the same query in the same scene.
 
-    python -m spvit_experiments overview              train every mini on Compass-6, and make data/results/story.csv
-    python -m spvit_experiments overview FIGURE.png   draw the records
+    python -m spvit_experiments overview                       train every mini on Compass-6, and make runs/overview/story.csv
+    python -m spvit_experiments overview --out data/results    replace the records
+    python -m spvit_experiments overview FIGURE.png            draw the records
 
 The heads of a model divide the directions among them. So the figure shows, for each model, the head with the highest weight
 for the ship in other scenes of the same direction.
@@ -15,11 +16,12 @@ import torch
 from matplotlib.figure import Figure
 
 from spvit_mini import plots
+from spvit_mini.errors import UserError
 from spvit_mini.training.loop import train
 
 from .core_studies import FIXED_RATE, main_arms
 from .explanations import scenes
-from .records import RESULTS, read_records, write_rows
+from .records import parse_out, read_records, write_rows
 from .study import Arm, Study
 
 NAMES = {
@@ -61,8 +63,8 @@ def select_head(model: torch.nn.Module) -> tuple[int, int, float, torch.Tensor]:
     return layer, head, ship_weights[layer, head].item(), weights.reshape(GRID)
 
 
-def write_weights() -> Path:
-    """Train every variant and write the weights of its head to story.csv; returns the path."""
+def write_weights(folder: Path) -> Path:
+    """Train every variant and write the weights of its head to story.csv in a folder; returns the path."""
     torch.set_num_threads(1)  # the last digits depend on it
     positions, rows = torch.cartesian_prod(*map(torch.arange, GRID)).tolist(), []
     for arm, seed in STUDY.runs():
@@ -72,7 +74,7 @@ def write_weights() -> Path:
         print(f"{arm}: {accuracy:.1f} %, layer {layer}, head {head}: {ship_weight:.2f}", flush=True)
         for position, weight in zip(positions, weights.flatten().tolist(), strict=True):
             rows.append(dict(zip(COLUMNS, (arm, seed, accuracy, layer, head, ship_weight, *position, weight), strict=True)))
-    return write_rows(RESULTS / "story.csv", rows)
+    return write_rows(folder / "story.csv", rows)
 
 
 def draw_overview() -> Figure:
@@ -101,11 +103,12 @@ def draw_overview() -> Figure:
 def main(argv: list[str] | None = None) -> int:
     """Make the records, or draw them into the file on the command line; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    if argv and argv[0] in ("--help", "-h"):
-        print(__doc__.strip())
-    elif argv:
+    if argv and not argv[0].startswith("-"):
         plots.style()
-        draw_overview().savefig(argv[0])
+        try:
+            draw_overview().savefig(argv[0])
+        except (OSError, ValueError) as error:  # a missing folder, an unknown format
+            raise UserError(f"the figure {argv[0]} cannot be written ({error}). Name another file.") from None
     else:
-        print(write_weights())
+        print(write_weights(parse_out("overview", __doc__, argv)))
     return 0

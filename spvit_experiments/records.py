@@ -8,17 +8,21 @@ A run writes its record only into its own run folder, runs/studies/NAME/ARM-SEED
 `collect_records` merges the run folders into the two files. So processes on several hosts that share the folder can work
 on one study without waiting for each other, and none can damage the records of another.
 
-A record is valid while its recipe is the study's. A record of another recipe is ignored, and its run is made again.
+A record is valid while its recipe is the study's, and while what it learned from (images, initial weights, token labels, own
+code) is what the study would learn from today, wherever that is. Other records are ignored, and their runs are made again.
+Records without fingerprints, and files that aren't here, are compared by the recipe alone.
 """
 
 import csv
 import itertools
 import json
 import math
+import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +44,8 @@ class Record:
 
     Attributes:
         arm, seed: the run within the study.
-        recipe: the recipe as JSON, without the user's data folder and device; `imports` names the user's own parts.
+        recipe: the recipe as JSON, without the user's data folder and device; `imports` names the user's own parts, and
+            `sources` has the fingerprints of what the run learned from.
         commit: commit of the code; dirty: whether files differed from it (None: unknown).
         device, threads: device, and number of CPU threads.
         versions: of spvit_mini, torch and Python.
@@ -102,8 +107,28 @@ def _number(column: str, text: str) -> Any:
     return None if text == "" else int(text) if column in INTEGERS else float(text)
 
 
+@dataclass(frozen=True)
+class OutOptions:
+    """Make the records."""
+
+    out: Path | None = None
+    """Folder to write to. None: runs/COMMAND, so that the records of this project stay as they are; --out data/results replaces
+    them."""
+
+
+def parse_out(command: str, about: str, argv: list[str] | None) -> Path:
+    """Parse the command line of a program that makes records, `--out FOLDER`; returns the folder, to which it can write."""
+    from spvit_mini.cli.arguments import parse
+
+    argv, prog = sys.argv[1:] if argv is None else argv, f"python -m spvit_experiments {command}"
+    folder = parse(argv, default=OutOptions(), prog=prog, description=about).out or Path("runs") / command
+    check_folder(folder)
+    return folder
+
+
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     """Write rows, dictionaries with the same columns, to a CSV file by one rename, floats with six digits; returns the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -154,6 +179,14 @@ def write_runs(name: str, folder: Path, records: Iterable[Record]) -> None:
         temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
+def check_folder(folder: Path) -> None:
+    """Raise UserError, before any work is done, if a folder of records can't be created or written to."""
+    parent = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        reason = "is not writable" if parent.is_dir() else "is a file"
+        raise UserError(f"the folder {folder} cannot be written to, since {parent} {reason}. Name another with --out.")
+
+
 def write_record(run: Path, record: Record) -> None:
     """Write the record of a finished run into its run folder."""
     with atomic_write(run / "record.json") as temporary:
@@ -166,14 +199,19 @@ def read_record(run: Path) -> Record | None:
     return _parse(path.read_text(encoding="utf-8-sig"), source=str(path)) if path.is_file() else None
 
 
-def make_record(study: Study, arm: str, seed: int, rows: list[dict[str, Any]], **others: Any) -> Record:
-    """Make the record of a run from its rows of metrics; `others` are the fields device, parameters and diverged."""
+def make_record(
+    study: Study, arm: str, seed: int, rows: list[dict[str, Any]], *, sources: dict[str, str], **others: Any
+) -> Record:
+    """Make the record of a run from its rows of metrics and its `Recipe.sources`.
+
+    `others` are the fields device, parameters and diverged.
+    """
     import torch
 
     from spvit_mini.training.metrics import COLUMNS, TIME_COLUMNS
 
     columns = [column for column in COLUMNS if column not in TIME_COLUMNS]
-    recipe = study.recipe(arm, seed)
+    recipe = replace(study.recipe(arm, seed), sources=sources)
     paces = sorted(row["images_per_second"] for row in rows)
     dirty, commit = _find_commit()
     return Record(
@@ -218,34 +256,60 @@ def six_digits(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def find_records(study: Study, *, results: Path, runs: Path) -> dict[tuple[str, int], Record]:
-    """Find the valid records of a study in order, in its results and in its run folders, which take precedence."""
+def find_records(study: Study, *, results: Path, runs: Path, root: Path | None = None) -> dict[tuple[str, int], Record]:
+    """Find the valid records of a study in order, in its results and in its run folders, which take precedence.
+
+    `root` is the folder of the datasets; None: that of the recipes.
+    """
     order = [(arm, seed) for arm in study.arms for seed in study.seeds]
     records = {record.key: record for record in read_runs(study.name, results)}
+    cache: dict[tuple, dict[str, str]] = {}  # files are read once, and again at the next call
     for key in order:
         record = read_record(run_folder(study, *key, runs=runs))
-        if record is not None and find_mismatch(study, record) is None:
+        if record is not None and find_mismatch(study, record, root, cache) is None:
             records[key] = record
-    return {key: records[key] for key in order if key in records and find_mismatch(study, records[key]) is None}
+    return {key: records[key] for key in order if key in records and find_mismatch(study, records[key], root, cache) is None}
 
 
-def collect_records(study: Study, *, results: Path, runs: Path) -> dict[tuple[str, int], Record]:
+def collect_records(study: Study, *, results: Path, runs: Path, root: Path | None = None) -> dict[tuple[str, int], Record]:
     """Merge the records of the run folders into the results; returns all valid records."""
-    records = find_records(study, results=results, runs=runs)
+    records = find_records(study, results=results, runs=runs, root=root)
     if records:
         write_runs(study.name, results, records.values())
     return records
 
 
-def find_mismatch(study: Study, record: Record) -> str | None:
-    """Find why a record is not valid for the study as it is now; None if it is valid."""
+def find_mismatch(
+    study: Study, record: Record, root: Path | None = None, cache: dict[tuple, dict[str, str]] | None = None
+) -> str | None:
+    """Find why a record is not valid for the study as it is now; None if it is valid.
+
+    `root` is the folder of the datasets; `cache` has the fingerprints that were made before.
+    """
     if record.arm not in study.arms or record.seed not in study.seeds:
         return f"the study has no arm {record.arm} with seed {record.seed}"
     try:
-        difference = Recipe.from_json(json.dumps(record.recipe)).find_difference(study.recipe(*record.key))
+        recorded, recipe = Recipe.from_json(json.dumps(record.recipe)), study.recipe(*record.key)
     except UserError as error:
         return str(error)
+    if recorded.sources:
+        recipe = add_sources(recipe if root is None else recipe.override({"data.root": root}), {} if cache is None else cache)
+        before, now = recorded.flatten(), recipe.flatten()
+        for name in ("init_from", "token_labels.folder"):
+            if name in recorded.sources and name not in recipe.sources and before[name] != now[name]:
+                return f"it was made with {name} = {before[name]} ({recorded.sources[name]}), and {now[name]} can't be read here"
+    difference = recorded.find_difference(recipe)
     return difference and "it was made with {} = {}, not {}".format(*difference)
+
+
+def add_sources(recipe: Recipe, cache: dict[tuple, dict[str, str]]) -> Recipe:
+    """Add to a recipe the fingerprints of what it would learn from."""
+    from spvit_mini.recipes.identity import find_sources  # needs torch, which older records don't
+
+    key = recipe.data, recipe.init_from, recipe.token_labels.folder, recipe.imports
+    if key not in cache:
+        cache[key] = find_sources(recipe)
+    return replace(recipe, sources=cache[key])
 
 
 def run_folder(study: Study, arm: str, seed: int, *, runs: Path) -> Path:

@@ -1,7 +1,7 @@
 """The report of a study: a Markdown table and a figure, both with every seed."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import median
 
 import matplotlib.pyplot as plt
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from spvit_mini import plots
 
 from .records import Record
-from .statistics import format_interval, mean_and_deviation, paired, steps_to
+from .statistics import format_interval, format_mean, paired, steps_to
 from .study import Study
 
 Records = dict[tuple[str, int], Record]
@@ -41,13 +41,12 @@ def make_cells(study: Study, arm: str, records: Records) -> list[str]:
     """Make the cells of an arm's row, without its label and tuned options."""
     own = select_records(records, arm)
     finals = [record.final for record in own]
-    mean, deviation = mean_and_deviation(finals)
     steps = [steps_to(record.curve, study.level) for record in own]
     reached = sum(step < math.inf for step in steps)
     middle = median(steps)
     cells = [
         " ".join("diverged" if record.diverged else f"{record.final:.1f}" for record in own),
-        f"{mean:.1f} ± {deviation:.1f}",
+        format_mean(finals),
         f"{reached} of {len(own)}",
         "∞ (never)" if reached == 0 else "∞" if middle == math.inf else f"{middle:g}",
     ]
@@ -63,12 +62,8 @@ def make_cells(study: Study, arm: str, records: Records) -> list[str]:
 def describe_difference(study: Study, arm: str, records: Records) -> str:
     """Describe the paired difference of an arm and the baseline, over the seeds that both have."""
     seeds = [seed for seed in study.seeds if (arm, seed) in records and (study.baseline, seed) in records]
-    if not seeds:
-        return "no pairs"
     difference = paired(*([records[label, seed].final for seed in seeds] for label in (arm, study.baseline)))
-    if difference.pairs == 1:
-        return f"{difference.mean:+.1f} (one pair)"
-    return f"{format_interval(difference)}, n = {difference.pairs}"
+    return format_interval(difference) + (f", n = {difference.pairs}" if difference.pairs > 1 else "")
 
 
 def get_option(record: Record, name: str) -> str:
@@ -98,7 +93,7 @@ def make_notes(study: Study, records: Records) -> list[str]:
         lines.append("A run that diverged counts as 0 %.")
     if any(record.dirty for record in records.values()):
         lines.append("Some runs were made with files that differ from their commit.")
-    return lines + [f"**{edge}**" for edge in find_range_ends(study)]
+    return lines + [f"**{doubt}**" for doubt in (*study.ties, *find_range_ends(study))]
 
 
 def find_range_ends(study: Study) -> list[str]:
@@ -120,14 +115,26 @@ def draw_figure(study: Study, records: Records) -> Figure:
     widths = [5.5, 0.8 + 0.6 * len(own)]  # inches
     figure, (left, right) = plt.subplots(1, 2, figsize=(sum(widths), 4), sharey=True, width_ratios=widths)
     plots.curves(left, {arm: make_curves(runs) for arm, runs in own.items()}, colours=colours)
-    for axes in (left, right):
+    low, high = choose_limits(value for record in records.values() for _, value in [*record.curve, (0, record.final)])
+    is_near = low <= study.level <= high
+    for axes in (left, right) if is_near else ():
         axes.axhline(study.level, color="#7f7f7f", linestyle="--", linewidth=1)
-    left.set(xlabel="training steps", ylabel="validation accuracy (%)", ylim=(-2, 103))
-    left.set_title(f"every seed, and the mean of each arm; dashed: {study.level:g} %")
+    left.set(xlabel="training steps", ylabel="validation accuracy (%)", ylim=(low, high))
+    left.set_title(f"every seed, and the mean of each arm; {'dashed' if is_near else 'outside'}: {study.level:g} %")
     draw_strip(right, {arm: [record.final for record in runs] for arm, runs in own.items()}, colours=colours)
     right.set_title("after the last step")
     figure.suptitle(study.question, x=0.01, ha="left", fontsize=10.5)
     return figure
+
+
+def choose_limits(values: Iterable[float]) -> tuple[float, float]:
+    """Choose the ends of an axis of accuracies in percent: the whole range if the values spread over half of it, else theirs."""
+    values = list(values)
+    low, high = min(values, default=0.0), max(values, default=100.0)
+    if high - low > 50:
+        return -2.0, 103.0
+    margin = max(0.5, 0.1 * (high - low))
+    return max(-2.0, low - margin), min(103.0, high + margin)
 
 
 def assign_colours(study: Study) -> dict[str, str]:

@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from spvit_mini import plots
 
 from .records import read_records
-from .statistics import Difference, format_interval, mean_and_deviation, paired
+from .statistics import Difference, format_interval, format_mean, mean_and_deviation, paired
 
 Rows = list[dict]
 KINDS = ("rollout", "relevance", "contrast", "untrained_rollout", "untrained_relevance", "random")
 FOLLOWED = ("rollout", "relevance", "contrast", "random")
-COMMAND = "python -m spvit_experiments explanations"
+COMMAND = "python -m spvit_experiments explanations --out data/results"
 COLOURS = {"spsa": "spsa", "spsa-as-table": "rpb", "spsa-late": "added", "spsa-no-positions": "anchored", "psa": "psa"}
 
 
@@ -40,12 +40,6 @@ def seed_means(rows: Rows, column: str, /, **where: object) -> list[float]:
 def arms_in(rows: Rows) -> list[str]:
     """List the arms of some rows, in the order of the file."""
     return list(dict.fromkeys(row["arm"] for row in rows))
-
-
-def format_mean(values: Sequence[float], digits: int = 1) -> str:
-    """Format the mean and the standard deviation over seeds."""
-    mean, deviation = mean_and_deviation(values)
-    return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
 
 
 def make_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -163,7 +157,7 @@ def sparsity_section() -> str:
         "draws). With *+product* f goes on multiplying inside the mask. Accuracy in percent on 500 scenes of Compass-6 (chance "
         "12.5 %); mean ± sd over five seeds. Time: [speed](speed.md); a mask saves none unless whole blocks are left out.",
         make_table(["kept", *(f"{100 * density:.0f} %" for density in densities)], lines),
-        command="python -m spvit_experiments sparsity",
+        command="python -m spvit_experiments sparsity --out data/results",
     )
 
 

@@ -33,7 +33,7 @@ from spvit_mini.training.loop import train
 from spvit_mini.training.metrics import read_rows
 from spvit_mini.training.signals import StopSignal
 
-from .records import make_record, write_record
+from .records import add_sources, make_record, write_record
 from .study import Study
 
 Key = tuple[str, int]  # arm, seed
@@ -147,11 +147,10 @@ def _stop_without_parent() -> None:
 
 def make_run(study: Study, arm: str, seed: int, run: Path, resources: Resources) -> str:
     """Begin or resume a run; at its end its record is in its run folder, and its training states are removed."""
-    recipe = study.recipe(arm, seed)
+    recipe = study.recipe(arm, seed).override(resources.changes())
     earlier = read_recipe(run)
-    if earlier is not None and earlier.find_difference(recipe):
-        shutil.rmtree(run)  # the study has changed since
-    recipe = recipe.override(resources.changes())
+    if earlier is not None and earlier.find_difference(add_sources(recipe, {})):
+        shutil.rmtree(run)  # the study has changed since, or what it learns from
 
     def report_progress(step: int, _model: Any, row: dict[str, Any]) -> None:
         print(f"{arm}, seed {seed}: step {step}, validation accuracy {row['val_top1']:.1f} %", flush=True)
@@ -165,13 +164,15 @@ def make_run(study: Study, arm: str, seed: int, run: Path, resources: Resources)
             raise
         print(f"{arm}, seed {seed}: diverged ({error})", flush=True)
         rows = read_rows(run / "metrics.csv")
-        record = make_record(study, arm, seed, rows, device=device, parameters=None, diverged=True)
+        outcome = {"parameters": None, "diverged": True}
     else:
         if result.step < result.steps:
             return STOPPED
-        parameters = sum(parameter.numel() for parameter in result.model.parameters())
-        record = make_record(study, arm, seed, result.rows, device=device, parameters=parameters, diverged=False)
-    write_record(run, record)
+        rows = result.rows
+        outcome = {"parameters": sum(parameter.numel() for parameter in result.model.parameters()), "diverged": False}
+    begun = read_recipe(run)
+    sources = begun.sources if begun is not None else {}
+    write_record(run, make_record(study, arm, seed, rows, sources=sources, device=device, **outcome))
     for state in ("last.pt", "previous.pt"):
         (run / state).unlink(missing_ok=True)
     return FINISHED

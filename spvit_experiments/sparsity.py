@@ -1,8 +1,9 @@
 """Accuracy of SP-ViT with binarised priors: each head attends to a few offsets, for example those of the largest prior.
 
-    python -m spvit_experiments sparsity
+    python -m spvit_experiments sparsity                       make runs/sparsity/sparse.csv
+    python -m spvit_experiments sparsity --out data/results    replace the records, which `read_records` reads
 
-makes data/results/sparse.csv, which `read_records` reads. Each seed's model is trained as usual; then the prior of every head is
+Each seed's model is trained as usual; then the prior of every head is
 replaced by a mask, without further training. A row gives the mask, its density and the accuracy. SP-ViT's authors name
 binarised priors as future work.
 
@@ -25,12 +26,11 @@ from torch import Tensor, nn
 
 from spvit_mini.attention import ModulatedAttention
 from spvit_mini.block_sparse import attend_sparse, sparsify, visible
-from spvit_mini.cli.program import refuse_arguments
 from spvit_mini.data import load_data
 from spvit_mini.geometry import spread
 from spvit_mini.training.loop import train
 
-from .records import RESULTS, six_digits, write_rows
+from .records import parse_out, six_digits, write_rows
 from .study import Arm, Study
 
 SPARSITY = Study(
@@ -112,12 +112,12 @@ def measure_run(study: Study, arm: str, seed: int) -> list[dict]:
 
 def main(argv: list[str] | None = None) -> int:
     """Make all runs in turn; returns the exit status."""
-    refuse_arguments(__doc__, argv)
+    folder = parse_out("sparsity", __doc__, argv)
     torch.set_num_threads(1)  # the last digits depend on it
     rows = []
     for arm, seed in SPARSITY.runs():
         rows += measure_run(SPARSITY, arm, seed)
         whole = next(row for row in rows if row["seed"] == seed and row["arm"] == "largest+product")
         print(f"{arm}, seed {seed}: {whole['val_top1']:.1f} % with the whole prior", flush=True)
-    print(write_rows(RESULTS / f"{SPARSITY.name}.csv", rows))
+    print(write_rows(folder / f"{SPARSITY.name}.csv", rows))
     return 0

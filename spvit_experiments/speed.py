@@ -1,8 +1,9 @@
 """Time and memory of layers with a spatial map beside plain attention over the size of the grid, and of the minis.
 
-    python -m spvit_experiments speed
+    python -m spvit_experiments speed                       make runs/speed/speed.csv, in some minutes
+    python -m spvit_experiments speed --out data/results    replace the records, which `read_speed` reads
 
-makes data/results/speed.csv, in some minutes, on the CPU and in float32; `read_speed` reads it. Steps of all sides take turns,
+On the CPU and in float32. Steps of all sides take turns,
 and ratios are computed within each round, so that other work on the machine affects all sides alike. Ratios can be compared
 with those of other machines, milliseconds can't.
 """
@@ -15,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from spvit_mini.attention import GPSA, MHSA, SPSA, RelativeBias
-from spvit_mini.cli.program import refuse_arguments
 from spvit_mini.errors import UserError
 from spvit_mini.flops import multiply_adds
 from spvit_mini.geometry import Grid
@@ -25,7 +25,7 @@ from spvit_mini.zoo import create_model
 from .benchmark.attention import count_multiply_adds, make_training_step
 from .benchmark.baselines import AllPairs, build_eager
 from .benchmark.timing import compute_quartiles, time_in_turns
-from .records import RESULTS, six_digits, write_rows
+from .records import RESULTS, parse_out, six_digits, write_rows
 
 GRIDS = ((7, 7), (10, 10), (14, 14), (20, 20))
 LAYER = {"dim": 384, "heads": 6}  # as in ViT-S and SP-ViT-S
@@ -138,7 +138,7 @@ def read_speed(folder: Path = RESULTS) -> list[dict]:
     """Read speed.csv, a dictionary per row; empty values are None. Raises UserError if the file is missing."""
     path = folder / "speed.csv"
     if not path.is_file():
-        raise UserError(f"the file of records {path} is missing. Make it with python -m spvit_experiments speed.")
+        raise UserError(f"the file of records {path} is missing. Make it with python -m spvit_experiments speed --out {folder}.")
     with path.open(newline="", encoding="utf-8-sig") as file:
         return [{column: _parse(column, text) for column, text in row.items()} for row in csv.DictReader(file)]
 
@@ -153,12 +153,12 @@ def _parse(column: str, text: str):
 
 def main(argv: list[str] | None = None) -> int:
     """Time all layers on all grids, then the models; returns the exit status."""
-    refuse_arguments(__doc__, argv)
+    folder = parse_out("speed", __doc__, argv)
     torch.set_num_threads(1)
     rows = []
     for grid in GRIDS:
         rows += time_layers(grid)
         print(grid, ", ".join(f"{row['name']} {row['ratio']}" for row in rows[-6:]), flush=True)
     rows += time_models()
-    print(write_rows(RESULTS / "speed.csv", rows))
+    print(write_rows(folder / "speed.csv", rows))
     return 0

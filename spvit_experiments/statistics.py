@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean of paired differences and its confidence interval; `low` and `high` are NaN for a single pair."""
+    """A mean of paired differences and its confidence interval; `low` and `high` are NaN for fewer than two pairs."""
 
     pairs: int
     mean: float
@@ -28,14 +28,28 @@ def paired(a: Sequence[float], b: Sequence[float], *, confidence: float = 0.95) 
 
 
 def format_interval(difference: Difference, digits: int = 1) -> str:
-    """Format a mean difference with its interval."""
+    """Format a mean difference with its interval, if there is one: not for one pair, nor for pairs that are all equal."""
+    if difference.pairs == 0:
+        return "no pairs"
+    if difference.pairs == 1:
+        return f"{difference.mean:+.{digits}f} (one pair)"
+    if math.isclose(difference.low, difference.high, abs_tol=1e-9):
+        return f"{difference.mean:+.{digits}f} (all pairs equal)"
     return f"{difference.mean:+.{digits}f} [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]"
 
 
+def format_mean(values: Sequence[float], digits: int = 1) -> str:
+    """Format the mean and the standard deviation of some values, or what there is for fewer than two."""
+    mean, deviation = mean_and_deviation(values)
+    if len(values) < 2:
+        return f"{mean:.{digits}f} (n = 1)" if values else "–"
+    return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
+
+
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """Compute the mean and the standard deviation (n − 1); the latter is NaN for a single value."""
-    mean = sum(values) / len(values)
-    if len(values) == 1:
+    """Compute the mean and the standard deviation (n − 1); the latter is NaN for a single value, both for none."""
+    mean = sum(values) / len(values) if values else math.nan
+    if len(values) < 2:
         return mean, math.nan
     return mean, math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
 

@@ -13,6 +13,7 @@ from spvit_mini.recipes import get_recipe
 from spvit_mini.recipes.recipe import Recipe
 
 TUNING = "-tuning"  # suffix of the name of the study that tunes another study
+TIE = 0.05  # points of accuracy; candidates that differ by less are equal as printed
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Study:
         tuning_seeds: seeds of every candidate; must be disjoint from `seeds`.
         holdout: fraction of each class's training images on which the candidates are evaluated.
         imports: files and modules that register the user's own parts (`--import`).
+        ties: lines about arms whose best candidates were equal, from `apply_tuning`.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Study:
     tuning_seeds: tuple[int, ...] = (100, 101)
     holdout: float = 0.2
     imports: tuple[str, ...] = ()
+    ties: tuple[str, ...] = ()
 
     def __post_init__(self):
         for label in self.arms:
@@ -122,8 +125,13 @@ class Study:
         def mean(label: str) -> float:
             return sum(finals[label, seed] for seed in self.tuning_seeds) / len(self.tuning_seeds)
 
-        arms = {}
+        arms, ties = {}, []
         for name, arm in self.arms.items():
             candidates = self.candidates(name)
-            arms[name] = replace(arm, changes=arm.changes | candidates[max(candidates, key=mean)])
-        return replace(self, arms=arms)
+            best = max(candidates, key=mean)
+            arms[name] = replace(arm, changes=arm.changes | candidates[best])
+            equal = [label.partition("@")[2] for label in candidates if abs(mean(label) - mean(best)) < TIE]
+            if len(equal) > 1:
+                chosen = best.partition("@")[2]
+                ties.append(f"{name}: the candidates {' and '.join(equal)} are tied at {mean(best):.1f} %; {chosen} is used.")
+        return replace(self, arms=arms, ties=tuple(ties))

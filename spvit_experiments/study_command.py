@@ -25,11 +25,12 @@ Records go to data/results/NAME.csv and NAME.jsonl, described in spvit_experimen
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,6 +45,7 @@ from .catalog import get_study, list_studies
 from .records import (
     RESULTS,
     Record,
+    check_folder,
     collect_records,
     find_first_difference,
     find_records,
@@ -125,8 +127,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(study: Study, arguments: Arguments) -> int:
     """Make, verify, collect or report the runs of a study; returns the exit status."""
-    study = resolve_tuning(study, out=arguments.out, runs=arguments.runs)
-    folders = {"results": arguments.out, "runs": arguments.runs}
+    if arguments.root is not None and not arguments.root.is_dir():
+        raise UserError(f"--root is {arguments.root}, which is not a folder; expected the folder of the datasets")
+    study = resolve_tuning(study, out=arguments.out, runs=arguments.runs, root=arguments.root)
+    folders = {"results": arguments.out, "runs": arguments.runs, "root": arguments.root}
     chosen = select_runs(study, arguments)
     if arguments.verify:
         return verify(study, arguments, chosen)
@@ -136,6 +140,7 @@ def run(study: Study, arguments: Arguments) -> int:
     if arguments.report or arguments.collect:
         return print_report(study, (collect_records if arguments.collect else find_records)(study, **folders), arguments)
 
+    check_folder(arguments.out)
     if arguments.rerun:
         for key in chosen:
             shutil.rmtree(run_folder(study, *key, runs=arguments.runs), ignore_errors=True)
@@ -167,25 +172,45 @@ def run(study: Study, arguments: Arguments) -> int:
         deadline=None if arguments.max_minutes is None else start + 60 * arguments.max_minutes,
         on_finished=on_finished,
     )
-    left = [key for key in due if key not in records and key not in failures]
-    if left:
-        print(f"stopped: {len(left)} of {len(chosen)} runs are not finished; the same command resumes them")
     if arguments.shard:
         print(f"after the last shard: {study.commands()[-1]} --collect")
-    else:
-        print_report(study, collect_records(study, **folders), arguments)
+    elif found := collect_records(study, **folders):
+        print_report(study, found, arguments)
+    left = [key for key in due if key not in records and key not in failures]
+    if left:
+        command = write_command(study, arguments)
+        print(f"stopped: {len(left)} of {len(chosen)} runs are not finished; the same command resumes them: {command}")
     if failures:
-        lines = "; ".join(f"{arm} seed {seed}: {reason}" for (arm, seed), reason in failures.items())
-        raise UserError(f"{len(failures)} of {len(chosen)} runs failed; the other runs are not affected. {lines}")
+        reasons: dict[str, list[Key]] = {}
+        for key, reason in failures.items():
+            reasons.setdefault(reason, []).append(key)
+        lines = [f"{describe_runs(keys)}: {reason}" for reason, keys in reasons.items()]
+        raise UserError(f"{len(failures)} of {len(chosen)} runs failed; the other runs are not affected. {'; '.join(lines)}")
     return 128 + signal_number if signal_number else 0
 
 
-def resolve_tuning(study: Study, *, out: Path = RESULTS, runs: Path = Path("none")) -> Study:
+def describe_runs(keys: list[Key]) -> str:
+    """Name the first three of some runs, and count the others."""
+    names = [f"{arm} seed {seed}" for arm, seed in keys[:3]]
+    return ", ".join(names) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+
+
+def write_command(study: Study, arguments: Arguments) -> str:
+    """Write the command that resumes these runs: the same options, but without --rerun, which would remove what is done."""
+    words = study.commands()[-1].split()
+    for field in fields(arguments):
+        if (value := getattr(arguments, field.name)) != field.default and field.name != "rerun":
+            values = list(value) if isinstance(value, tuple) else [] if value is True else [value]
+            words += [f"--{field.name.replace('_', '-')}", *map(str, values)]
+    return shlex.join(words)
+
+
+def resolve_tuning(study: Study, *, out: Path = RESULTS, runs: Path = Path("none"), root: Path | None = None) -> Study:
     """Give the arms of a study with tuning their best candidates. Raises UserError while tuning records are missing."""
     if not study.tuning:
         return study
     candidates = study.tuning_study()
-    records = find_records(candidates, results=out, runs=runs)
+    records = find_records(candidates, results=out, runs=runs, root=root)
     missing = len(candidates.runs()) - len(records)
     if missing:
         raise UserError(
@@ -228,24 +253,36 @@ def make_resources(arguments: Arguments, *, threads: int | None = None) -> Resou
 
 def describe_plan(study: Study, arguments: Arguments, chosen: list[Key]) -> str:
     """Describe for each chosen run whether it is recorded, begun or neither, and its expected time."""
-    records = find_records(study, results=arguments.out, runs=arguments.runs)
-    lines, minutes, unknown = [], 0.0, 0
+    records = find_records(study, results=arguments.out, runs=arguments.runs, root=arguments.root)
+    lines, seconds, unknown = [], 0.0, 0
     for arm, seed in chosen:
         if (arm, seed) in records and not arguments.rerun:
             lines.append(f"{arm}, seed {seed}: recorded, {records[arm, seed].final:.1f} %")
             continue
         is_begun = not arguments.rerun and (run_folder(study, arm, seed, runs=arguments.runs) / "last.pt").exists()
         lines.append(f"{arm}, seed {seed}: {'to be resumed' if is_begun else 'to be made'}")
-        if times := [record.seconds / 60 for record in records.values() if record.arm == arm]:
+        if times := [record.seconds for record in records.values() if record.arm == arm and record.seconds]:
             expected = sum(times) / len(times)
-            minutes += expected
-            lines[-1] += f", about {expected:.1f} minutes"
+            seconds += expected
+            lines[-1] += f", about {describe_time(expected)}"
         else:
             unknown += 1
-    lines.append(f"expected: {minutes:.1f} minutes for one run after the other, from the times of recorded runs")
+    due = sum("to be" in line for line in lines)
+    if not due:
+        return "\n".join([*lines, "expected: nothing to do, since all runs are recorded"])
+    if unknown == due:
+        return "\n".join([*lines, "expected: unknown, since no run of these arms is recorded"])
+    lines.append(f"expected: {describe_time(seconds)} for one run after the other, from the times of recorded runs")
     if unknown:
-        lines[-1] += f"; {unknown} runs have no recorded time"
+        lines[-1] += f"; {unknown} of the {due} runs come on top, since no run of their arms is recorded"
     return "\n".join(lines)
+
+
+def describe_time(seconds: float) -> str:
+    """Format an expected time in seconds, minutes or hours."""
+    if seconds < 90:
+        return f"{seconds:.1g} seconds" if seconds < 1 else f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.1f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 def print_report(study: Study, records: dict[Key, Record], arguments: Arguments) -> int:
@@ -269,7 +306,7 @@ def verify(study: Study, arguments: Arguments, chosen: list[Key]) -> int:
     """Make recorded runs again in a temporary folder, and compare all rows with the records."""
     from .runner import run_all
 
-    records = find_records(study, results=arguments.out, runs=arguments.runs)
+    records = find_records(study, results=arguments.out, runs=arguments.runs, root=arguments.root)
     if missing := [key for key in chosen if key not in records]:
         raise UserError("{}, seed {} has no record. Choose recorded runs by --arm and --seed.".format(*missing[0]))
     for key in chosen:

@@ -3,7 +3,7 @@
 The default options take 25 minutes on an accelerator, and hours on a CPU, where the promised ratios (targets) come first. Use
 --quick for a test.
 
-    python -m spvit_experiments benchmark all --quick --out runs/benchmark
+    python -m spvit_experiments benchmark all --quick
 """
 
 import importlib

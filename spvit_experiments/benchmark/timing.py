@@ -42,8 +42,9 @@ MIN_SECONDS = 0.01  # of a timing on an accelerator, where the launch dominates 
 class CommonOptions:
     """The options of all parts of the benchmark."""
 
-    out: Path = RESULTS
-    """Folder of the CSV and the figure. Comparisons that the CSV contains are not measured again."""
+    out: Path | None = None
+    """Folder of the CSV and the figure. Comparisons that the CSV contains are not measured again. None: data/results, or
+    runs/benchmark with --quick."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device; auto: CUDA if available, else the CPU."""
     threads: Natural = 0
@@ -57,6 +58,11 @@ class CommonOptions:
 
     def __post_init__(self):
         check_fields(self, "--")
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the CSV and the figure."""
+        return self.out or (Path("runs/benchmark") if self.quick else RESULTS)
 
 
 @dataclass(frozen=True)
@@ -226,14 +232,14 @@ def run_comparisons(
     """Measure all comparisons that the CSV does not contain, print the table and draw the figure; returns the measurements.
 
     Args:
-        name: of the CSV, NAME.csv in the folder `options.out`, and of the figure, NAME.png.
+        name: of the CSV, NAME.csv in the folder `options.folder`, and of the figure, NAME.png.
         comparisons: with the same columns in `case`; the column "dtype" decides the peak for MFU.
         title: of table and figure.
         warm_up: rounds before the timed ones.
         draw: whether to draw the figure.
     """
     device, comparisons, start = choose_device(options), list(comparisons), time.monotonic()
-    path, columns = options.out / f"{name}.csv", list(comparisons[0].case)
+    path, columns = options.folder / f"{name}.csv", list(comparisons[0].case)
     measurements = Measurements(path, case=columns, machine=describe_machine(device))
     due = [comparison for comparison in comparisons if not measurements.has(comparison.case)]
     skipped, late = [], 0

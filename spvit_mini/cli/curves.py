@@ -3,11 +3,11 @@
     python -m spvit_mini curves runs/a runs/b runs/c --out runs/curves.png
     python -m spvit_mini curves runs/*_seed* --x seconds --out curves.pdf
 
-Runs that differ only in their seed form a group: one colour, a thin line per run and a thick line for the mean. Dashed lines are
-those of the EMA weights. A table of the final values is printed.
+Runs that differ only in their seed, and that learned from the same images, initial weights and token labels, form a group: one
+colour, a thin line per run and a thick line for the mean. Dashed lines are those of the EMA weights. A table of the final values
+is printed, and what sets groups of one recipe apart.
 """
 
-import json
 import math
 import statistics
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from tyro.conf import Positional
 from .. import plots
 from ..errors import UserError
 from ..files import atomic_write
-from ..recipes.recipe import NOT_COMPARED, Recipe
+from ..recipes.recipe import Recipe
 from ..training.checkpoint import read_recipe
 from ..training.metrics import best_top1
 from ..training.summary import format_time, format_value, read_history, read_metrics
@@ -32,7 +32,7 @@ from .arguments import Imports, Program
 PROGRAM = Program("python -m spvit_mini curves", __doc__)
 SUFFIXES = (".png", ".pdf", ".svg")
 # Options in which the runs of a group may differ, beside devices and folders: the seed and the intervals.
-FREE = (*NOT_COMPARED, "seed", "evaluate_every", "save_every")
+FREE = ("seed", "evaluate_every", "save_every")
 # The colour of a model by the first word of its name, where it isn't that word.
 METHODS = {"deit": "vit", "lvvit": "added", "convit": "gpsa", "spvit": "spsa", "cait": "cnn"}
 SPARE = ("gpsa", "anchored", "added", "psa", "rpb", "spsa", "vit", "cnn", "window")  # for other groups, the clearest first
@@ -87,7 +87,7 @@ def main(argv: list[str]) -> int:
                 figure.savefig(temporary, format=arguments.out.suffix[1:].lower())
         except OSError as error:
             raise UserError(f"cannot write {arguments.out} ({error.strerror}); use another file with --out") from None
-    print(f"{table(groups)}\n\nThe curves: {arguments.out}")
+    print("\n".join([table(groups), *list_reasons(groups), f"\nThe curves: {arguments.out}"]))
     return 0
 
 
@@ -109,20 +109,50 @@ def read_runs(folders: tuple[Path, ...]) -> list[Run]:
 
 def group_runs(runs: list[Run]) -> dict[str, list[Run]]:
     """Group the runs that differ only in FREE options, by the recipe's name and the options in which groups differ."""
-    by_options: dict[str, list[Run]] = {}
+    found: list[list[Run]] = []
     for run in runs:
-        options = {name: value for name, value in run.recipe.flatten().items() if name not in FREE}
-        by_options.setdefault(json.dumps(options, default=str), []).append(run)
-    if len(by_options) > len(plots.COLOURS):
-        raise UserError(f"the runs form {len(by_options)} groups; expected at most {len(plots.COLOURS)}, one per colour")
+        group = next((group for group in found if not any(find_differences(run, other) for other in group)), None)
+        if group is None:
+            found.append(group := [])
+        group.append(run)
+    if len(found) > len(plots.COLOURS):
+        raise UserError(f"the runs form {len(found)} groups; expected at most {len(plots.COLOURS)}, one per colour")
     groups: dict[str, list[Run]] = {}
-    for group in by_options.values():
+    for group in found:
         first = group[0].recipe
-        others = [other[0].recipe.flatten() for other in by_options.values() if other[0].recipe.name == first.name]
-        own = first.flatten()
-        different = [name for name in own if name not in FREE and any(other[name] != own[name] for other in others)]
-        groups[", ".join([first.name, *(f"{name} {format_value(own[name])}" for name in different)])] = group
+        others = [other[0] for other in found if other[0].recipe.name == first.name]
+        names = dict.fromkeys(name for other in others for name in find_differences(group[0], other))
+        label = ", ".join([first.name, *(f"{name} {describe_option(first, name)}" for name in first.flatten() if name in names)])
+        groups[label if label not in groups else f"{label} ({group[0].folder})"] = group
     return groups
+
+
+def find_differences(run: Run, other: Run) -> list[str]:
+    """List the options whose difference keeps two runs from being seeds of one recipe."""
+    own = run.recipe.flatten()
+    return [name for name, *_ in run.recipe.list_differences(other.recipe.override({name: own[name] for name in FREE}))]
+
+
+def describe_option(recipe: Recipe, name: str) -> str:
+    """Format an option, with the fingerprint of the files that it names, if it is known."""
+    value = format_value(recipe.flatten()[name])
+    return f"{value} ({recipe.sources[name]})" if name in recipe.sources else value
+
+
+def list_reasons(groups: dict[str, list[Run]]) -> list[str]:
+    """Say why groups of one recipe are not pooled, and which runs of a group have the same seed."""
+    lines, firsts = [], [group[0] for group in groups.values()]
+    for i, run in enumerate(firsts):
+        other = next((other for other in firsts[:i] if other.recipe.name == run.recipe.name), None)
+        if other is not None and (names := find_differences(run, other)):
+            values = " and ".join(describe_option(one.recipe, names[0]) for one in (run, other))
+            lines.append(f"{run.folder} and {other.folder} are not pooled: their {names[0]} differs, {values}")
+    for group in groups.values():
+        seeds: dict[int, Run] = {}
+        for run in group:
+            if (other := seeds.setdefault(run.recipe.seed, run)) is not run:
+                lines.append(f"{run.folder} and {other.folder} have the same seed: they are one seed twice, not two")
+    return [""] * bool(lines) + lines
 
 
 def choose_colours(groups: dict[str, list[Run]]) -> dict[str, str]:

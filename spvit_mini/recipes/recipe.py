@@ -6,6 +6,7 @@ file. A run folder keeps its recipe as recipe.json.
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -121,7 +122,11 @@ class Recipe:
         return flat
 
     def find_difference(self, other: "Recipe") -> tuple[str, Any, Any] | None:
-        """Find the first option that makes another recipe compute something else: (name, own value, the other's value).
+        """Find the first option that makes another recipe compute something else: (name, own value, the other's value)."""
+        return next(self.list_differences(other), None)
+
+    def list_differences(self, other: "Recipe") -> Iterator[tuple[str, Any, Any]]:
+        """List the options that make another recipe compute something else, as `find_difference` does.
 
         Files are compared by their fingerprints if both are known, otherwise only as to whether both recipes name some.
         """
@@ -133,5 +138,4 @@ class Recipe:
             elif name in NOT_COMPARED and (name not in ("init_from", "token_labels.folder") or None not in values):
                 continue
             if values[0] != values[1]:
-                return name, *values
-        return None
+                yield name, *values

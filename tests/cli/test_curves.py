@@ -1,20 +1,30 @@
 """Curves of several runs: who belongs together, what is averaged, what is drawn, and one line for every mistake."""
 
-import dataclasses
 import json
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
 
 from spvit_mini import list_models, plots
-from spvit_mini.cli.curves import SPARE, choose_colours, draw, final_accuracy, group_runs, main, mean_curve, read_runs
+from spvit_mini.cli.curves import (
+    SPARE,
+    choose_colours,
+    draw,
+    final_accuracy,
+    group_runs,
+    list_reasons,
+    main,
+    mean_curve,
+    read_runs,
+)  # fmt: skip
 from spvit_mini.cli.program import run_program
 from spvit_mini.errors import UserError
 from spvit_mini.recipes import get_recipe
 from spvit_mini.training.metrics import COLUMNS, write_rows
 from spvit_mini.training.summary import Session, write_history
 
-SESSION = Session(**dict.fromkeys((field.name for field in dataclasses.fields(Session)), 0) | {"classes": 8})
+SESSION = Session(0, 20, "vit_mini", 1, 1, (32, 32), "compass", 8, 100, 100, "CPU", 1, "float32", "2.11.0", "3.11.0", "0.1.0")
 
 
 @pytest.fixture
@@ -180,3 +190,48 @@ def test_mistakes_are_one_line(run, tmp_path, capsys):
     (whole / "history.json").write_text(json.dumps({"begun_at": 1}))
     assert "is not the history of a run" in fails([whole, *out], capsys)
     assert not (tmp_path / "c.png").exists()
+
+
+def learned_from(folder, **sources):
+    """Write fingerprints into the recipe of a run; names have __ for dots."""
+    plain = json.loads((folder / "recipe.json").read_text())
+    plain["sources"] = {name.replace("__", "."): text for name, text in sources.items()}
+    (folder / "recipe.json").write_text(json.dumps(plain))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "says"),
+    [
+        ({}, {"init_from": "x"}, "init_from differs, x and None"),
+        ({}, {"token_labels__folder": "x"}, "token_labels.folder differs, x and None"),
+        ({"init_from": "weights 1"}, {"init_from": "weights 2"}, "init_from differs, x (weights 2) and x (weights 1)"),
+        ({"data__root": "files 1"}, {"data__root": "files 2"}, "data.root differs, data (files 2) and data (files 1)"),
+        ({"data__name": "2 kinds"}, {"data__name": "3 kinds"}, "data.name differs, compass (3 kinds) and compass (2 kinds)"),
+        ({"imports": "code 1"}, {"imports": "code 2"}, "imports differs, nothing (code 2) and nothing (code 1)"),
+    ],
+)
+def test_runs_that_learned_from_other_files_are_no_seeds_of_one_recipe(run, one, other, says):
+    def make(name, seed, sources):
+        options = {option: Path(text) for option, text in sources.items() if text == "x"}  # named, but with unknown content
+        options |= {"init_from": "x"} if "init_from" in sources else {}
+        folder = run(name, [50.0 + seed], seed=seed, **options)
+        return learned_from(folder, **{option: text for option, text in sources.items() if text != "x"})
+
+    folders = make("a", 0, one), make("b", 1, other), make("c", 1, one)
+    groups = group_runs(read_runs(folders))
+    assert [[member.folder.name for member in group] for group in groups.values()] == [["a", "c"], ["b"]]
+    assert list_reasons(groups) == ["", f"{folders[1]} and {folders[0]} are not pooled: their {says}"]
+
+
+def test_runs_of_the_same_files_in_other_places_are_pooled_and_one_seed_twice_is_said(run):
+    same = {"init_from": "weights 1", "data__name": "2 classes", "data__root": "files 1"}
+    a = learned_from(run("a", [50.0], init_from="x", data__name="folder", data__root="/a/flowers"), **same)
+    b = learned_from(run("b", [51.0], init_from="y", data__name="flowers", data__root="/b", seed=1), **same)
+    old, again = (run(name, [52.0], init_from="z", data__name="folder", seed=2) for name in ("old", "again"))
+    (group,) = group_runs(read_runs((a, b))).values()
+    assert final_accuracy(group) == "50.50 ± 0.71 % at step 10 (n = 2)"
+    assert list_reasons(group_runs(read_runs((a, b)))) == []
+    assert len(group_runs(read_runs((a, old)))) == 1  # an older version wrote no fingerprints
+    twice = list_reasons(group_runs(read_runs((old, again))))
+    assert twice == ["", f"{again} and {old} have the same seed: they are one seed twice, not two"]

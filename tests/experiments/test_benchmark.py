@@ -1,10 +1,13 @@
 """The program: its parts by name, its help, its mistakes."""
 
 import importlib
+from pathlib import Path
 
 import pytest
 
 from spvit_experiments.benchmark import PARTS, command
+from spvit_experiments.benchmark.timing import CommonOptions
+from spvit_experiments.records import RESULTS, parse_out
 from spvit_mini.errors import UserError
 
 
@@ -32,3 +35,22 @@ def test_mistakes_are_one_clear_line():
         command.main(["attention", "--rounds", "0"])
     with pytest.raises(UserError, match="no layer is called 'spas'"):
         command.main(["attention", "--layers", "spas"])
+
+
+def test_a_test_of_the_program_leaves_the_records_alone():
+    assert CommonOptions(quick=True).folder == Path("runs/benchmark")
+    assert CommonOptions().folder == RESULTS
+    assert CommonOptions(quick=True, out=Path("x")).folder == CommonOptions(out=Path("x")).folder == Path("x")
+
+
+@pytest.mark.parametrize("name", ["speed", "heads", "sparsity", "explanations", "overview"])
+def test_a_program_replaces_records_only_where_it_is_told_to(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert parse_out(name, "", []) == Path("runs") / name and parse_out(name, "", ["--out", "here"]) == Path("here")
+    module = importlib.import_module(f"spvit_experiments.{name}")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="the folder file/x cannot be written to, since .*file is a file. Name another"):
+        module.main(["--out", "file/x"])
+    with pytest.raises(SystemExit):
+        module.main(["--help"])
+    assert f"python -m spvit_experiments {name}" in capsys.readouterr().out and not (tmp_path / "runs").exists()

@@ -1,12 +1,17 @@
 """Records: whole, in order, as written, and those of the course complete."""
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from spvit_experiments import get_study, list_studies, paired, read_records
 from spvit_experiments.records import (
+    add_sources,
     collect_records,
     find_first_difference,
     find_mismatch,
@@ -86,6 +91,60 @@ def test_a_record_of_another_recipe_counts_no_more(tiny, made, places, put):
         find_mismatch(replace(tiny, changes=tiny.changes | {"data.root": "elsewhere"}), made(tiny, "plain", 0, [1.0]))
         is None
     )
+
+
+def write_weights(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({"a": torch.tensor(value)}, path)
+    return path
+
+
+def test_a_record_stands_for_an_arm_only_with_the_weights_that_it_learned_from(tiny, made, tmp_path):
+    """Weights may move, but neither another start nor changed weights under the same name are the recorded run."""
+
+    def start(path):
+        return replace(tiny, changes=tiny.changes | {"init_from": path})
+
+    def record_of(study):
+        recipe = add_sources(study.recipe("plain", 0), {})
+        return made(study, "plain", 0, [10.0], recipe=json.loads(recipe.to_json()))
+
+    first, scratch = write_weights(tmp_path / "first" / "best.safetensors", 1.0), made(tiny, "plain", 0, [10.0])
+    record = record_of(start(first))
+    assert find_mismatch(start(first), record) is None and find_mismatch(start(first.parent), record) is None
+    moved = shutil.copy(first, tmp_path / "moved.safetensors")
+    assert find_mismatch(start(Path(moved)), record) is None
+    assert find_mismatch(tiny, record).startswith("it was made with init_from = ")  # from scratch
+    assert find_mismatch(start(first), scratch) == f"it was made with init_from = None, not {first}"
+    other = write_weights(tmp_path / "other.safetensors", 2.0)
+    assert "it was made with init_from = weights" in find_mismatch(start(other), record)
+    old = made(start(first), "plain", 0, [10.0])  # without fingerprints: compared by the recipe alone
+    assert find_mismatch(start(other), old) is None
+    write_weights(first, 3.0)
+    assert "it was made with init_from = weights" in find_mismatch(start(first), record)
+    first.unlink()  # unknown: a report doesn't need the weights, but another name is another start
+    assert find_mismatch(start(first), record) is None
+    assert "gone can't be read here" in find_mismatch(start(tmp_path / "gone"), record)
+
+
+def test_a_record_stands_for_the_images_of_one_folder_whatever_its_name(tiny, made, tmp_path, places, put):
+    def tree(folder, *names):
+        for name in names:
+            for part in ("train", "val"):
+                (tmp_path / folder / part / name).mkdir(parents=True)
+                (tmp_path / folder / part / name / "0.png").write_bytes(b"no pixel is read")
+        return tmp_path / folder
+
+    study = replace(tiny, changes=tiny.changes | {"data.name": "folder"})
+    recipe = study.recipe("plain", 0).override({"data.root": tree("one", "ant", "bee")})
+    record = made(study, "plain", 0, [10.0], recipe=json.loads(add_sources(recipe, {}).to_json()))
+    put(study, record)
+    assert list(find_records(study, **places, root=tmp_path / "one")) == [("plain", 0)]
+    assert list(find_records(study, **places, root=tree("same", "ant", "bee"))) == [("plain", 0)]
+    assert list(find_records(study, **places, root=tree("other", "ant", "cat"))) == []
+    assert list(find_records(study, **places, root=tmp_path / "gone")) == [("plain", 0)]  # a report needs no images
+    named = replace(tiny, changes=tiny.changes | {"data.name": "same"})
+    assert find_mismatch(named, record, tmp_path) is None and find_mismatch(replace(named, changes=tiny.changes), record)
 
 
 def test_the_first_difference_of_two_records(tiny, made):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from spvit_experiments import report
+from spvit_experiments.statistics import format_interval, format_mean, paired
 from spvit_mini import plots
 
 # Final accuracies of five seeds. Differences: 20, 30, 10, 40, 20: mean 24, s = √130, t(4) = 2.776445.
@@ -98,3 +99,45 @@ def test_every_arm_has_a_colour_of_its_own(study):
     colours = report.assign_colours(replace(study, arms=study.arms | many))
     assert colours["plain"] == plots.COLOURS["vit"]
     assert len(set(map(str, colours.values()))) == 17
+
+
+@pytest.mark.parametrize(
+    ("values", "limits"),
+    [([5.0, 7.0], (4.5, 7.5)), ([98.0, 100.0], (97.5, 100.5)), ([12.5, 99.0], (-2, 103)), ([6.0], (5.5, 6.5)), ([], (-2, 103))],
+)
+def test_the_axis_of_a_figure_fits_its_accuracies(values, limits):
+    assert report.choose_limits(values) == pytest.approx(limits)
+
+
+def test_a_study_around_six_percent_is_drawn_at_its_own_scale(study, made):
+    records = {(arm, 0): made(study, arm, 0, [5.0, value]) for arm, value in (("plain", 6.0), ("prior", 7.0))}
+    figure = report.draw_figure(study, records)
+    for axes in figure.axes:
+        assert axes.get_ylim() == pytest.approx((4.5, 7.5))
+    assert "outside: 75 %" in figure.axes[0].get_title(loc="left")
+    plt.close(figure)
+
+
+def test_one_seed_has_no_deviation_and_equal_pairs_have_no_interval(study, made):
+    def table(plain, prior):
+        values = {(arm, seed): value for arm, own in (("plain", plain), ("prior", prior)) for seed, value in enumerate(own)}
+        return rows_of(report.make_table(study, {key: made(study, *key, [value]) for key, value in values.items()}))
+
+    one = table([50.0], [60.0])
+    assert one["plain"][1] == "50.0 (n = 1)" and one["prior"][4] == "+10.0 (one pair)"
+    equal = table([50.0, 50.0], [60.0, 60.0])
+    assert equal["prior"][1] == "60.0 ± 0.0" and equal["prior"][4] == "+10.0 (all pairs equal), n = 2"
+    alone = table([], [60.0, 61.0])
+    assert "plain" not in alone and alone["prior"][4] == "no pairs"
+    assert not any("nan" in cell for rows in (one, equal, alone) for row in rows.values() for cell in row)
+    assert format_mean([]) == "–" and format_interval(paired([], [])) == "no pairs"
+
+
+def test_candidates_that_tuning_cannot_tell_apart_are_named(study, made):
+    study = replace(study, tuning={"optim.lr": (1e-3, 2e-3, 4e-3)}, tuning_seeds=(100,))
+    finals = {(f"plain@optim.lr={value}", 100): final for value, final in ((1e-3, 40.0), (2e-3, 55.0), (4e-3, 55.04))}
+    finals |= {(f"prior@optim.lr={value}", 100): final for value, final in ((1e-3, 40.0), (2e-3, 55.0), (4e-3, 50.0))}
+    study = study.apply_tuning(finals)
+    text = report.make_table(study, {(arm, 0): made(study, arm, 0, [50.0]) for arm in study.arms})
+    assert "**plain: the candidates optim.lr=0.002 and optim.lr=0.004 are tied at 55.0 %; optim.lr=0.004 is used.**" in text
+    assert "prior: the candidates" not in text

@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from spvit_experiments import Arm, Study, runner
 from spvit_experiments import study_command as program
-from spvit_experiments.records import read_records, read_runs
+from spvit_experiments.records import read_records, read_runs, write_record
 from spvit_experiments.study_command import Arguments
 from spvit_mini.errors import UserError
 
@@ -166,6 +166,107 @@ def test_a_failed_run_stops_no_other_and_a_diverged_one_is_an_outcome(tiny, tmp_
     assert list(found) == ["diverged", "good"]
     assert found["diverged"].diverged and found["diverged"].final == 0 and not found["good"].diverged
     assert "missing seed 0" in capsys.readouterr().out
+
+
+def told(study, arguments, capsys, monkeypatch, *, failures=None, stopped_by=None, makes=()) -> tuple[int, str]:
+    """Run the program with runs that end at once as they are told to; returns its status, and its output with the error last."""
+
+    def run_all(study, due, *, folder, on_finished, **_):
+        for key in due:
+            if key in makes:
+                folder(*key).mkdir(parents=True, exist_ok=True)
+                write_record(folder(*key), makes[key])
+                on_finished(key)
+        return {key: reason for key, reason in (failures or {}).items() if key in due}, stopped_by
+
+    monkeypatch.setattr(runner, "run_all", run_all)
+    try:
+        status, error = program.run(study, arguments), ""
+    except UserError as caught:
+        status, error = 2, str(caught)
+    return status, capsys.readouterr().out + error
+
+
+def test_runs_that_all_fail_say_why_and_not_that_there_are_no_records(tiny, tmp_path, capsys, monkeypatch):
+    failures = dict.fromkeys(tiny.runs(), "there is no dataset 'x'")
+    status, text = told(tiny, at(tmp_path), capsys, monkeypatch, failures=failures)
+    assert status == 2 and "no runs of tiny are recorded" not in text
+    assert text.endswith("not affected. plain seed 0, prior seed 0, plain seed 1 and 1 more: there is no dataset 'x'")
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_failing_arm_is_named_and_the_records_of_the_others_are_kept(tiny, tmp_path, capsys, monkeypatch, made):
+    makes = {("plain", seed): made(tiny, "plain", seed, [50.0 + seed]) for seed in tiny.seeds}
+    failures = {("prior", 0): "out of memory", ("prior", 1): "another reason"}
+    status, text = told(tiny, at(tmp_path), capsys, monkeypatch, failures=failures, makes=makes)
+    assert status == 2 and "| plain | 50.0 51.0 |" in text
+    assert text.endswith("not affected. prior seed 0: out of memory; prior seed 1: another reason")
+    assert [record.key for record in read_runs("tiny", tmp_path / "results")] == [("plain", 0), ("plain", 1)]
+
+
+@pytest.mark.parametrize(("stopped_by", "status"), [(None, 0), (signal.SIGTERM, 128 + signal.SIGTERM)])
+def test_a_stop_before_the_first_run_is_done_says_what_resumes_it(tiny, tmp_path, capsys, monkeypatch, stopped_by, status):
+    arguments = at(tmp_path, max_minutes=1.0, arm=("plain", "prior"), rerun=True)
+    found, text = told(tiny, arguments, capsys, monkeypatch, stopped_by=stopped_by)
+    options = f"--arm plain prior --max-minutes 1.0 --device cpu --threads 1 --out {tmp_path}"
+    command = f"python -m spvit_experiments study tiny {options}"
+    assert found == status and f"4 of 4 runs are not finished; the same command resumes them: {command}" in text
+    assert "--rerun" not in text and "are recorded" not in text
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("max-minutes", "-1"), ("max-minutes", "nan"), ("max-minutes", "inf"), ("workers", "-1")]
+)
+def test_options_out_of_range_are_refused(option, value):
+    with pytest.raises(UserError, match=f"{option} is {value}[.0]*; expected"):
+        program.main(["lesson_00", f"--{option}", value])
+
+
+def test_a_folder_of_datasets_that_does_not_exist_is_refused_at_once(tiny, tmp_path):
+    for kind in ({}, {"report": True}, {"max_minutes": 1.0}):
+        with pytest.raises(UserError, match="--root is /nowhere, which is not a folder; expected the folder of the datasets"):
+            program.run(tiny, at(tmp_path, root=Path("/nowhere"), **kind))
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="the folder .*file/x cannot be written to, since .*file is a file"):
+        program.run(tiny, Arguments(out=tmp_path / "file" / "x", runs=tmp_path))
+
+
+def test_the_expected_time_is_an_estimate_or_unknown(tiny, tmp_path, capsys, monkeypatch, made):
+    def plan() -> list[str]:
+        return told(tiny, at(tmp_path, dry_run=True), capsys, monkeypatch)[1].splitlines()
+
+    assert plan()[-1] == "expected: unknown, since no run of these arms is recorded"
+    makes = {("plain", 0): made(tiny, "plain", 0, [50.0], seconds=0.25)}
+    told(tiny, at(tmp_path, arm=("plain",), seed=(0,)), capsys, monkeypatch, makes=makes)
+    assert plan() == [
+        "plain, seed 0: recorded, 50.0 %",
+        "prior, seed 0: to be made",
+        "plain, seed 1: to be made, about 0.2 seconds",
+        "prior, seed 1: to be made",
+        "expected: 0.2 seconds for one run after the other, from the times of recorded runs; "
+        "2 of the 3 runs come on top, since no run of their arms is recorded",
+    ]
+    makes = {key: made(tiny, *key, [50.0], seconds=7200.0) for key in tiny.runs()}
+    told(tiny, at(tmp_path), capsys, monkeypatch, makes=makes)
+    assert plan()[-1] == "expected: nothing to do, since all runs are recorded"
+    assert [program.describe_time(seconds) for seconds in (89.0, 600.0, 7200.0)] == ["89 seconds", "10.0 minutes", "2.0 hours"]
+
+
+@pytest.mark.slow
+def test_an_arm_is_made_again_when_its_initial_weights_change(tiny, tmp_path, monkeypatch, capsys):
+    """A run that was begun from other weights is not resumed, and its record stands for it alone."""
+    start, run = tmp_path / "start", tmp_path / "runs" / "tiny" / "plain-0"
+    recipe = tiny.recipe("plain", 7)
+    runner.train(recipe, run_dir=start, progress=False)
+    study = replace(tiny, changes=tiny.changes | {"init_from": start})
+    resources = program.make_resources(at(tmp_path))
+    accuracies = {}
+    for name, changed in (("first", study), ("again", study), ("from scratch", tiny)):
+        runner.make_run(changed, "plain", 0, run, resources)
+        (record,) = program.collect_records(changed, results=tmp_path / "results", runs=tmp_path / "runs").values()
+        accuracies[name] = record.rows
+    assert accuracies["first"] == accuracies["again"] != accuracies["from scratch"]
+    assert program.find_records(study, results=tmp_path / "results", runs=tmp_path / "runs") == {}
 
 
 @pytest.mark.slow
