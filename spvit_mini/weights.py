@@ -7,6 +7,7 @@ and say how its images were prepared.
 import dataclasses
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,9 @@ def init_from_weights(model: VisionModel, path: str | Path, *, classes: list[str
     state, metadata = load_weights(path)
     source = f"{path} ({metadata['model']})" if "model" in metadata else f"{path}"
     if differ := list_config_differences(model, current_names(read_metadata(metadata, "config", source=path) or {}, "model")):
-        raise mismatch_error(model, differ, source=source)
+        fields = [re.match(r"has (\w+) ([\w./]+) for", line) for line in differ]
+        fix = " ".join(f"--model.{field[1].replace('_', '-')} {field[2]}" for field in fields if field)
+        raise UserError(f"{mismatch_error(model, differ, source=source)}. Use {fix or 'the model of the weights'}.")
 
     names = read_metadata(metadata, "classes", source=path)
     before = len(state["head.bias"]) if "head.bias" in state else 0

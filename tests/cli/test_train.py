@@ -1,5 +1,6 @@
 """`python -m spvit_mini train` as a user meets it: the help, a run, an extension, and one clear line for every mistake."""
 
+import itertools
 import json
 import os
 import re
@@ -94,6 +95,29 @@ def test_the_run_folder_is_named_after_the_recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     main(words(f"vit_mini_textures6 {TINY} --max-steps 1"))
     assert (tmp_path / "runs" / "vit_mini_textures6" / "recipe.json").is_file()
+
+
+def test_runs_on_images_of_the_user_s_own_are_named_by_the_data(tmp_path, monkeypatch, capsys):
+    """From random initialisation, then fine-tuned from these weights with the model that they name; three classes."""
+    monkeypatch.chdir(tmp_path)
+    for part, folder in itertools.product(("train", "val"), "abc"):
+        (tmp_path / "birds" / part / folder).mkdir(parents=True)
+        for i in range(3):
+            Image.new("RGB", (40, 40), (80 * i, 9, 9)).save(tmp_path / "birds" / part / folder / f"{i}.png")
+    tiny = "--model.depth 1 --model.dim 16 --model.heads 2 --batch-size 4 --duration '1 epoch' --optim.warmup '0 steps'"
+    data = "--data.root . --data.name birds --data.image-size 32"
+    assert main(words(f"spvit_mini_images {tiny} {data}")) == 0
+    start = "--model.name spvit_mini --model.patch 8 --init-from runs/spvit_mini_birds"
+    assert main(words(f"finetune_images {tiny} {data} {start}")) == 0
+    assert main(words(f"vit_mini_images {tiny} --data.root birds --data.name folder --data.image-size 32 --max-steps 1")) == 0
+    names = {path.parent.name: read_recipe(path.parent).name for path in tmp_path.glob("runs/*/recipe.json")}
+    assert names == {
+        "spvit_mini_birds": "spvit_mini_images", "finetune_spvit_mini_birds": "finetune_images",
+        "vit_mini_birds": "vit_mini_images",
+    }  # fmt: skip
+    assert "3 classes" in capsys.readouterr().out
+    line = fails(f"finetune_images {tiny} {data} {start.replace('patch 8', 'patch 16')} --run-dir runs/other", capsys)
+    assert "has patch 8 for 16. Use --model.patch 8" in line and not (tmp_path / "runs" / "other").exists()
 
 
 def test_stopped_it_says_how_to_go_on_and_resuming_needs_no_options_again(tmp_path, capsys):
@@ -366,5 +390,5 @@ def test_as_a_process_a_mistake_exits_with_2(tmp_path):
     command = [sys.executable, "-m", "spvit_mini", "train", "vit_mini_compass", "--seed", "x"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith("error: --seed: invalid literal") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: --seed is 'x'; expected an integer from 0") and done.stderr.count("\n") == 1
     assert not re.search("[╭╰│─]", done.stderr)

@@ -172,7 +172,7 @@ def test_a_bad_image_leaves_no_trace_in_what_batch_norms_remember(tiny, monkeypa
     ("change", "says"),
     [
         ({"micro_batch_size": 7}, "micro_batch_size is 7; expected a divisor of batch_size, 20"),
-        ({"ema": 1.0}, "ema is 1.0; expected a decay of at least 0 and below 1"),
+        ({"ema": 1.0}, "ema is 1.0; expected a number of at least 0 and below 1"),
         ({"ema": 0.9, "sharding": "fsdp"}, "EMA weights are not sharded. Use sharding ddp"),
         ({"model.sharing": "network", "sharding": "fsdp"}, "can't shard a shared map. Use sharding ddp"),
     ],

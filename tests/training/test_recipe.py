@@ -54,7 +54,7 @@ def test_a_duration_that_says_nothing(duration):
 @pytest.mark.parametrize("name", list_recipes())
 def test_every_recipe_survives_json(name):
     recipe = get_recipe(name)
-    assert recipe.name == name and name.startswith(recipe.model.name)
+    assert recipe.name == name and (name.startswith(recipe.model.name) or name == "finetune_images")
     again = Recipe.from_json(recipe.to_json())
     assert again == recipe
     assert {k: type(v) for k, v in again.flatten().items()} == {k: type(v) for k, v in recipe.flatten().items()}

@@ -48,7 +48,7 @@ def epochs(length: str) -> float:
 def test_every_recipe_has_a_model_that_can_be_built_and_lengths_that_fit(name):
     recipe = get_recipe(name)
     make, (model,) = RECIPES[name].func, RECIPES[name].args
-    assert recipe.name == name == f"{model}_{make.__name__}" and recipe.model.name == model
+    assert recipe.name == name and name in (f"{model}_{make.__name__}", "finetune_images") and recipe.model.name == model
     built = on_meta(recipe)
     assert built.config.image_size == (size_of(recipe), size_of(recipe))
     assert (built.dense_head is not None) >= (recipe.token_labels.folder is not None)
@@ -70,7 +70,7 @@ def test_every_function_of_a_recipe_is_there_under_its_name():
             n for n, f in vars(module).items() if callable(f) and getattr(f, "__module__", "") == module.__name__
         }
         assert functions - parts <= ends and len(functions - parts) >= 4
-    sets = [*FIRST, "cifar10", "cifar100", "tiny_imagenet", "flowers17", "imagenette"]
+    sets = [*FIRST, "cifar10", "cifar100", "tiny_imagenet", "flowers17", "imagenette", "images"]
     assert len(MINIS) == 8 and {f"{mini}_{data}" for mini in MINIS for data in sets} <= set(RECIPES)
     for model in ("deit_small", "convit_small", "lvvit_s", "spvit_s"):
         assert {f"{model}_{data}" for data in ("imagenet", "imagenet100", "imagenet100_first")} <= set(RECIPES)
