@@ -43,7 +43,7 @@ from ..files import atomic_write, compose, write_text
 from ..recipes.recipe import Recipe
 from ..renamed import RENAMED_SUMS
 from ..vit import VisionModel
-from ..weights import find_weights, load_state, load_weights, save_weights
+from ..weights import find_weights, load_metadata, load_state, save_weights
 from ..zoo import model_from_weights
 from .distributed import ProcessGroup, full_state_dicts, gather_full, load_full_state_dicts
 from .metrics import COLUMNS, ClassificationMetrics, best_top1, best_weights, write_rows
@@ -241,7 +241,7 @@ class Checkpointer:
                 raise ValueError("its rows are not those of metrics.csv")
         except (UserError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
             reason = " ".join(str(error).split())
-            raise UserError(f"{source} has the state of another model ({reason:.200}). Train in another folder.") from None
+            raise UserError(f"{source} has the state of another model, or is damaged ({reason:.200}). Train in another folder.") from None
         for parameters in self.optimiser.param_groups:
             parameters["lr"] = state.lr * parameters["lr_scale"]  # a state that is saved again before a step is the same
         return state
@@ -350,7 +350,7 @@ def load_trained(
     Raises UserError if there are no such weights, or if their attention is not registered.
     """
     file = find_weights(path)
-    metadata = load_weights(file)[1]
+    metadata = load_metadata(file)
     check_attention(metadata, source=file)
     model = model_from_weights(file, image_size=image_size).eval()
     if weights == "best":
@@ -360,12 +360,8 @@ def load_trained(
     if (checkpoint := find_state(path)) is None:
         raise UserError(f"{path} has no training state (last.pt). Use --weights best.")
     state, source = checkpoint
-    newest = state["model"]
-    if weights == "ema":
-        if state["ema"] is None:
-            raise UserError(f"{path} has no EMA weights, since its recipe has no ema. Use --weights last.")
-        # torch's AveragedModel counts its updates, and has the model as `module`.
-        newest = {n.removeprefix("module."): value for n, value in state["ema"].items() if n != "n_averaged"}
-    load_state(model, newest, source=str(source))
+    if weights == "ema" and state["ema"] is None:
+        raise UserError(f"{path} has no EMA weights, since its recipe has no ema. Use --weights last.")
+    load_state(model, state["model" if weights == "last" else "ema"], source=str(source))
     del metadata["val_top1"]  # of the best weights
     return model, metadata | {"weights": weights, "step": str(state["position"]["step"])}
