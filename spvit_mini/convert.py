@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .errors import UserError
-from .weights import load_weights
+from .weights import load_weights, remove_wrappers
 
 State = dict[str, Tensor]
 
@@ -136,6 +136,15 @@ SOURCES = (
     ),
     Source("a DeiT or ViT", r"blocks\.0\.attn\.qkv\.weight", "deit_.+", (*BLOCK, *PATCHES, *CLASS_FIRST)),
 )  # fmt: skip
+# Relatives of a ViT that compute something else: a pattern of their tensors, and how they differ.
+RELATIVES = (
+    (r"dist_token|head_dist\..+", "a distilled DeiT, with a distillation token and a second head beside the class token"),
+    (r"relative_position_bias_table|blocks\.\d+\.attn\.(relative_position_bias_table|q_bias|rope.*)|rope.*",
+     "a BEiT or EVA, whose attention has positions of its own"),
+    (r"blocks\.\d+\.(ls[12]\.gamma|gamma_[12])", "a DeiT III or DINOv2, with a factor for each channel of a branch (LayerScale)"),
+    (r"blocks\.\d+\.attn\.[qk]_norm\..+|norm_pre\..+|fc_norm\..+|pre_logits\..+|reg_token|mask_token|decoder_.+",
+     "a ViT with more parts than a DeiT"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -160,9 +169,21 @@ class Conversion:
 
 
 def detect_source(state: State) -> Source:
-    """Detect the family of weights from the names of the tensors. Raises UserError for an unknown family."""
+    """Detect the family of weights from the names of the tensors. Raises UserError for an unknown family, with the reason."""
+
+    def find(pattern: str) -> str | None:
+        return next((name for name in state if re.fullmatch(pattern, name)), None)
+
+    if find(r"blocks\.\d+\.attention\.proj\.weight"):
+        raise UserError("these weights have this package's names already. Use the file, or the run folder, as it is.")
     for source in SOURCES:
-        if any(re.fullmatch(source.signature, name) for name in state):
+        if find(source.signature):
+            for pattern, what in RELATIVES if source == SOURCES[-1] else ():
+                if name := find(pattern):
+                    raise UserError(
+                        f"these weights are of {what}: {name} has no place in a DeiT. Use weights of a plain DeiT or ViT, such "
+                        "as timm's deit_small_patch16_224."
+                    )
             return source
     some = ", ".join(list(state)[:3]) or "nothing"
     known = ", ".join(source.name for source in SOURCES)
@@ -191,6 +212,13 @@ def convert_state(state: State) -> Conversion:
     return Conversion(source, converted, origins, tuple(dropped), tuple(n for n in state if n not in used))
 
 
+# Of a checkpoint's dictionaries, those that hold weights; EMA weights first.
+KEYS = (
+    "state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "ema", "state_dict", "model", "model_state_dict",
+    "net", "module", "checkpoint",
+)  # fmt: skip
+
+
 def read_state(path: Path) -> tuple[State, str]:
     """Read the tensors of a safetensors or torch file without running any code of it; also return their key in the file.
 
@@ -201,7 +229,7 @@ def read_state(path: Path) -> tuple[State, str]:
     with path.open("rb") as file:
         beginning = file.read(9)
     if beginning[8:] == b"{":  # a safetensors file begins with the length of its header, eight bytes, and the header
-        return unwrap(load_weights(path)[0]), ""
+        return unwrap(load_weights(path)[0], path, [])
     try:
         # timm's checkpoints contain the command line of their run: names and values, no code.
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -215,16 +243,25 @@ def read_state(path: Path) -> tuple[State, str]:
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} is no complete safetensors or torch file ({str(error) or 'it ends too early'})") from None
-    place = ""
-    for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content, place = content[key], key
-            break
+    place: list[str] = []
+    while isinstance(content, dict) and (key := next((k for k in KEYS if isinstance(content.get(k), dict)), None)):
+        content = content[key]
+        place.append(key)
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise UserError(f"{path} contains no tensors by name; expected the state_dict of a model")
-    return unwrap(content), place
+    return unwrap(content, path, place)
 
 
-def unwrap(state: State) -> State:
-    """Remove the prefix that training on several devices adds to each name."""
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+def unwrap(state: State, path: Path, place: list[str]) -> tuple[State, str]:
+    """Remove what wrappers and trainers put before the names of a model's tensors, such as "module.", "model." or "ema.".
+
+    Of several models in one state, the EMA weights are preferred; otherwise UserError names them.
+    """
+    state = remove_wrappers(state)
+    found = {name[: match.start()]: None for name in state if (match := re.search(r"(?<![^.])(patch_embed\.|cls_token$)", name))}
+    chosen = [prefix for prefix in found if "ema" in prefix] or list(found) or [""]
+    if len(chosen) > 1:
+        raise UserError(f"{path} has weights of several models ({', '.join(chosen)}). Save the state_dict of one alone.")
+    prefix = chosen[0]
+    state = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    return state, ".".join([*place, *filter(None, [prefix.strip(".")])])

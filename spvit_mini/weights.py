@@ -8,6 +8,8 @@ import dataclasses
 import json
 import os
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from .config import ViTConfig
 from .errors import UserError
 from .fields import parse_json
 from .files import atomic_write, compose, digest
 from .renamed import RENAMED_VALUES, current_names
-from .vit import VisionModel, resize_grid
+from .vit import VisionModel, attention_of, resize_grid, spatial_of
 
 
 def save_weights(
@@ -29,9 +32,11 @@ def save_weights(
     """Write a model's weights atomically, with its name, configuration and preprocessing as metadata, to a safetensors file.
 
     A map that several blocks share is written once for each of them. `state` replaces the model's own `state_dict` if that
-    is sharded over several processes. `metadata` are further entries.
+    is sharded over several processes. `metadata` are further entries. A wrapper of the model, such as torch.compile's, leaves
+    no trace in the file.
     """
-    state = model.state_dict() if state is None else state
+    model = getattr(model, "module", model)
+    state = remove_wrappers(model.state_dict() if state is None else state)
     state = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
     content = save(state, metadata={**model_metadata(model), **metadata})
     with atomic_write(Path(path)) as temporary:
@@ -40,11 +45,19 @@ def save_weights(
 
 def model_metadata(model: VisionModel) -> dict[str, str]:
     """Build the metadata from which a model can be rebuilt and its images prepared: name, configuration, preprocessing."""
-    return {
-        "model": model.name,
-        "config": json.dumps(dataclasses.asdict(model.config)),
-        "preprocessing": model.preprocessing.to_json(),
-    }
+    metadata = {"model": model.name, "config": json.dumps(dataclasses.asdict(model.config))}
+    # A model that was not built by its name has none.
+    return metadata | ({"preprocessing": model.preprocessing.to_json()} if hasattr(model, "preprocessing") else {})
+
+
+# What DistributedDataParallel, AveragedModel, torch.compile, FSDP and activation checkpointing put before a part's own name.
+PARTS = "_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module"
+WRAPPERS = re.compile(rf"^(?:(?:module|{PARTS})\.)+|(?<=\.)(?:{PARTS})\.")
+
+
+def remove_wrappers(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Remove what wrappers of a model add to the names of its tensors, in any nesting."""
+    return {WRAPPERS.sub("", name): tensor for name, tensor in state.items() if name != "n_averaged"}
 
 
 def find_weights(path: str | Path) -> Path:
@@ -61,6 +74,21 @@ def find_weights(path: str | Path) -> Path:
 
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a safetensors file: its tensors by name, and its metadata. Runs no code from the file."""
+    with open_weights(path) as (file, metadata):
+        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+
+
+def load_metadata(path: str | Path) -> dict[str, str]:
+    """Read the metadata of a weights file alone. Raises UserError for third-party weights."""
+    with open_weights(path) as (file, metadata):
+        if "model" not in metadata:
+            refuse_third_party(file.keys(), source=path)
+        return metadata
+
+
+@contextmanager
+def open_weights(path: str | Path) -> Iterator[tuple[Any, dict[str, str]]]:
+    """Open a safetensors file: yield its reader and its metadata."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there is no weights file {path}")
@@ -71,12 +99,22 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             metadata = file.metadata() or {}
             if "weights" in metadata:
                 metadata["weights"] = RENAMED_VALUES["weights"].get(metadata["weights"], metadata["weights"])
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+            yield file, metadata
     except (SafetensorError, OSError) as error:
         raise UserError(
-            f"{path} is no complete safetensors file ({error}). Write or copy it again; convert third-party weights first, "
-            "by python -m spvit_mini convert."
+            f"{path} is no complete safetensors file ({error}). Write or copy it again; convert third-party weights first: "
+            f"python -m spvit_mini convert {path} --model NAME"
         ) from None
+
+
+def refuse_third_party(names: Iterable[str], *, source: str | Path, model: str = "NAME") -> None:
+    """Raise UserError, with the command that converts them, if tensors have the names of third-party weights."""
+    pattern = r"(.+\.)?(patch_embed\..+|cls_token|pos_embed|blocks\.\d+\.attn\..+)"
+    if theirs := next((name for name in names if re.fullmatch(pattern, name)), None):
+        raise UserError(
+            f"{source} has third-party weights, such as {theirs}. Convert them first: python -m spvit_mini convert {source} "
+            f"--model {model}"
+        )
 
 
 def fingerprint_weights(path: str | Path) -> str:
@@ -99,8 +137,9 @@ def load_state(model: VisionModel, state: dict[str, Tensor], *, source: str) -> 
 
     Raises UserError that names the first differences if they belong to another model.
     """
-    state = fit_grid(model, state)
+    state = fit_grid(model, remove_wrappers(state))
     if differ := list_differences(model, state):
+        refuse_third_party(state, source=source, model=model.name)
         raise mismatch_error(model, differ, source=source)
     model.load_state_dict(state)
 
@@ -161,10 +200,7 @@ def init_from_weights(model: VisionModel, path: str | Path, *, classes: list[str
     path = find_weights(path)
     state, metadata = load_weights(path)
     source = f"{path} ({metadata['model']})" if "model" in metadata else f"{path}"
-    if differ := list_config_differences(model, current_names(read_metadata(metadata, "config", source=path) or {}, "model")):
-        fields = [re.match(r"has (\w+) ([\w./]+) for", line) for line in differ]
-        fix = " ".join(f"--model.{field[1].replace('_', '-')} {field[2]}" for field in fields if field)
-        raise UserError(f"{mismatch_error(model, differ, source=source)}. Use {fix or 'the model of the weights'}.")
+    check_config(model, metadata, source=path, option="--model.{} {}")
 
     names = read_metadata(metadata, "classes", source=path)
     before = len(state["head.bias"]) if "head.bias" in state else 0
@@ -193,8 +229,22 @@ def init_from_weights(model: VisionModel, path: str | Path, *, classes: list[str
     return line
 
 
+def check_config(model: VisionModel, metadata: dict[str, str], *, source: str | Path, option: str) -> None:
+    """Raise UserError, with both values of the first fields, if the file's configuration means another model.
+
+    `option` is how the remedy writes a field, such as "{}={}".
+    """
+    config = current_names(read_metadata(metadata, "config", source=source) or {}, "model")
+    if differ := list_config_differences(model, config):
+        name = metadata.get("model", model.name)
+        error = mismatch_error(model, differ, source=f"{source} ({name})")
+        fields = [re.match(r"has (\w+) ([\w./]+) for", line) for line in differ]
+        fix = " ".join(option.format(f[1].replace("_", "-" if "--" in option else "_"), f[2]) for f in fields if f)
+        raise UserError(f"{error}. Use {(fix if name == model.name else '') or f'the model of the weights, {name}'}.")
+
+
 def list_config_differences(model: VisionModel, config: dict[str, Any]) -> list[str]:
-    """List where a file's configuration differs from the model's own, among the fields that weights depend on."""
+    """List where a file's configuration means another model than `model`, among the fields that weights depend on."""
 
     def relevant(config: dict[str, Any]) -> dict[str, Any]:
         fields = {name: value for name, value in config.items() if name not in IGNORED_FIELDS}
@@ -202,5 +252,29 @@ def list_config_differences(model: VisionModel, config: dict[str, Any]) -> list[
             fields[name] = {option: value for option, value in fields[name].items() if option not in IGNORED_OPTIONS}
         return fields
 
-    own, theirs = relevant(json.loads(json.dumps(dataclasses.asdict(model.config)))), relevant(config)
-    return [f"has {name} {theirs[name]} for {own[name]}" for name in own if name in theirs and theirs[name] != own[name]]
+    own = json.loads(json.dumps(dataclasses.asdict(model.config)))
+    ours, theirs = relevant(own), relevant(config)
+    lacks = [f"has {name} {value}, which the model lacks" for name, value in theirs.items() if name not in ours]
+    differ = [name for name in ours if name in theirs and theirs[name] != ours[name]]
+    fields = {"attention", "attention_options", "odd_block_options", "spatial_layers"}
+    written = own | {name: config[name] for name in fields & theirs.keys()}
+    if fields & set(differ) and describe_attentions(own) == describe_attentions(written):
+        differ = [name for name in differ if name not in fields]
+    return [f"has {name} {theirs[name]} for {ours[name]}" for name in differ] + lacks
+
+
+def describe_attentions(config: dict[str, Any]) -> list[Any]:
+    """Describe what the attention of each block computes, its numbers apart: equal for two ways to write one configuration."""
+    descriptions: list[Any] = []
+    with torch.device("meta"):
+        for block in range(config["depth"]):
+            attention = attention_of(ViTConfig(**config), block)
+            spatial = spatial_of(attention)
+            if not all(type(part).__module__.startswith(__package__) for part in (attention, spatial) if part is not None):
+                return [object()]  # of the user's own: nobody knows
+            descriptions.append(getattr(attention, "mode", type(attention)))
+            for part in spatial.modules() if spatial is not None else ():
+                settings = {n: v for n, v in vars(part).items() if isinstance(v, bool | int | float | str | tuple)}
+                settings = {n: v for n, v in settings.items() if n not in IGNORED_OPTIONS}
+                descriptions.append((type(part), settings, [parameter.shape for parameter in part.parameters()]))
+    return descriptions

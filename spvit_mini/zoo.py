@@ -148,9 +148,10 @@ def create_model(
     model.name = name
     model.preprocessing = Preprocessing(image_size=model.config.image_size, crop=CROPS.get(name, 1.0))
     if weights is not None:
-        from .weights import load_state, load_weights
+        from .weights import check_config, load_state, load_weights
 
         state, metadata = load_weights(weights)
+        check_config(model, metadata, source=weights, option="{}={}")
         load_state(model, state, source=str(weights))
         if "preprocessing" in metadata:
             with naming(weights):
@@ -202,9 +203,9 @@ def model_from_weights(path: str | Path, *, image_size: int | tuple[int, int] | 
 
     For another `image_size`, its positions are interpolated.
     """
-    from .weights import load_weights, read_metadata
+    from .weights import load_metadata, read_metadata
 
-    metadata = load_weights(path)[1]
+    metadata = load_metadata(path)
     config = read_metadata(metadata, "config", source=path)
     if config is None or "model" not in metadata:
         raise UserError(f"{path} does not name its model. Use create_model(NAME, weights=FILE).")
@@ -216,6 +217,6 @@ def model_from_weights(path: str | Path, *, image_size: int | tuple[int, int] | 
 
 def transforms_for(model: VisionModel) -> Callable:
     """Build the transform from a PIL image to this model's input for evaluation: (3, height, width)."""
-    from .data import EvalTransform
+    from .data import EvalTransform, Preprocessing
 
-    return EvalTransform(model.preprocessing)
+    return EvalTransform(getattr(model, "preprocessing", None) or Preprocessing(image_size=model.config.image_size))

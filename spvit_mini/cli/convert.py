@@ -5,7 +5,7 @@
 
 FILE is a safetensors or torch file of DeiT, ConViT or CaiT (timm's or the authors'), LV-ViT (TokenLabeling) or SP-ViT. The model
 family is detected from the tensor names. Every tensor of the file must match a tensor of the model and every tensor of the model
-must be in the file; otherwise the program lists all differences and writes nothing.
+must be in the file; otherwise the program names the first differences and writes nothing. --verbose prints all tensors.
 
 Most tensors change only their name. These change their layout:
 
@@ -20,9 +20,10 @@ Most tensors change only their name. These change their layout:
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import tyro
 
 from ..convert import Conversion, convert_state, read_state
 from ..errors import UserError, near
@@ -47,6 +48,8 @@ class Arguments:
     """Side of the images in pixels; positions are interpolated to it. None: the image size of the file's positions."""
     num_classes: Count | None = None
     """Number of classes of the file's head. None: the model's default."""
+    patch: Pixels | None = None
+    """Side of the file's patches in pixels, such as 8 for a ViT of patch 8. None: the model's default."""
     spatial_layers: Natural | None = None
     """Number of blocks with a spatial prior in the file, 0 for an SP-ViT without priors. None: the model's default."""
     mean: tuple[Share, Share, Share] | None = None
@@ -55,6 +58,8 @@ class Arguments:
     """Standard deviation by which images are normalised, red green blue. None: ImageNet's."""
     crop: CropRatio | None = None
     """Side of the central crop for evaluation, as a fraction of the image's side. None: the published model's."""
+    verbose: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print every tensor: its name in the file, its name and shape here; or, if it does not fit, every difference."""
 
 
 def main(argv: list[str]) -> int:
@@ -68,19 +73,22 @@ def main(argv: list[str]) -> int:
     state, key = read_state(path)
     converted = convert_state(state)
     check_family(converted, arguments.model, source=str(path))
-    print(f"{path}{f' [{key}]' if key else ''}: weights of {converted.source.name}, {len(state)} tensors")
-    print(converted.key_map())
+    if arguments.verbose:
+        print(converted.key_map())
     model = build(converted, arguments, source=str(path))
     save_weights(model, out, converted_from=path.name, weights="ema" if "ema" in key else "last")
     count = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{out}: {arguments.model}, {count:,} parameters, {'×'.join(map(str, model.config.image_size))} px")
+    print(
+        f"{out}: {arguments.model}, {count:,} parameters, {'×'.join(map(str, model.config.image_size))} px, from {len(state)} "
+        f"tensors of {converted.source.name} in {path}{f' [{key}]' if key else ''}"
+    )
     return 0
 
 
 def build(converted: Conversion, arguments: Arguments, *, source: str) -> VisionModel:
     """Build the model and load the converted weights.
 
-    Raises UserError if any tensor differs, after printing all differences.
+    Raises UserError if any tensor differs, with the first differences; `--verbose` prints all of them.
     """
     name, family = arguments.model, converted.source.name
     overrides: dict[str, Any] = {}
@@ -89,21 +97,34 @@ def build(converted: Conversion, arguments: Arguments, *, source: str) -> Vision
     elif arguments.spatial_layers is not None:
         raise UserError(f"--spatial-layers is {arguments.spatial_layers}, but only SP-ViT has it; {source} holds {family}")
     overrides |= {"num_classes": arguments.num_classes, "image_size": arguments.image_size}
+    patch = overrides["patch"] = arguments.patch or create_on_meta(name).config.patch
     if arguments.image_size is None and "positions" in converted.state:
-        patch = create_on_meta(name).config.patch
         overrides["image_size"] = tuple(side * patch for side in converted.state["positions"].shape[-2:])
 
     shapes = create_on_meta(name, **overrides)
     differ = list_differences(shapes, fit_grid(shapes, converted.state))
     differ += [f"has {name}, which {family} here lacks" for name in converted.unmatched]
     if differ:
-        print("\n".join(f"{source} {line}" for line in differ))
-        raise UserError(f"{source} does not fit {name} in {len(differ)} tensors: it {differ[0]}, …; nothing is written")
+        if arguments.verbose:
+            print("\n".join(f"{source} {line}" for line in differ))
+        fix = suggest_options(converted.state, shapes) or "Use --verbose to list all, or another --model."
+        raise UserError(f"{source} does not fit {name} in {len(differ)} tensors: it {'; it '.join(differ[:3])}, … {fix}")
     model = create_model(name, **overrides)
     load_state(model, converted.state, source=source)
     changes = {field: getattr(arguments, field) for field in ("mean", "std", "crop")}
     model.preprocessing = replace(model.preprocessing, **{k: v for k, v in changes.items() if v is not None})
     return model
+
+
+def suggest_options(state: dict[str, torch.Tensor], model: VisionModel) -> str:
+    """Suggest the options with which a file of other classes or other patches fits; "" if it has the model's."""
+    own, options = model.state_dict(), []
+    if "head.bias" in state and len(state["head.bias"]) != len(own["head.bias"]):
+        options.append(f"--num-classes {len(state['head.bias'])}")
+    kernel = next((name for name in ("embed.9.weight", "embed.weight") if name in state and name in own), None)
+    if kernel and state[kernel].shape[-1] != own[kernel].shape[-1]:
+        options.append(f"--patch {model.config.patch * state[kernel].shape[-1] // own[kernel].shape[-1]}")
+    return f"Use {' '.join(options)}." if options else ""
 
 
 def check_family(converted: Conversion, name: str, *, source: str) -> None:

@@ -34,7 +34,7 @@ from ..training.distributed import ValidationShard, open_process_group
 from ..training.metrics import ClassificationMetrics, evaluate
 from ..training.signals import open_workers
 from ..vit import VisionModel
-from ..weights import find_weights, load_weights, read_metadata
+from ..weights import find_weights, load_metadata, read_metadata
 from .arguments import Imports, Program
 
 PROGRAM = Program("python -m spvit_mini evaluate", __doc__, first="RUN_OR_WEIGHTS")
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
     """Run the program on command-line arguments; returns its exit status."""
     word, options = PROGRAM.split(argv, Arguments())
     path = Path(word)
-    metadata = load_weights(find_weights(path))[1]
+    metadata = load_metadata(find_weights(path))
     recipe = Recipe.from_json(metadata["recipe"], source=str(path)) if "recipe" in metadata else Recipe()
     arguments = PROGRAM.parse(options, Arguments(data=recipe.data, device=recipe.device), first=word)
     if "recipe" not in metadata and "--data.name" not in " ".join(options):

@@ -23,7 +23,7 @@ from ..data.preprocessing import Preprocessing
 from ..errors import UserError, near
 from ..geometry import patch_grid
 from ..vit import VisionModel
-from ..weights import find_weights, list_differences, load_weights, mismatch_error, read_metadata
+from ..weights import find_weights, list_differences, load_metadata, mismatch_error, read_metadata
 from ..zoo import model_from_weights
 
 TORCHVISION = "torchvision:"
@@ -110,7 +110,7 @@ def _own_teacher(path: Path, image_size: int | None) -> Teacher:
             f"{model.name} reads a class token, and its head was never trained to read patches: these labels may be "
             "meaningless. Use a model with a dense head, or one that averages its patches"
         )
-    classes = read_metadata(load_weights(path)[1], "classes", source=path)
+    classes = read_metadata(load_metadata(path), "classes", source=path)
     return Teacher(f"{model.name} {describe_file(path)}", PatchLogits(model), model.preprocessing, classes, note)
 
 

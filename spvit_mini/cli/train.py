@@ -22,7 +22,7 @@ import tyro
 from ..errors import UserError
 from ..extensions import read_imports
 from ..fields import Steps
-from ..recipes import describe_recipe, get_recipe, list_recipes
+from ..recipes import adopt_model, describe_recipe, get_recipe, list_recipes
 from ..recipes.recipe import Recipe
 from .arguments import Imports, Program
 
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
     is_resumed = "--resume" in argv and not {"--help", "-h"} & set(argv)
     name, options = (None, argv) if is_resumed and argv[0].startswith("-") else PROGRAM.split(argv)
     run_dir = find_run_dir(argv) or (Path("runs") / name if name else None)
-    recipe = read_recorded(run_dir, name, imports) if is_resumed and run_dir is not None else None
+    recipe = recorded = read_recorded(run_dir, name, imports) if is_resumed and run_dir is not None else None
     if recipe is None:
         if name is None:
             missing = "--run-dir is missing" if run_dir is None else f"{run_dir} has no recipe.json"
@@ -63,11 +63,20 @@ def main(argv: list[str]) -> int:
     defaults = Arguments(run_dir=run_dir or Path(), recipe=replace(recipe, imports=imports))
     program = replace(PROGRAM, about=describe_recipe(name)) if name in list_recipes() else PROGRAM
     arguments = program.parse(options, defaults, first=name or "RECIPE")
+    adopted, path = "", arguments.recipe.init_from
+    if path is not None and recorded is None:
+        own = adopt_model(defaults.recipe, path)
+        if own != defaults.recipe:
+            arguments = program.parse(options, replace(defaults, recipe=own), first=name or "RECIPE")
+            fields = ", ".join(f"{n} {value}" for n, value in vars(own.model).items() if n != "name" and value not in (None, {}))
+            adopted = f"architecture of {path}: {own.model.name}{f' with {fields}' if fields else ''}"
 
     from ..training import train  # the help needs no torch
     from ..training.distributed import is_main_process
     from ..training.metrics import best_top1
 
+    if adopted and is_main_process():
+        print(adopted)
     run_dir = find_run_dir(argv) or name_run_dir(name, arguments.recipe) or arguments.run_dir
     how = {name: getattr(arguments, name) for name in ("resume", "max_steps", "tensorboard")}
     result = train(arguments.recipe, run_dir=run_dir, **how)

@@ -8,10 +8,12 @@ command, the sources of its numbers, the cost and the expected accuracy. `regist
 from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, near
-from ..zoo import MODELS
+from ..renamed import current_names
+from ..zoo import MODELS, configure
 from . import imagenet as large
 from . import small_images, synthetic
 from .options import ModelOptions
@@ -78,6 +80,24 @@ def drop_unknown_options(options: ModelOptions) -> ModelOptions:
     known = {field.name for field in fields(MODELS[options.name])}
     unknown: dict[str, Any] = {name: None for name in vars(options) if name != "name" and name not in known}
     return replace(options, **unknown)
+
+
+def adopt_model(recipe: Recipe, path: Path) -> Recipe:
+    """Give a recipe the model of pretrained weights, a run folder or a file, except for its stochastic depth.
+
+    A recipe with a model in its own name, MODEL_DATA, stays as it is for weights of another model, which do not fit then.
+    """
+    from ..weights import find_weights, load_metadata, read_metadata  # the help needs no torch
+
+    metadata = load_metadata(file := find_weights(path))
+    config, name = read_metadata(metadata, "config", source=file), metadata.get("model", "")
+    if config is None or name not in MODELS or (recipe.name.startswith(recipe.model.name) and name != recipe.model.name):
+        return recipe
+    named, own = (vars(configure(name, changes)) for changes in ({}, current_names(config, "model")))
+    options = {n: own[n] for n in vars(recipe.model) if n in own and own[n] != named[n] and n != "drop_path"}
+    if "spatial_layers" in options:
+        options["spatial_layers"] = own["depth"] if own["spatial_layers"] is None else own["spatial_layers"]
+    return replace(recipe, model=ModelOptions(name=name, drop_path=recipe.model.drop_path, **options))
 
 
 def describe_recipe(name: str) -> str:

@@ -19,7 +19,7 @@ from spvit_mini.cli import label
 from spvit_mini.cli.program import run_program
 from spvit_mini.cli.train import main
 from spvit_mini.errors import UserError
-from spvit_mini.recipes import get_recipe
+from spvit_mini.recipes import adopt_model, get_recipe
 from spvit_mini.training import train
 from spvit_mini.training.checkpoint import load_trained, read_recipe, read_state
 from spvit_mini.training.metrics import read_rows
@@ -392,3 +392,31 @@ def test_as_a_process_a_mistake_exits_with_2(tmp_path):
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("error: --seed is 'x'; expected an integer from 0") and done.stderr.count("\n") == 1
     assert not re.search("[╭╰│─]", done.stderr)
+
+
+def test_initial_weights_bring_their_architecture(tmp_path, capsys):
+    """The run's recipe.json has it then, so that the run is resumed and evaluated; typed options must agree with it."""
+    size = {"dim": 12, "depth": 2, "heads": 3, "patch": 8, "attention": "mlp/additive", "image_size": 24, "num_classes": 8}
+    source = create_model("spvit_mini", **size)
+    save_weights(source, tmp_path / "w.safetensors")
+    more = "--data.train-images 20 --data.val-images 9 --batch-size 9 --duration '2 steps' --optim.warmup '0 steps' --device cpu"
+    start = f"spvit_mini_compass6 --init-from {tmp_path / 'w.safetensors'} {more} --run-dir"
+    assert main(words(f"{start} {tmp_path / 'run'} --model.drop-path 0.2 --max-steps 1")) == 0
+    out = capsys.readouterr().out
+    expected = "spvit_mini with patch 8, dim 12, depth 2, heads 3, attention mlp/additive"
+    assert f"architecture of {tmp_path / 'w.safetensors'}: {expected}\n" in out
+    recipe = read_recipe(tmp_path / "run")
+    assert recipe.model.drop_path == 0.2 and recipe.model.overrides().items() >= {"dim": 12, "patch": 8, "depth": 2}.items()
+    assert main(["--run-dir", str(tmp_path / "run"), "--resume"]) == 0
+    assert "architecture of" not in capsys.readouterr().out
+    found = load_trained(tmp_path / "run")[0].config
+    assert found == replace(source.config, drop_path=0.2)
+
+    line = fails(f"{start} {tmp_path / 'other'} --model.depth 3", capsys)
+    assert "does not fit spvit_mini: it has depth 2 for 3. Use --model.depth 2." in line
+    line = fails(f"vit_mini{start.removeprefix('spvit_mini')} {tmp_path / 'other'}", capsys)
+    assert "(spvit_mini) does not fit vit_mini: it has" in line and "Use the model of the weights, spvit_mini." in line
+    assert not (tmp_path / "other").exists()
+    recipe = adopt_model(get_recipe("finetune_images"), tmp_path / "w.safetensors")  # a recipe for any model
+    assert recipe.model.name == "spvit_mini" and recipe.model.dim == 12
+    assert recipe.model.drop_path == get_recipe("finetune_images").model.drop_path

@@ -7,6 +7,7 @@ is written out below, slowly: all N² pairs, columns before rows, a prior of one
 import argparse
 import math
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from spvit_mini.attention import SPSA
 from spvit_mini.cli import convert as program
 from spvit_mini.errors import UserError
 from spvit_mini.weights import list_differences, load_state, load_weights
-from spvit_mini.zoo import model_from_weights
+from spvit_mini.zoo import MODELS, model_from_weights
 
 
 def official(dim, depth, stem, *, heads, priors=None, patches=196, classes=1000, seed=0, device="cpu"):
@@ -218,9 +219,9 @@ def spvit_file(tmp_path_factory):
 def test_the_program_converts_prints_the_map_and_writes_once(spvit_file, tmp_path, capsys):
     path, state = spvit_file
     out = tmp_path / "out.safetensors"
-    assert program.main([str(path), "--model", "spvit_s", "--out", str(out)]) == 0
+    assert program.main([str(path), "--model", "spvit_s", "--out", str(out), "--verbose"]) == 0
     said = capsys.readouterr().out
-    assert "[state_dict_ema]: weights of an SP-ViT" in said
+    assert said.splitlines()[-1].endswith(f"from {len(state)} tensors of an SP-ViT in {path} [state_dict_ema]")
     assert "blocks.0.attn.qk.weight + blocks.0.attn.v.weight → blocks.0.attention.qkv.weight (1152, 384)" in said
     assert "blocks.3.attn.w1.weight + blocks.3.attn.b2 → blocks.3.attention.spatial.w1 (6, 64, 2)" in said
     assert "26,234,468 parameters, 224×224 px" in said
@@ -262,6 +263,97 @@ def test_a_small_vit_converts_at_the_size_and_classes_of_the_file(tmp_path):
     torch.testing.assert_close(ours.positions, expected)
 
 
+TIMM = pytest.importorskip("timm")
+
+
+def vit(name="deit_tiny_patch16_224", **changes):
+    """Make the tensors of one of timm's models for images of 32 pixels and 3 classes."""
+    return TIMM.create_model(name, **{"img_size": 32, "num_classes": 3, "depth": 2, **changes}).state_dict()
+
+
+@pytest.fixture(scope="module")
+def unwrapped():
+    state = vit()
+    return state, convert.convert_state(state).state
+
+
+WRAPPED = ["_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module.module.", "model.", "ema.", "model.module._orig_mod.",
+           "student.backbone.", "_fsdp_wrapped_module.module.", "net._orig_mod."]  # fmt: skip
+
+
+@pytest.mark.parametrize("prefix", WRAPPED)
+def test_what_wrappers_put_before_names_is_removed_in_any_nesting(prefix, unwrapped, tmp_path):
+    state, expected = unwrapped
+    torch.save({"state_dict": {prefix + name: tensor for name, tensor in state.items()}}, tmp_path / "w.pth")
+    found, _ = convert.read_state(tmp_path / "w.pth")
+    assert list(found) == list(state)
+    save_file({prefix + name: tensor.contiguous() for name, tensor in state.items()}, tmp_path / "w.safetensors")
+    found = convert.convert_state(convert.read_state(tmp_path / "w.safetensors")[0]).state
+    assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
+
+
+def renamed(state, prefix):
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("wrap", "place"),
+    [
+        (lambda s: {"n_averaged": torch.tensor(3), **renamed(s, "module.")}, ""),
+        (lambda s: {name.replace("blocks.1.", "blocks.1._orig_mod."): tensor for name, tensor in s.items()}, ""),
+        (lambda s: renamed(s, "model.") | renamed({n: t + 1 for n, t in s.items()} | {"decay": torch.ones(1)}, "ema."), "ema"),
+        (lambda s: {"checkpoint": {"model": renamed(s, "module."), "optimizer": {}}}, "checkpoint.model"),
+        (lambda s: {"model": s, "model_ema": {n: t + 1 for n, t in s.items()}}, "model_ema"),
+    ],
+    ids=["AveragedModel", "a compiled block", "EMA beside", "nested", "EMA of timm"],
+)
+def test_the_weights_of_a_checkpoint_are_found(wrap, place, unwrapped, tmp_path):
+    state = unwrapped[0]
+    torch.save(wrap(state), tmp_path / "w.pth")
+    found, where = convert.read_state(tmp_path / "w.pth")
+    found.pop("decay", None)
+    assert where == place and found.keys() == state.keys()
+    assert all(torch.equal(found[name], state[name] + ("ema" in place)) for name in found)
+
+
+RELATIVES = {
+    "deit_tiny_distilled_patch16_224": "of a distilled DeiT, with a distillation token .*: dist_token has no place in a DeiT",
+    "deit3_small_patch16_224": r"of a DeiT III or DINOv2, .* \(LayerScale\): blocks.0.ls1.gamma has no place in a DeiT",
+    "vit_base_patch16_clip_224": "of a ViT with more parts than a DeiT: norm_pre.* has no place",
+    "beit_base_patch16_224": "of a BEiT or EVA, whose attention has positions of its own",
+}
+
+
+@pytest.mark.parametrize("name", RELATIVES)
+def test_relatives_of_a_vit_are_refused_with_what_differs(name, tmp_path):
+    with pytest.raises(UserError, match=f"these weights are {RELATIVES[name]}.*Use weights of a plain DeiT"):
+        run(tmp_path, vit(name), "--model", "deit_tiny", "--num-classes", "3")
+
+
+def test_options_for_other_classes_and_patches_are_suggested_and_fit(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(MODELS, "deit_tiny", replace(MODELS["deit_tiny"], depth=2))
+    state = vit("vit_tiny_patch16_224", patch_size=8)
+    with pytest.raises(UserError, match="in 3 tensors: it has embed.weight .* Use --num-classes 3 --patch 8.$"):
+        run(tmp_path, state, "--model", "deit_tiny")
+    assert capsys.readouterr().out == ""
+    assert run(tmp_path, state, "--model", "deit_tiny", "--num-classes", "3", "--patch", "8") == 0
+    line = capsys.readouterr().out  # one for all
+    assert line.count("\n") == 1 and f"32×32 px, from {len(state)} tensors of a DeiT or ViT in" in line
+    theirs = TIMM.create_model("vit_tiny_patch16_224", img_size=32, num_classes=3, depth=2, patch_size=8).eval()
+    theirs.load_state_dict(state)
+    images, ours = torch.randn(2, 3, 32, 32), model_from_weights(tmp_path / "ours.safetensors").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images), theirs(images), rtol=1e-4, atol=1e-4)
+
+
+def test_weights_of_ones_own_or_of_several_models_are_refused_with_the_reason(unwrapped, tmp_path):
+    own = create_model("deit_tiny", depth=1).state_dict()
+    with pytest.raises(UserError, match="have this package's names already. Use the file, or the run folder, as it is"):
+        run(tmp_path, own, "--model", "deit_tiny")
+    with pytest.raises(UserError, match=r"weights of several models \(student., teacher.\). Save the state_dict of one"):
+        run(tmp_path, renamed(unwrapped[0], "student.") | renamed(vit(), "teacher."), "--model", "deit_tiny")
+
+
 def tiny(**changes):
     return {k: t.float() for k, t in official(24, 2, 8, heads=3, patches=16, classes=5, **changes).items()}
 
@@ -290,8 +382,11 @@ def test_all_differences_are_printed(tmp_path, capsys):
     state = official(384, 16, 64, heads=6, device="meta")
     state = {name: torch.zeros(tensor.shape) for name, tensor in state.items() if not name.startswith("blocks.15.")}
     state |= {"surplus": torch.zeros(1), "norm.bias": torch.zeros(385)}
-    with pytest.raises(UserError, match="in 13 tensors"):
+    with pytest.raises(UserError, match="in 13 tensors: it lacks .*; it lacks .*; it lacks .* Use --verbose to list all"):
         run(tmp_path, state, "--model", "lvvit_s")
+    assert capsys.readouterr().out == ""
+    with pytest.raises(UserError, match="in 13 tensors"):
+        run(tmp_path, state, "--model", "lvvit_s", "--verbose")
     said = capsys.readouterr().out
     assert "lacks blocks.15.attention.qkv.weight" in said
     assert "has surplus, which an LV-ViT here lacks" in said
