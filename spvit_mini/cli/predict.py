@@ -139,10 +139,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     """Find the images, each once: files as they are named, and the images in and below folders."""
     images: dict[str, Path] = {}
     for path in paths:
-        try:
-            found = [Path(name) for name, _ in list_images(path)] if path.is_dir() else [path]
-        except OSError as error:
-            raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
+        found = [Path(name) for name, _ in list_images(path)] if path.is_dir() else [path]
         if not found:
             raise UserError(f"{path} holds no images; expected files such as {', '.join(EXTENSIONS[:4])} in or below it")
         for image in found:

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TextIO
 
 from ..errors import UserError, describe_failure, near
@@ -112,8 +113,7 @@ def _run(main: Callable[[], int | None]) -> int | str | None:
 
 def _can_write(stream: TextIO, text: str) -> bool:
     """Write a text to a stream; returns whether it accepts the text, and what it holds back."""
-    try:
+    with suppress(OSError):
         print(text, end="", file=stream, flush=True)
-    except OSError:
-        return False
-    return True
+        return True
+    return False

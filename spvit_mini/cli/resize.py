@@ -123,10 +123,7 @@ def list_copies(source: Path, copy: Path, *, suffix: str | None) -> dict[Path, P
 
     Raises UserError if there are no images, or if two images would get the same name.
     """
-    try:
-        images = [Path(path) for path, _ in list_images(source)]
-    except OSError as error:
-        raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
+    images = [Path(path) for path, _ in list_images(source)]
     if not images:
         raise UserError(f"{source} holds no images ({', '.join(EXTENSIONS[:4])}, …); expected {source}/{{train,val}}/CLASS/*.jpg")
     sources: dict[Path, Path] = {}

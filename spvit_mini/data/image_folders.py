@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import os
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -143,23 +142,24 @@ def list_classes(folder: Path) -> dict[str, Path]:
 
 
 def list_images(folder: Path) -> list[tuple[str, int]]:
-    """List all image files below a folder with their sizes in bytes, 0 for a link to no file, sorted by path."""
+    """List all image files below a folder with their sizes in bytes, 0 for a link to no file, sorted by path.
+
+    Raises UserError if a folder can't be read.
+    """
     images, pending = [], [str(folder)]
-    while pending:
-        with os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                try:
-                    mode, size = (status := entry.stat()).st_mode, status.st_size
-                except OSError:
-                    if not entry.is_symlink():
-                        raise
-                    mode, size = stat.S_IFREG, 0
-                if stat.S_ISDIR(mode):
-                    pending.append(entry.path)
-                elif entry.name.lower().endswith(EXTENSIONS):
-                    images.append((entry.path, size))
+    try:
+        while pending:
+            with os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    is_lost = entry.is_symlink() and not os.path.exists(entry.path)
+                    if entry.name.startswith("."):
+                        continue
+                    if not is_lost and entry.is_dir():
+                        pending.append(entry.path)
+                    elif entry.name.lower().endswith(EXTENSIONS):
+                        images.append((entry.path, 0 if is_lost else entry.stat().st_size))
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
     return sorted(images)
 
 
@@ -179,10 +179,7 @@ def scan_class_folders(
     """
     folders = list_classes(folder)
     names = [name for name in folders if classes is None or not ignore_others or name in classes]
-    try:
-        files = {name: list_images(folders[name]) for name in names}
-    except OSError as error:
-        raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
+    files = {name: list_images(folders[name]) for name in names}
     if not names:
         raise UserError(f"{folder} has no class folders; expected {folder}/CLASS/*.jpg, one folder per class")
     classes = names if classes is None else classes

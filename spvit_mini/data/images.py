@@ -35,6 +35,7 @@ from .preprocessing import UNKNOWN_RANGE_MODES, convert_to_rgb, pil_to_tensor
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
 # What else is found under the name of an image, by its first bytes.
 OTHER_KINDS = {
+    rb"\Z": "empty",
     rb".{4}ftyp.{0,40}avi[fs]": "an AVIF image; save it as JPEG or PNG",
     rb".{4}ftyp(he[imv]|m[is]f1)": "a HEIC image; save it as JPEG or PNG",
     rb"\xff\x0a|\x00{3}\x0cJXL ": "a JPEG XL image; save it as JPEG or PNG",
@@ -68,7 +69,10 @@ def open_image(path: str | Path) -> Iterator[ImageFile]:
     except (CorruptImageError, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise CorruptImageError(_describe_content(path)) from None
+        with open(path, "rb") as file:
+            start = file.read(200)
+        kinds = (kind for pattern, kind in OTHER_KINDS.items() if re.match(pattern, start, re.DOTALL | re.IGNORECASE))
+        raise CorruptImageError(f"is {next(kinds, 'no image')}") from None
     except OSError as error:
         if os.path.islink(path) and not os.path.exists(path):
             raise CorruptImageError("is a link to a file that does not exist") from None
@@ -97,14 +101,6 @@ def _open_file(path: str | Path) -> ImageFile:
         f"has more than {limit:,} pixels, Pillow's limit against decompression bombs; save it smaller, or as a baseline JPEG "
         "file, which is read at a fraction of its size"
     )
-
-
-def _describe_content(path: str | Path) -> str:
-    """Describe a file that Pillow cannot read, by its first bytes."""
-    with open(path, "rb") as file:
-        start = file.read(200)
-    kinds = (kind for pattern, kind in OTHER_KINDS.items() if re.match(pattern, start, re.DOTALL | re.IGNORECASE))
-    return f"is {next(kinds, 'no image')}" if start else "is empty"
 
 
 def read_image(path: str | Path) -> Image.Image:
