@@ -4,13 +4,12 @@ On the command line `--import my_attention.py package.module` names them. They a
 read, because names of recipes and attentions depend on them. Nothing is imported because a file of weights names it.
 """
 
-import ast
 import importlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -52,35 +51,26 @@ def import_extensions(names: Iterable[str]) -> None:
 
 
 def fingerprint_extensions(names: Iterable[str]) -> str:
-    """Fingerprint the code of extensions: their files, and the files beside these that they import, directly or not.
+    """Fingerprint the code of extensions: their files or packages, and what they import from beside these.
 
     A file that describes studies alone, with spvit_experiments and without spvit_mini, is left out: another arm changes no run.
     """
+    pending: list[Path] = []
     codes: dict[Path, bytes] = {}
     for module in map(import_extension, names):
-        if module.__file__:
-            file, depth = Path(module.__file__), module.__name__.count(".") + hasattr(module, "__path__")
-            _read_code(file, file.parents[depth], codes)
+        file, depth = Path(module.__file__ or ""), module.__name__.count(".") + hasattr(module, "__path__")
+        pending += file.parents[depth - 1].rglob("*.py") if depth else [file]
+    while pending:
+        path = pending.pop()
+        if path not in codes and path.is_file():
+            codes[path] = path.read_bytes()
+            imports = b" ".join(re.findall(rb"(?m)^\s*(?:from|import)\s.*", codes[path]))
+            for word in re.findall(rb"\w+", imports) if path.parent.name not in INSTALLED else ():
+                package = path.with_name(word.decode())
+                is_package = not word.startswith(b"spvit_") and (package / "__init__.py").is_file()
+                pending += [package.with_suffix(".py"), *(package.rglob("*.py") if is_package else ())]
     kept = {code for code in codes.values() if b"spvit_experiments" not in code or b"spvit_mini" in code}
     return f"code {digest(sorted(kept))}"
-
-
-def _read_code(path: Path, root: Path, codes: dict[Path, bytes]) -> None:
-    """Read a Python file and what it imports from its own package or from the root folder; not from these packages."""
-    if path in codes or not path.is_file():
-        return
-    codes[path] = path.read_bytes()
-    with suppress(SyntaxError):
-        for node in ast.walk(ast.parse(codes[path])):
-            if isinstance(node, ast.Import | ast.ImportFrom):
-                level, source = getattr(node, "level", 0), getattr(node, "module", None)
-                folder = path.parents[level - 1] if level else root
-                for alias in node.names:
-                    parts = ".".join(filter(None, (source, alias.name))).split(".")
-                    is_foreign = not level and (root.name in INSTALLED or parts[0].startswith("spvit_"))
-                    for i in range(0 if is_foreign else len(parts)):
-                        _read_code(folder.joinpath(*parts[:i], f"{parts[i]}.py"), root, codes)
-                        _read_code(folder.joinpath(*parts[: i + 1], "__init__.py"), root, codes)
 
 
 def read_imports(argv: list[str]) -> tuple[tuple[str, ...], list[str]]:

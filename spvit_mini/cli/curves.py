@@ -3,9 +3,9 @@
     python -m spvit_mini curves runs/a runs/b runs/c --out runs/curves.png
     python -m spvit_mini curves runs/*_seed* --x seconds --out curves.pdf
 
-Runs that differ only in their seed, and that learned from the same images, initial weights and token labels, form a group: one
-colour, a thin line per run and a thick line for the mean. Dashed lines are those of the EMA weights. A table of the final values
-is printed, and what sets groups of one recipe apart.
+Runs that differ only in their seed, and learned from the same images, weights and token labels, form a group: one colour, a thin
+line per run and a thick line for the mean. The name of a group says what sets it apart. Dashed lines are those of the EMA
+weights. A table of the final values is printed.
 """
 
 import math
@@ -87,7 +87,7 @@ def main(argv: list[str]) -> int:
                 figure.savefig(temporary, format=arguments.out.suffix[1:].lower())
         except OSError as error:
             raise UserError(f"cannot write {arguments.out} ({error.strerror}); use another file with --out") from None
-    print("\n".join([table(groups), *list_reasons(groups), f"\nThe curves: {arguments.out}"]))
+    print(f"{table(groups)}\n\nThe curves: {arguments.out}")
     return 0
 
 
@@ -137,22 +137,6 @@ def describe_option(recipe: Recipe, name: str) -> str:
     """Format an option, with the fingerprint of the files that it names, if it is known."""
     value = format_value(recipe.flatten()[name])
     return f"{value} ({recipe.sources[name]})" if name in recipe.sources else value
-
-
-def list_reasons(groups: dict[str, list[Run]]) -> list[str]:
-    """Say why groups of one recipe are not pooled, and which runs of a group have the same seed."""
-    lines, firsts = [], [group[0] for group in groups.values()]
-    for i, run in enumerate(firsts):
-        other = next((other for other in firsts[:i] if other.recipe.name == run.recipe.name), None)
-        if other is not None and (names := find_differences(run, other)):
-            values = " and ".join(describe_option(one.recipe, names[0]) for one in (run, other))
-            lines.append(f"{run.folder} and {other.folder} are not pooled: their {names[0]} differs, {values}")
-    for group in groups.values():
-        seeds: dict[int, Run] = {}
-        for run in group:
-            if (other := seeds.setdefault(run.recipe.seed, run)) is not run:
-                lines.append(f"{run.folder} and {other.folder} have the same seed: they are one seed twice, not two")
-    return [""] * bool(lines) + lines
 
 
 def choose_colours(groups: dict[str, list[Run]]) -> dict[str, str]:
@@ -223,7 +207,9 @@ def final_accuracy(group: list[Run]) -> str:
     text = format_mean([row["val_top1"] for row in rows])
     if all(run.has_ema for run in group):
         text += f", EMA {format_mean([row['ema_top1'] for row in rows])}"
-    return f"{text} at step {steps[-1]:,.0f}" + (f" (n = {len(group)})" if len(group) > 1 else "")
+    seeds = len({run.recipe.seed for run in group})
+    count = f" (n = {len(group)}{', but the same seeds' if seeds < len(group) else ''})"
+    return f"{text} at step {steps[-1]:,.0f}" + (count if len(group) > 1 else "")
 
 
 def format_mean(values: list[float]) -> str:

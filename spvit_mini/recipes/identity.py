@@ -1,6 +1,5 @@
 """What a run learns from, as fingerprints: recipes are compared by them, and not by the places that files are read from."""
 
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -17,17 +16,15 @@ def find_sources(recipe: Recipe, images: dict[str, str] | None = None) -> dict[s
 
     `images` is the fingerprint of images that are loaded; None lists the files of the dataset.
     """
-    makers: dict[str, tuple[Callable[[Any], str], Any]] = {
+    makers: dict[str, tuple[Any, Any]] = {
         "init_from": (fingerprint_weights, recipe.init_from),
         "token_labels.folder": (fingerprint_labels, recipe.token_labels.folder),
         "imports": (fingerprint_extensions, recipe.imports),
     }
-    sources = {}
+    sources: dict[str, str] = {}
     for name, (fingerprint, value) in makers.items():
-        if value:
-            with suppress(UserError, OSError):
-                sources[name] = fingerprint(value)
-    if images is None:
         with suppress(UserError, OSError):
-            images = fingerprint_data(recipe.data)
-    return sources | (images or {})
+            sources |= {name: fingerprint(value)} if value else {}
+    with suppress(UserError, OSError):
+        sources |= fingerprint_data(recipe.data) if images is None else images
+    return sources
