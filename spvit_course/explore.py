@@ -26,6 +26,7 @@ def explore(draw: Callable, **choices: tuple[int, int, int]) -> None:
     }
     row = HBox([*fields.values()], layout=Layout(flex_flow="row wrap"))
     display(VBox([row, interactive_output(draw, fields)]))
+    print("Run this cell again where the fields show an error (“model not found”), as after a restart of the kernel.")
 
 
 def has_browser() -> bool:

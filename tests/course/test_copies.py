@@ -283,3 +283,65 @@ def test_a_file_that_is_no_notebook_is_refused_in_one_line(tmp_path, content):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match="00_broken.ipynb is no notebook that can be read"):
         build_copies(tmp_path / "work", [path])
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["by its manifest", "by its copies"])
+def test_a_folder_keeps_its_variant(tmp_path, known):
+    """`lab --out F` and `doctor --out F` name no variant; folders of earlier versions have none in their manifest."""
+    lesson, work = next(path for path in lesson_files() if path.name.startswith("03")), tmp_path / "work"
+    build_copies(work, [lesson], variant="x_first")
+    mine = work_on(work / lesson.name, "mine")
+    varied = [cell.source for cell in read(work / lesson.name).cells]
+    if not known:
+        manifest = json.loads((work / MANIFEST).read_text())
+        del manifest["variant"]
+        (work / MANIFEST).write_text(json.dumps(manifest))
+    for dry in (True, False):
+        assert build_copies(work, [lesson], dry=dry)[0].status == "edited"
+    assert (work / lesson.name).read_bytes() == mine
+    (work / lesson.name).unlink() if known else None
+    build_copies(work, [lesson])
+    assert [cell.source for cell in read(work / lesson.name).cells][:-1] == varied[:-1]
+    assert any('variant="x_first"' in source for source in varied)
+    with pytest.raises(UserError, match="work has the copies of the variant 'x_first'. Use a different folder: --out FOLDER"):
+        build_copies(work, [lesson], variant="i_minus_j")
+    build_copies(tmp_path / "public", [lesson])
+    assert {report.status for report in build_copies(tmp_path / "public", [lesson])} == {"unchanged"}
+
+
+CONFLICT = "<<<<<<< HEAD\n{}\n=======\n{}\n>>>>>>> theirs\n"
+
+
+@pytest.mark.parametrize("bad", [CONFLICT, "", "{}", "\x00", None])
+def test_a_lesson_that_cannot_be_read_is_named_and_the_others_are_copied(source, tmp_path, bad):
+    work, other = tmp_path / "work", source.with_name("01_other.ipynb")
+    other.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    build_copies(work, [source, other])
+    mine = work_on(work / source.name, "mine")
+    change(other)
+    source.unlink()
+    source.mkdir() if bad is None else source.write_text(bad)
+    first, second = build_copies(work, [source, other])
+    assert (first.status, second.status) == ("unread", "updated")
+    assert str(first).startswith(f"00_small.ipynb: no copy was made or updated: {source} ")
+    assert (bad == CONFLICT) == ("Use `git checkout HEAD -- " in str(first))
+    assert (work / source.name).read_bytes() == mine
+    with pytest.raises(UserError, match="00_small.ipynb "):
+        build_copies(work, [source])
+
+
+def test_a_page_with_conflict_markers_is_not_handed_out(source, tmp_path):
+    source.with_name("notation.md").write_text("# Notation\n" + CONFLICT)
+    report = {copy.name: copy.status for copy in build_copies(tmp_path / "work", [source])}
+    assert report == {source.name: "new", "notation.md": "unread"}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_copy_that_a_program_wrote_in_its_own_manner_is_not_begun(source, tmp_path, end):
+    work = tmp_path / "work"
+    build_copies(work, [source])
+    notebook = json.loads((work / source.name).read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        cell["source"] = "".join(cell["source"]).replace("\n", end)
+    (work / source.name).write_text(json.dumps(notebook), newline=end)
+    assert [report.status for report in build_copies(work, [source])] == ["unchanged"] if end == "\n" else ["updated"]

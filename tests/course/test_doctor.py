@@ -1,5 +1,6 @@
 """The doctor: says what is there, names each problem with its fix, and ends with 1 only where there is one."""
 
+import json
 import re
 import subprocess
 from importlib import metadata
@@ -206,3 +207,56 @@ def test_on_this_machine_it_says_which_device_and_how_long_each_lesson_takes(tmp
     for path in lesson_files():
         assert re.search(rf"^{path.name[:2]} +\d+ +(about \d+|1 or less)$", text, re.MULTILINE)
     assert status == ("PROBLEM: " in text) == (not text.endswith("\nAll is well.\n"))
+
+
+# False alarms, and what was not said ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dropped", ["id", "marks", "both", "line ends"])
+def test_a_copy_whose_ids_or_marks_a_program_dropped_has_lost_no_cell(source, tmp_path, dropped):
+    build_copies(tmp_path / "work", [source])
+    path = tmp_path / "work" / source.name
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        if dropped in ("id", "both"):
+            del cell["id"]
+        if dropped in ("marks", "both"):
+            cell["metadata"] = {}
+        cell["source"] = "".join(cell["source"]).replace("\n", "\r\n" if dropped == "line ends" else "\n")
+    notebook["nbformat_minor"] = 4
+    path.write_text(json.dumps(notebook), encoding="utf-8")
+    assert check_copies(tmp_path / "work").problems == ()
+
+
+def test_copies_of_a_variant_are_held_against_it(tmp_path, monkeypatch):
+    lesson = next(path for path in lesson_files() if path.name.startswith("03"))
+    monkeypatch.setattr("spvit_course.classroom.copies.lesson_files", lambda: [lesson])
+    monkeypatch.setattr(module, "lesson_files", lambda: [lesson])
+    build_copies(tmp_path / "work", variant="x_first")
+    assert check_copies(tmp_path / "work").problems == ()
+    assert '"variant": "x_first"' in (tmp_path / "work" / ".copies.json").read_text()
+
+
+def test_a_misspelt_profile_is_named(monkeypatch):
+    for name, well in (("smoke", True), ("", False), ("Standard", False)):
+        monkeypatch.setenv("SPVIT_PROFILE", name)
+        assert (module.check_profile().problems == ()) == well
+    assert module.check_profile().problems == (
+        ("SPVIT_PROFILE is 'Standard'; expected one of smoke, quick, standard, full", "set one of these, or unset it"),
+    )
+
+
+def test_files_with_conflict_markers_are_named_and_the_doctor_goes_on(source, tmp_path, well, monkeypatch, capsys):
+    assert module.check_files().problems == ()
+    other = source.with_name("01_other.ipynb")
+    other.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    build_copies(tmp_path / "work", [source, other])
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    for name in ("notebooks/01_other.ipynb", "docs/page.md", "nbgrader_config.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("a\n<<<<<<< HEAD\n=======\n>>>>>>> theirs\n")
+    assert print_report(tmp_path / "work") == 1
+    said = capsys.readouterr().out
+    for name in ("notebooks/01_other.ipynb", "docs/page.md", "nbgrader_config.py"):
+        assert f"PROBLEM: {name} has conflict markers of git. Fix: in {tmp_path}, run `git checkout HEAD -- {name}`.\n" in said
+    assert "1 of 2 as handed out" in said and "00                 5           about 2" in said

@@ -13,7 +13,6 @@ from spvit_course.classroom.lint import problems
 from spvit_course.explore import explore
 from spvit_course.lesson import PROFILES, Lesson
 
-
 module = importlib.import_module("spvit_course.explore")
 
 
@@ -24,7 +23,7 @@ def displayed(monkeypatch):
     return shown
 
 
-def test_it_draws_the_start_and_what_is_chosen_then(displayed, monkeypatch):
+def test_it_draws_the_start_and_what_is_chosen_then(displayed, monkeypatch, capsys):
     pytest.importorskip("ipywidgets")
     monkeypatch.setattr(module, "has_browser", lambda: True)
     drawn = []
@@ -34,6 +33,7 @@ def test_it_draws_the_start_and_what_is_chosen_then(displayed, monkeypatch):
     assert (rows.min, rows.max, rows.description, query_row.description) == (1, 8, "rows", "query row")
     query_row.value = 3
     assert drawn == [{"rows": 4, "query_row": 1}, {"rows": 4, "query_row": 3}]
+    assert "Run this cell again where the fields show an error" in capsys.readouterr().out  # stays when the kernel is gone
     rows.value = 9
     assert drawn[-1] == {"rows": 8, "query_row": 3}
 

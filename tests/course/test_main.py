@@ -9,6 +9,7 @@ import pytest
 
 from spvit_course import __main__ as program
 from spvit_course import files
+from spvit_course.classroom import execution, site
 from spvit_course.lessons import ROOT, read, text_of
 from spvit_mini.cli.program import run_program
 from spvit_mini.errors import UserError
@@ -136,3 +137,61 @@ def test_as_a_program_errors_are_one_line_and_exit_with_2(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == f"error: there is no notebook {tmp_path / 'none.ipynb'}\n"
+
+
+# A lesson that cannot be read, a folder that cannot be written --------------------------------------------------------------
+
+
+def test_a_lesson_that_cannot_be_read_stops_no_other(call, capsys, tmp_path):
+    (tmp_path / "notebooks" / "01_bad.ipynb").write_text("<<<<<<< HEAD\n{}\n")
+    line = f"{tmp_path}/notebooks/01_bad.ipynb has conflict markers of git; expected a merged file. Use `git checkout HEAD -- "
+    assert call("build", "--out", tmp_path / "out") == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "00_small.ipynb: made" and said[1].startswith(f"01_bad.ipynb: no copy was made or updated: {line}")
+    assert call("list") == 1
+    table = capsys.readouterr().out.splitlines()
+    assert table[1].startswith("00 ") and table[2].startswith(line)
+    for command in ("links", "badges ada/spvit_mini"):
+        before = (tmp_path / "notebooks" / "00_small.ipynb").read_bytes()
+        with pytest.raises(UserError, match="01_bad.ipynb has conflict markers of git"):
+            call(*command.split())
+        assert (tmp_path / "notebooks" / "00_small.ipynb").read_bytes() == before
+
+
+def test_execute_goes_on_to_the_next_lesson(call, monkeypatch, capsys, tmp_path):
+    ran = []
+    monkeypatch.setattr(execution, "run_notebook", lambda notebook, *_, **__: ran.append(notebook))
+    (tmp_path / "notebooks" / "00_bad.ipynb").write_text("")
+    with pytest.raises(UserError, match="00_bad.ipynb is no notebook that can be read"):
+        call("execute")
+    assert len(ran) == 1 and "00_small.ipynb: running" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["execute", "badges ada/spvit_mini", "site"])
+def test_a_checkout_that_cannot_be_written_is_refused_before_the_work(call, monkeypatch, tmp_path, command):
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr(execution, "run_notebook", lambda *_, **__: pytest.fail("it ran"))
+    monkeypatch.setattr(site, "copy_sources", lambda *_: pytest.fail("it ran"))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=r" cannot be written \(Read-only file system\)\. Use a different folder, or free some"):
+        call(*command.split())
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("failing", ["copytree", "copy_sources"])
+def test_pages_that_cannot_be_written_leave_the_older_ones(monkeypatch, tmp_path, failing):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    pytest.importorskip("sphinx")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / ".buildinfo").write_text("older")
+    monkeypatch.setattr("sphinx.cmd.build.build_main", lambda *_: 0)
+    monkeypatch.setattr(site, "copy_sources", lambda *_: None)
+    monkeypatch.setattr(site if failing == "copy_sources" else site.shutil, failing, full)
+    with pytest.raises(UserError, match=r"the pages cannot be written into .*site \(No space left on device\)\. Use a different"):
+        site.build_site(tmp_path / "site")
+    assert [path.name for path in tmp_path.iterdir()] == ["site"] and (tmp_path / "site" / ".buildinfo").read_text() == "older"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import threading
 import time
 
@@ -54,6 +55,37 @@ def test_checks_are_remembered_in_a_students_folder(work):
         assert read_record(work) == {"00": {"patchify": state}}
     lesson.check(stub, name="unpatchify")
     assert read_record(work) == {"00": {"patchify": "passed", "unpatchify": "not done"}}
+
+
+@pytest.mark.parametrize("editor", ["a cell", "jupyter", "vs code"])
+def test_a_kernel_in_a_different_folder_saves_beside_its_notebook(work, monkeypatch, tmp_path, editor):
+    """Cells change the folder, and VS Code can start every kernel in the folder of its workspace."""
+    monkeypatch.chdir(tmp_path)
+    if editor == "a cell":
+        monkeypatch.setattr(module, "FIRST_FOLDER", work)
+    elif editor == "jupyter":
+        monkeypatch.setenv("JPY_SESSION_NAME", str(work / "00_start_here.ipynb"))
+    else:
+        monkeypatch.setattr(sys.modules["__main__"], "__vsc_ipynb_file__", str(work / "00_start_here.ipynb"), raising=False)
+    assert save_result("00", "a", "PASS") and read_record(work) == {"00": {"a": "passed"}}
+    assert "\nAll lessons: " in describe_lesson("00", {}, ())
+
+
+def test_a_copy_outside_of_a_folder_of_copies_says_that_nothing_is_saved(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    line = f"Not saved: {tmp_path} holds no copies. Work in the folder that `python -m spvit_course lab` opens."
+    for file, is_said in ((tmp_path / "00.ipynb", True), (module.SOLVED / "00_start_here.ipynb", False), ("kernel-1", False)):
+        monkeypatch.setenv("JPY_SESSION_NAME", str(file))
+        assert (line in describe_lesson("00", {}, ())) == is_said
+        assert not save_result("00", "a", "PASS") and not (tmp_path / RECORD).exists()
+
+
+@pytest.mark.parametrize("damaged", ["<<<<<<< HEAD\n{}", "{", "[]"])
+def test_a_damaged_record_is_kept_for_a_person_to_repair(work, damaged):
+    (work / RECORD).write_text(damaged)
+    assert save_result("00", "a", "PASS") and read_record(work) == {"00": {"a": "passed"}}
+    assert (work / f"{RECORD}.damaged").read_text() == damaged
+    assert save_result("00", "b", "NOT YET") and (work / f"{RECORD}.damaged").read_text() == damaged
 
 
 def test_what_has_passed_once_stays_passed(work):
