@@ -96,9 +96,10 @@ def check_arguments(init: Callable[P, None]) -> Callable[P, None]:
 
     @wraps(init)
     def checked(*args: P.args, **options: P.kwargs) -> None:
-        bound, hints = signature.bind(*args, **options), type_hints(init)
-        for name in bound.arguments.keys() & {name for name, kind in hints.items() if kind is not bool}:
-            bound.arguments[name] = check_value(hints[name], bound.arguments[name], name)
+        bound = signature.bind(*args, **options)
+        for name, kind in type_hints(init).items():
+            if name in bound.arguments and kind is not bool:  # a switch may be a number, as on the command line
+                bound.arguments[name] = check_value(kind, bound.arguments[name], name)
         init(*bound.args, **bound.kwargs)
 
     return checked
@@ -144,8 +145,9 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
         if len(value) == len(items):
             return origin(_convert(item, inner, name) for item, inner in zip(items, value, strict=True))
     elif origin is dict and isinstance(value, dict):
-        # A bool stays one here, where the command line has a number, and so does an integer.
-        return {_convert(str, k, name): v if isinstance(v, int) else _convert(kinds[1], v, name) for k, v in value.items()}
+        # Bools and integers stay what they are, where the command line has numbers.
+        is_same = {key: kinds[1] is float and isinstance(inner, int) for key, inner in value.items()}
+        return {_convert(str, k, name): v if is_same[k] else _convert(kinds[1], v, name) for k, v in value.items()}
     elif hasattr(kind, "__dataclass_fields__") and isinstance(value, dict):
         known = type_hints(kind)
         for key in value:
@@ -159,8 +161,8 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
         is_number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
         if is_number and value in Range(-LARGEST):  # NaN is not
             return kind(value)
-    elif kind in (str, Path) and isinstance(value, str | Path):
-        if isinstance(value, str | kind) and str(value).strip() and "\0" not in str(value):
+    elif kind in (str, Path) and isinstance(value, str | kind):
+        if str(value).strip() and "\0" not in str(value):
             return kind(value)
     elif kind is Any or (isinstance(value, str) and value in kinds if origin is Literal else isinstance(value, origin)):
         return value
@@ -171,8 +173,8 @@ def describe(kind: Any) -> str:
     """Describe what values a type has, for messages."""
     origin, kinds = get_origin(kind) or kind, get_args(kind)
     if origin is Annotated:
-        limits = [limit for limit in kinds[1:] if isinstance(limit, Range | Pattern)]
-        return next((p.expected for p in limits if isinstance(p, Pattern)), " ".join(map(str, [describe(kinds[0]), *limits])))
+        limit = next((limit for limit in kinds[1:] if isinstance(limit, Range | Pattern)), "")
+        return limit.expected if isinstance(limit, Pattern) else f"{describe(kinds[0])} {limit}".strip()
     if origin in (Union, UnionType):
         return ", or ".join(map(describe, kinds))
     if origin is Literal:

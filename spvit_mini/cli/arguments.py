@@ -110,13 +110,11 @@ def list_options(default: Any, prefix: str = "--") -> dict[str, Any]:
 
 def _describe_value(message: str, arguments: list[str], options: dict[str, Any]) -> str:
     """Describe a value that tyro could not read by what its option expects; other messages stay as they are."""
-    match = re.match(r"(--[\w.-]+): ", message)
+    name = message.partition(": ")[0]
     words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    names = [word.replace("_", "-") for word in words]
-    if not match or match[1] not in names or match[1] not in options:
-        return message
-    values = itertools.takewhile(lambda word: not word.startswith("--"), words[names.index(match[1]) + 1 :])
-    return f"{match[1]} is {' '.join(values)!r}; expected {describe(options[match[1]])}"
+    rest = itertools.dropwhile(lambda word: word.replace("_", "-") != name, words)
+    values = list(itertools.takewhile(lambda word: not word.startswith("--"), itertools.islice(rest, 1, None)))
+    return f"{name} is {' '.join(values)!r}; expected {describe(options[name])}" if values and name in options else message
 
 
 def _describe_unknown(token: str, options: Iterable[str], prog: str) -> str:

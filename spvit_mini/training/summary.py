@@ -10,7 +10,7 @@ import math
 import platform
 import shlex
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import torch
 
@@ -257,19 +257,11 @@ def write_command(recipe: Recipe, run_dir: Path, *, processes: int = 1) -> str:
     words += ["--import", *recipe.imports] if recipe.imports else []
     for name, (value, _) in find_changes(recipe).items():
         section, dot, leaf = name.replace("_", "-").rpartition(".")
-        if is_flag(name):
+        if isinstance(Recipe().flatten()[name], bool):  # --option and --no-option
             words.append(f"--{section}{dot}{'' if value else 'no-'}{leaf}")
         else:
             words += [f"--{section}{dot}{leaf}", *to_arguments(value)]
     return shlex.join([*words, "--run-dir", str(run_dir)])
-
-
-def is_flag(name: str) -> bool:
-    """Whether an option is a boolean, which the command line has as --option and --no-option."""
-    kind = Recipe
-    for part in name.split("."):
-        kind = get_type_hints(kind)[part]
-    return kind is bool
 
 
 def format_table(rows: list[dict[str, float]]) -> list[str]:
