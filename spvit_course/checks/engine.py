@@ -318,7 +318,8 @@ def describe_difference(cases: Sequence[Case], expected: Sequence[Tensor], outco
     values = "{} expected, {} returned".format(*format_distinct(ours[index], theirs[index]))
     share = f"{int(differs.sum())} of {differs.numel()} values differ"
     lines = [f"different from the expected values for {case.label}: {share}.", f"First at {list(index)}: {values}."]
-    repeated = [axis for axis in range(ours.ndim) if is_repeated(theirs, axis) and not is_repeated(ours, axis)]
+    axes = range(ours.ndim) if ours.ndim > 1 and theirs.isfinite().all() else ()
+    repeated = [axis for axis in axes if is_repeated(theirs, axis) and not is_repeated(ours, axis)]
     if repeated:
         lines.append(
             f"All entries along axis {repeated[0]} are the same. If a loop collects them: is it one tensor each time, which is "

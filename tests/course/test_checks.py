@@ -9,11 +9,14 @@ import ast
 import importlib
 import inspect
 import itertools
+import math
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -87,6 +90,27 @@ def test_unusual_right_answers_pass(key, answer):
     for seed in SEEDS:
         result = check(key, answer, seed)
         assert result.passed, str(result)
+
+
+@each_exercise
+def test_right_answers_in_other_forms_pass(key):
+    """A partial function, an object that can be called, an argument more; results that use all inputs, and lie apart in memory."""
+    answer, exercise = right_answer(key), ALL[key]
+
+    class Called:
+        def __call__(self, *arguments, verbose=False, **options):
+            return answer(*arguments, **options)
+
+    def use_all(answer, *arguments):
+        output = exercise.call(answer, *arguments)
+        if exercise.gradients:
+            output = output + 0 * sum(x.sum() for x in arguments if isinstance(x, Tensor) and x.is_floating_point())
+        return torch.stack([output, output], dim=-1)[..., 0]
+
+    for form in (partial(answer), Called(), lambda *arguments, **options: answer(*arguments, **options)):
+        assert check(key, form).passed, str(check(key, form))
+    result = check(key, answer, exercise=replace(exercise, call=use_all))
+    assert result.passed, str(result)
 
 
 @each_exercise
@@ -220,6 +244,46 @@ def test_what_is_no_answer_is_told_so(key):
     nothing = check(key, lambda *arguments, **options: None)
     assert nothing.status == "NOT YET" and nothing.mistake is None
     assert is_class(ALL[key]) or key == "12 EMA" or "Is the `return` missing?" in str(nothing)
+
+
+JUNK = {
+    "a string": "12.5", "strings": ["1", "2", "3"], "a number": 0.25, "a boolean": True, "NaN": math.nan, "a list": [[0.0, 1.0]],
+    "a dictionary": {0: "1"}, "a set": {"w1", 2}, "an array": np.ones((2, 3)), "a type": int, "a complex number": 1j,
+    "NaN in a tensor": torch.tensor([math.nan, 1.0]), "a meta tensor": torch.ones(2, 3, device="meta"),
+    "a sparse tensor": torch.eye(3).to_sparse(), "complex numbers": torch.ones(2, 3, dtype=torch.complex128),
+    "an empty tensor": torch.ones(0), "nested": [torch.ones(2), None],
+}  # fmt: skip
+
+
+@each_exercise
+def test_what_is_of_another_type_is_refused_in_plain_words(key):
+    """What an answer returns, what stands in its dictionary, list or pair, and what the forward pass of a class returns."""
+    solutions = {"None": None, "a generator": (x for x in ()), **JUNK}
+    for name, junk in solutions.items():
+        answers = [lambda *arguments, junk=junk, **options: junk, lambda *arguments, junk=junk, **options: (junk, junk, junk)]
+        if is_class(ALL[key]):
+            method = "weights" if hasattr(ALL[key].answer, "weights") else "update" if key == "12 EMA" else "forward"
+            answers.append(type("Own", (ALL[key].answer,), {method: answers[0]}))
+        for answer in answers:
+            result = check(key, answer)
+            assert result.status == "NOT YET", (name, str(result))
+            assert len(str(result).splitlines()) <= 3 and len(str(result)) < 1200
+            assert not re.search(r"(exercises|engine|cases|exchange)\.py", str(result))
+
+
+@each([key for key, exercise in ALL.items() if exercise.gradients and not is_class(exercise)])
+def test_entries_that_are_all_the_last_one_are_told(key):
+    """As a list holds that was given one tensor again and again."""
+
+    def keep_last(values: Tensor) -> Tensor:
+        return values[-1:].expand_as(values) if values.ndim else values
+
+    answer = right_answer(key)
+    result = check(key, answer, exercise=change_outcome(ALL[key], answer, keep_last))
+    expected = make_trial(ALL[key], 0).expected
+    case = next((ours for ours in expected if not is_equal(ours, keep_last(ours))), None)
+    assert result.mistake or (case is None) == result.passed
+    assert case is None or case.ndim == 1 or result.mistake or "All entries along axis 0 are the same" in str(result)
 
 
 @each_exercise
