@@ -107,8 +107,9 @@ def metadata_of_other_types(notebook, random):
 
 @mutation(spares=True)
 def marks_changed(notebook, random):
+    fields = ["points", "grade", "solution", "locked", "schema_version", "task"]
     for cell in random.sample([cell for cell in notebook["cells"] if marks(cell)], 3):
-        marks(cell)[random.choice(["points", "grade", "solution", "locked", "schema_version", "task"])] = random.choice([9, True, "a", -1])
+        marks(cell)[random.choice(fields)] = random.choice([9, True, "a", -1])
     return notebook
 
 
@@ -197,7 +198,8 @@ def huge_outputs(notebook, random):
 
 @mutation(spares=True)
 def attachments_of_any_kind(notebook, random):
-    bad = [{"a.png": {"image/png": "no base64!"}}, {"a.png": {}}, {"a": 3}, [], {"\ud83d": {"image/png": "eA=="}}, {"b": {"x/y": [1]}}]
+    bad = [{"a.png": {"image/png": "no base64!"}}, {"a.png": {}}, {"a": 3}, []]
+    bad += [{"\ud83d": {"image/png": "eA=="}}, {"b": {"x/y": [1]}}]
     for cell in notebook["cells"]:
         cell["attachments"] = random.choice(bad)
     answer = next(cell for cell in solutions(notebook) if cell["cell_type"] == "markdown")
@@ -253,8 +255,7 @@ def locked_cells_overwritten(notebook, random):
 def merged_with_the_cell_above(notebook, random):
     """Merge a solution with the cell above it, as Shift-M does: the upper cell's marks, kind and id stay."""
     cells = notebook["cells"]
-    code = [place for place, cell in enumerate(cells) if marks(cell).get("solution") and cell["cell_type"] == "code"]
-    place = random.choice(code)
+    place = cells.index(random.choice([cell for cell in solutions(notebook) if cell["cell_type"] == "code"]))
     setup = next(other for other in reversed(range(place)) if cells[other]["cell_type"] == "code")
     cells[setup]["source"] = f"{text(cells[setup])}\n\n{text(cells[place])}"
     del cells[place]
@@ -264,7 +265,7 @@ def merged_with_the_cell_above(notebook, random):
 @mutation(spares=True)
 def merged_with_the_check_below(notebook, random):
     cells = notebook["cells"]
-    place = random.choice([place for place, cell in enumerate(cells) if marks(cell).get("solution") and cell["cell_type"] == "code"])
+    place = cells.index(random.choice([cell for cell in solutions(notebook) if cell["cell_type"] == "code"]))
     cells[place]["source"] = f"{text(cells[place])}\n\n{text(cells.pop(place + 1))}"
     return notebook
 
@@ -345,17 +346,16 @@ def a_source_damaged(notebook, random):
 
 # The code -------------------------------------------------------------------------------------------------------------------
 
-ENDS = {  # what an own cell does, and whether it ends the kernel
-    "exit()": False, "quit()": False, "exit": False, "import sys; sys.exit(3)": False, "raise SystemExit": False,
-    "raise KeyboardInterrupt": False, "import os; os._exit(1)": True, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)": True,
-    "import os; os.abort()": True, "import os; os.kill(os.getppid(), 9)": False,
-    "class Odd(BaseException):\n    pass\nraise Odd": False,
-}  # fmt: skip
+ENDS = (
+    "exit()", "quit()", "exit", "import sys; sys.exit(3)", "raise SystemExit", "raise KeyboardInterrupt", "import os; os.abort()",
+    "import os; os._exit(1)", "import os; os.kill(os.getpid(), 9)", "import os; os.kill(os.getppid(), 9)",
+    "class Odd(BaseException):\n    pass\nraise Odd",
+)  # fmt: skip
 
 
 @mutation(spares=True)
 def a_cell_that_ends_something(notebook, random):
-    notebook["cells"].insert(3, own("code", random.choice(list(ENDS))))
+    notebook["cells"].insert(3, own("code", random.choice(ENDS)))
     return notebook
 
 
@@ -375,7 +375,8 @@ def empty(notebook, random):
 
 @mutation(spares=False)
 def no_notebook(notebook, random):
-    return random.choice([b"PK\x03\x04" + random.randbytes(500), b"%PDF-1.7", b"<html></html>", b"[" * 99_999, random.randbytes(999)])
+    noise = random.randbytes(999)
+    return random.choice([b"PK\x03\x04" + noise, b"%PDF-1.7", b"<html></html>", b"[" * 99_999, noise])
 
 
 @mutation(spares=False)

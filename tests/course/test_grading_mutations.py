@@ -18,8 +18,9 @@ from .submissions import OFFSETS, PAD, SMALL, cell
 BLANK = student_copy(assemble(SMALL))
 WHY = "Because it changes nothing: 1 · s = s."
 QUIET = {  # what programs do by themselves is nothing to look at
-    "ids-dropped", "marks-dropped", "ids-and-marks-dropped", "sources-are-text", "carriage-returns", "white-space", "byte-order-mark",
-    "nul-bytes-at-the-end", "outputs-of-unknown-types", "unknown-fields", "half-an-emoji", "metadata-missing", "one-id-invalid",
+    "ids-dropped", "marks-dropped", "ids-and-marks-dropped", "one-id-invalid", "metadata-missing", "sources-are-text",
+    "carriage-returns", "white-space", "byte-order-mark", "nul-bytes-at-the-end", "half-an-emoji", "outputs-of-unknown-types",
+    "unknown-fields",
 }  # fmt: skip
 SOURCES = {"offsets": OFFSETS, "pad_prefix": PAD, "why": WHY}
 

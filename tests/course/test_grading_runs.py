@@ -4,13 +4,13 @@ Cells are run in this process, without the kernel that a submission otherwise ge
 """
 
 import csv
+import io
 import json
 import os
 import random
 import shutil
 import signal
 import sys
-from copy import deepcopy
 
 import pytest
 
@@ -117,7 +117,7 @@ def grade_in_a_child(room, *, kill_at=None):
                     os.kill(os.getpid(), signal.SIGKILL)
 
         try:
-            sys.stdout = open(os.devnull, "w")
+            sys.stdout = io.StringIO()
             sys.addaudithook(audit)
             grade("small", classroom=room)
             os.write(theirs, str(count).encode())
@@ -207,12 +207,13 @@ def test_what_has_changed_since_it_was_graded_by_hand_is_to_be_read_again(room, 
 
 
 @pytest.mark.parametrize(
-    ("kind", "above", "text"), [("markdown", 1, WHY), ("markdown", 0, WHY), ("code", 1, f"# {WHY}"), ("markdown", -9, "At the top.")]
+    ("kind", "below", "text"),
+    [("markdown", 1, WHY), ("markdown", 0, WHY), ("code", 1, f"# {WHY}"), ("markdown", -9, "At the top.")],
 )
-def test_an_answer_in_a_cell_beside_is_to_read(room, kind, above, text, capsys):
+def test_an_answer_in_a_cell_beside_is_to_read(room, kind, below, text, capsys):
     notebook = solve(room, why=None)
     new = {"markdown": new_markdown_cell, "code": new_code_cell}[kind](text)
-    notebook.cells.insert(notebook.cells.index(cell(notebook, "why")) + above, new)
+    notebook.cells.insert(notebook.cells.index(cell(notebook, "why")) + below, new)
     hand_in(room, "ada", notebook)
     (result,) = grade("small", classroom=room)
     assert result.points == {"offsets": 2, "pad_prefix": 2, "why": None}
