@@ -48,6 +48,7 @@ from .records import (
     check_folder,
     collect_records,
     find_first_difference,
+    find_mismatch,
     find_records,
     read_record,
     read_runs,
@@ -148,6 +149,8 @@ def run(study: Study, arguments: Arguments) -> int:
             write_runs(study.name, arguments.out, [record for record in old if record.key not in chosen])
     records = find_records(study, **folders)
     due = [key for key in chosen if key not in records]
+    for line in describe_invalid(study, due, arguments):
+        print(line, flush=True)
     start = time.monotonic()
 
     def on_finished(key: Key) -> None:
@@ -196,10 +199,11 @@ def describe_runs(keys: list[Key]) -> str:
 
 
 def write_command(study: Study, arguments: Arguments) -> str:
-    """Write the command that resumes these runs: the same options, but without --rerun, which would remove what is done."""
+    """Write the command that resumes these runs: the same options, without --rerun, which would remove what is done."""
     words = study.commands()[-1].split()
+    arguments = replace(arguments, rerun=False, max_minutes=arguments.max_minutes or None)
     for field in fields(arguments):
-        if (value := getattr(arguments, field.name)) != field.default and field.name != "rerun":
+        if (value := getattr(arguments, field.name)) != field.default:
             values = list(value) if isinstance(value, tuple) else [] if value is True else [value]
             words += [f"--{field.name.replace('_', '-')}", *map(str, values)]
     return shlex.join(words)
@@ -268,6 +272,7 @@ def describe_plan(study: Study, arguments: Arguments, chosen: list[Key]) -> str:
         else:
             unknown += 1
     due = sum("to be" in line for line in lines)
+    lines += describe_invalid(study, [key for key in chosen if key not in records], arguments)
     if not due:
         return "\n".join([*lines, "expected: nothing to do, since all runs are recorded"])
     if unknown == due:
@@ -276,6 +281,17 @@ def describe_plan(study: Study, arguments: Arguments, chosen: list[Key]) -> str:
     if unknown:
         lines[-1] += f"; {unknown} of the {due} runs come on top, since no run of their arms is recorded"
     return "\n".join(lines)
+
+
+def describe_invalid(study: Study, due: list[Key], arguments: Arguments) -> list[str]:
+    """Say which runs have a record that does not count today, and why: a line for each reason."""
+    reasons: dict[str, list[Key]] = {}
+    cache: dict[tuple, dict[str, str]] = {}
+    for record in read_runs(study.name, arguments.out):
+        if record.key in due and (reason := find_mismatch(study, record, arguments.root, cache)):
+            reasons.setdefault(reason, []).append(record.key)
+    does_not = "does not count and will be replaced"
+    return [f"the record of {describe_runs(keys)} {does_not}: {reason}" for reason, keys in reasons.items()]
 
 
 def describe_time(seconds: float) -> str:

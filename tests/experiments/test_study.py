@@ -252,6 +252,18 @@ def test_the_expected_time_is_an_estimate_or_unknown(tiny, tmp_path, capsys, mon
     assert [program.describe_time(seconds) for seconds in (89.0, 600.0, 7200.0)] == ["89 seconds", "10.0 minutes", "2.0 hours"]
 
 
+def test_a_record_that_does_not_count_any_more_is_said_with_its_reason(tiny, tmp_path, capsys, monkeypatch, made):
+    makes = {key: made(tiny, *key, [50.0]) for key in tiny.runs()}
+    told(tiny, at(tmp_path), capsys, monkeypatch, makes=makes)
+    changed = replace(tiny, arms=tiny.arms | {"prior": replace(tiny.arms["prior"], changes={"optim.lr": 5e-3})})
+    line = "the record of prior seed 0, prior seed 1 does not count and will be replaced: "
+    line += "it was made with optim.lr = 0.001, not 0.005"
+    for arguments in (at(tmp_path, dry_run=True), at(tmp_path, max_minutes=0.0)):
+        text = told(changed, arguments, capsys, monkeypatch)[1]
+        assert text.count(line) == 1 and "plain seed" not in text
+    assert "--max-minutes" not in text  # with 0 minutes the same command would resume nothing
+
+
 @pytest.mark.slow
 def test_an_arm_is_made_again_when_its_initial_weights_change(tiny, tmp_path, monkeypatch, capsys):
     """A run that was begun from other weights is not resumed, and its record stands for it alone."""
