@@ -45,11 +45,13 @@ def missing_package(error: ModuleNotFoundError) -> str | None:
 
 
 def describe_failure(error: BaseException) -> str | None:
-    """Describe in one line a failure that a user can cause: a mistake, a missing package, too little memory; otherwise None."""
+    """Describe in one line a failure that a user can cause: a mistake, a path, a missing package or memory; else None."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, ModuleNotFoundError):
         return missing_package(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{str(error.filename)[:200]}: {error.strerror}. Use another path."
     text = str(error)
     reason = (text.splitlines() or [""])[-1].strip()[:160]
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and re.search("out of memory|allocate memory", text)):

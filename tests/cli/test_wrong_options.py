@@ -231,6 +231,13 @@ def test_wrong_values_of_programs_are_one_line(words, capsys, tmp_path, monkeypa
     assert_refused(run_library(*words.replace("RUN", str(weights_path)).split(" ")), capsys, folder=tmp_path)
 
 
+@pytest.mark.parametrize("words", ["train vit_mini_compass6 --run-dir", "convert RUN --model", "curves", "evaluate"])
+def test_a_path_that_no_file_system_has_is_one_line(words, capsys, tmp_path, monkeypatch, weights_path):
+    monkeypatch.chdir(tmp_path)
+    argv = [*words.replace("RUN", str(weights_path)).split(), "x" * 300]
+    assert "xxx" in assert_refused(run_library(*argv), capsys, folder=tmp_path)
+
+
 @pytest.fixture(scope="module")
 def weights_path(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "w.safetensors"
