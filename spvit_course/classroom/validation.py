@@ -242,7 +242,7 @@ def find_cells(cells: list[NotebookNode], set_cells: Iterable[NotebookNode]) -> 
 
 
 def normalise_cells(cells: list[NotebookNode], set_cells: Iterable[NotebookNode]) -> list[str]:
-    """Restore the marks, the kind and, for locked cells, the text of each cell of the set; insert missing cells.
+    """Restore the order, marks, kind and, for locked cells, the text of each cell of the set; insert missing cells.
 
     Changes `cells` in place and returns a line for each change. What was written over a locked cell, such as a solution that
     was merged with it, is kept in a cell of its own: above a check, below other cells.
@@ -274,7 +274,14 @@ def normalise_cells(cells: list[NotebookNode], set_cells: Iterable[NotebookNode]
     if strange:
         odd.append(f"a strange cell, {strange[0]}" if len(strange) == 1 else f"strange cells: {join_names(strange)}")
     if sorted(found, key=found.get) != [name for name in ours if name in found]:
-        odd.append("the set's cells stand in another order")
+        odd.append("the set's cells stood in a different order; put back")
+        order = {name: number for number, name in enumerate(ours)}
+        parts: list[list[NotebookNode]] = [[]]  # each of the set's cells with the student's own below it
+        for cell in cells:
+            parts += [[]] if grading(cell) else []
+            parts[-1].append(cell)
+        parts[1:] = sorted(parts[1:], key=lambda part: order[grading(part[0])["grade_id"]])
+        cells[:] = itertools.chain(*parts)
     odd += unique_ids(cells)
     odd += insert_missing(cells, ours, missing=[name for name in ours if name not in found])
     return odd

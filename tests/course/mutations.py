@@ -317,7 +317,7 @@ def cells_that_are_none(notebook, random):
     return notebook
 
 
-@mutation(spares=False)
+@mutation(spares=True)
 def reordered(notebook, random):
     random.shuffle(notebook["cells"])
     return notebook

@@ -153,9 +153,14 @@ def test_a_solution_that_was_made_text_is_code_again_and_what_is_unsolved_is_nam
     assert (cell(submission.notebook, "offsets").cell_type, cell(submission.notebook, "offsets").source) == ("code", OFFSETS)
 
 
-def test_another_order_is_told(tmp_path, solved, blank):
+def test_a_different_order_is_put_back(tmp_path, solved, blank):
+    solved.cells.insert(solved.cells.index(cell(solved, "offsets")) + 1, new_code_cell("mine = 1", id="mine"))
+    names = [grading(each)["grade_id"] for each in blank.cells if grading(each)]
     solved.cells.reverse()
-    assert validate(tmp_path, solved, blank).odd == ["the set's cells stand in another order"]
+    submission = validate(tmp_path, solved, blank)
+    assert submission.odd == ["the set's cells stood in a different order; put back"]
+    assert [grading(each)["grade_id"] for each in submission.notebook.cells if grading(each)] == names
+    assert sorted(sources(submission.notebook)) == sorted(sources(solved))
 
 
 @pytest.mark.parametrize(
