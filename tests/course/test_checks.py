@@ -10,6 +10,7 @@ import importlib
 import inspect
 import itertools
 import math
+import random
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -34,6 +35,7 @@ SEEDS = range(4)
 ALL = EXERCISES | VARIED
 MODULES = {f"{lesson} ": importlib.import_module(f".answers.lesson_{lesson}", __package__) for lesson in LESSONS}
 MODULES[""] = variants  # whose tables hold whole keys
+PAIRS = 60  # of an exercise's mistakes; there are up to 700
 SLOW = {"01 MHSA", "02 ViT", "04 RelativeBias", "08 SPSA"}  # pairs of their mistakes
 
 
@@ -87,14 +89,14 @@ def test_the_answer_with_options_is_right_as_it_stands_and_the_solution_raises_n
     [pytest.param(key, answer, id=f"{key} {n}") for key, answers in RIGHT.items() for n, answer in enumerate(answers)],
 )
 def test_unusual_right_answers_pass(key, answer):
-    for seed in SEEDS:
+    for seed in SEEDS[:2]:
         result = check(key, answer, seed)
         assert result.passed, str(result)
 
 
 @each_exercise
 def test_right_answers_in_other_forms_pass(key):
-    """A partial function, an object that can be called, an argument more; results that use all inputs, and lie apart in memory."""
+    """A partial function, an object that can be called, one more argument; results that use all inputs and are not contiguous."""
     answer, exercise = right_answer(key), ALL[key]
 
     class Called:
@@ -128,7 +130,7 @@ def test_there_are_enough_mistakes_and_unusual_right_answers(key):
 )
 def test_each_mistake_is_refused_with_its_own_hint_and_no_other(key, mistake):
     """That a hint is given says that no other mistake of the bank has these numbers."""
-    for seed in SEEDS:
+    for seed in SEEDS[: 2 if key in EXERCISES else 1]:
         result = check(key, mistake.answer, seed)
         assert (result.status, result.mistake) == ("NOT YET", mistake.name)
         outcomes = list_outcomes(ALL[key], mistake, seed)
@@ -156,9 +158,8 @@ def test_pairs_of_mistakes_are_refused_and_never_taken_for_another(key):
     exercise, refused = ALL[key], 0
     seeds = [0] if key == "13 sparsify" else SEEDS  # there, whether roundings agree is a matter of the sizes drawn
     changes = {name: change for name, (_, change) in exercise.mistakes.items() if not callable(change)}
-    for one, other in itertools.combinations(changes, 2):
-        if changes[one].keys() & changes[other].keys():
-            continue  # both change the same part
+    pairs = [two for two in itertools.combinations(changes, 2) if not changes[two[0]].keys() & changes[two[1]].keys()]
+    for one, other in random.Random(key).sample(pairs, min(PAIRS, len(pairs))):  # that change different parts
         pair = partial(exercise.answer, **changes[one], **changes[other])
         result = check(key, pair)
         if result.passed or result.lines[0].startswith("the values are right"):
@@ -169,7 +170,7 @@ def test_pairs_of_mistakes_are_refused_and_never_taken_for_another(key):
         if result.mistake not in (None, one, other):  # of two mistakes, the hint on either is true
             named = next(mistake for mistake in exercise.bank if mistake.name == result.mistake)
             assert is_same(exercise, pair, named, seeds), (one, other, result.mistake)
-    assert refused > 40
+    assert refused > PAIRS // 2
 
 
 @pytest.mark.filterwarnings("ignore:The use of `x.T`")
