@@ -134,11 +134,18 @@ def run_doctor(options: argparse.Namespace, rest: list[str]) -> int:
 
 def run_progress(options: argparse.Namespace, rest: list[str]) -> int:
     from .classroom.copies import WORK
-    from .lessons import lesson_files
+    from .lessons import lesson_files, read
     from .progress import show_progress
 
+    failed = 0
     show_progress(options.out or WORK, lesson_files(), options.figure)
-    return 0
+    for path in lesson_files():
+        try:
+            read(path)
+        except UserError as error:  # its points are not in the table
+            failed += 1
+            print(f"left out: {error}")
+    return 1 if failed else 0
 
 
 def run_release(options: argparse.Namespace, rest: list[str]) -> int:

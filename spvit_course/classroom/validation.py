@@ -19,7 +19,7 @@ from urllib.parse import quote
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_raw_cell
 
-from ..lessons import CONFLICT, TITLE, grading
+from ..lessons import CONFLICT, grading
 
 LARGEST = 500_000_000  # bytes of a file that is read at all
 USUAL = 5_000_000  # bytes of a file that is not reported
@@ -64,13 +64,15 @@ def validate_submission(folder: Path, blank: NotebookNode, name: str) -> Submiss
         cells = read_cells(path, submission.odd)
         if path.stat().st_size > USUAL:
             submission.odd.append(f"the file has {path.stat().st_size / 1e6:.0f} MB; its stored outputs were dropped")
-        if not find_cells(cells, blank.cells):
-            raise UnreadableError(f"the notebook is not {name}: it begins {first_line(cells[0].source)!r}")
+        ours, titles = cells_by_name(blank.cells), [line for cell in cells if (line := first_line(cell.source)).startswith("# ")]
+        begins = f"it begins {(titles or [first_line(cells[0].source)])[0]!r}"
+        if all(grading(ours[found])["locked"] and not grading(ours[found])["grade"] for found in find_cells(cells, blank.cells)):
+            raise UnreadableError(f"the notebook is not {name}: {begins}")
     except UnreadableError as reason:
         submission.odd.append(f"{reason}; ask for {name}.ipynb again. It is graded as if nothing were solved")
         return submission
-    if title := next((found for cell in cells if (found := TITLE.match(cell.source))), None):
-        submission.odd.append(f"the notebook is lesson {title['number']}, not {name}; ask for {name}.ipynb")
+    if titles and first_line(blank.cells[0].source) not in titles:
+        submission.odd.append(f"the notebook may not be {name}: {begins}")
     submission.odd += normalise_cells(cells, blank.cells)
     other = find_other_answers(cells, blank.cells)
     submission.elsewhere = list(other)
@@ -204,7 +206,7 @@ def find_cells(cells: list[NotebookNode], set_cells: Iterable[NotebookNode]) -> 
     """
     set_cells = list(set_cells)
     ours, handed_out, found = cells_by_name(set_cells), {plain(cell) for cell in set_cells}, {}
-    free = [place for place, cell in enumerate(cells) if grading(cell).get("grade_id") not in ours]
+    free = [place for place, cell in enumerate(cells) if not grading(cell)]  # not of a different set
 
     def claim(name: str, candidates: Iterable[int]) -> None:
         if name not in found and (candidates := list(candidates)):
@@ -390,7 +392,7 @@ def digest_answers(cells: list[NotebookNode], set_cells: Iterable[NotebookNode])
         marks = grading(cell)
         code += [cell.source] * (cell.cell_type == "code" and marks.get("solution", True))
         if marks.get("grade"):
-            name, read = marks["grade_id"], [cell.source]
+            name, read = marks["grade_id"], [cell.source, cell.get("attachments")]
             if marks["solution"]:
                 read += others if name in ours and plain(cell) == plain(ours[name]) else []
             else:

@@ -10,8 +10,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell
 from spvit_course.classroom import validation
 from spvit_course.classroom.assignments import assemble
 from spvit_course.classroom.copies import student_copy
+from spvit_course.classroom.problem_sets import SETS
 from spvit_course.classroom.validation import validate_submission
-from spvit_course.lessons import grading, text_of
+from spvit_course.lessons import grading, lesson_files, read, text_of
 
 from .submissions import OFFSETS, SMALL, SWAPPED, cell
 
@@ -151,6 +152,19 @@ def test_a_solution_that_was_made_text_is_code_again_and_what_is_unsolved_is_nam
     submission = validate(tmp_path, solved, blank)
     assert submission.odd == ["the cell offsets was made markdown; made code again", "unsolved: pad_prefix, why"]
     assert (cell(submission.notebook, "offsets").cell_type, cell(submission.notebook, "offsets").source) == ("code", OFFSETS)
+
+
+def test_a_different_notebook_is_named(tmp_path, blank):
+    """A set with cells of the same names, and the lesson that an exercise is from."""
+    submission = validate(tmp_path, student_copy(assemble(SETS["set_2"])), blank)
+    (line,) = submission.odd
+    says = "the notebook is not small: it begins '# Problem set 2 · Bias and windows'; ask for small.ipynb again. It is"
+    assert line.startswith(says)
+    assert submission.notebook == blank
+    lesson = next(path for path in lesson_files() if path.name.startswith("03"))
+    submission = validate(tmp_path, read(lesson), blank)
+    assert submission.odd[0].startswith("the notebook may not be small: it begins '# 03 · ")
+    assert "def offsets" in cell(submission.notebook, "offsets").source
 
 
 def test_a_different_order_is_put_back(tmp_path, solved, blank):

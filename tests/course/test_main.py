@@ -151,6 +151,8 @@ def test_a_lesson_that_cannot_be_read_stops_no_other(call, capsys, tmp_path):
     assert call("list") == 1
     table = capsys.readouterr().out.splitlines()
     assert table[1].startswith("00 ") and table[2].startswith(line)
+    assert call("progress", "--out", tmp_path / "out") == 1
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"left out: {line}")
     for command in ("links", "badges ada/spvit_mini"):
         before = (tmp_path / "notebooks" / "00_small.ipynb").read_bytes()
         with pytest.raises(UserError, match="01_bad.ipynb has conflict markers of git"):
