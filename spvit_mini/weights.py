@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .config import ViTConfig
 from .errors import UserError
-from .fields import parse_json
+from .fields import naming, parse_json
 from .files import atomic_write, compose, digest
 from .renamed import RENAMED_VALUES, current_names
 from .vit import VisionModel, attention_of, resize_grid, spatial_of
@@ -199,7 +199,7 @@ def init_from_weights(model: VisionModel, path: str | Path, *, classes: list[str
 
     path = find_weights(path)
     state, metadata = load_weights(path)
-    source = f"{path} ({metadata['model']})" if "model" in metadata else f"{path}"
+    state, source = remove_wrappers(state), f"{path} ({metadata['model']})" if "model" in metadata else f"{path}"
     check_config(model, metadata, source=path, option="--model.{} {}")
 
     names = read_metadata(metadata, "classes", source=path)
@@ -235,6 +235,8 @@ def check_config(model: VisionModel, metadata: dict[str, str], *, source: str | 
     `option` is how the remedy writes a field, such as "{}={}".
     """
     config = current_names(read_metadata(metadata, "config", source=source) or {}, "model")
+    with naming(source):  # its types and ranges
+        dataclasses.replace(model.config, **{name: value for name, value in config.items() if hasattr(model.config, name)})
     if differ := list_config_differences(model, config):
         name = metadata.get("model", model.name)
         error = mismatch_error(model, differ, source=f"{source} ({name})")

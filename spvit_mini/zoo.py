@@ -163,7 +163,7 @@ def create_model(
 def configure(name: str, overrides: dict[str, Any]) -> ViTConfig | CaiTConfig | CNNConfig:
     """Build the configuration of a named model with some fields overridden. Raises UserError for a wrong name, field or value."""
     if name not in MODELS:
-        raise UserError(f"no model is called {name!r}.{near(name, MODELS)} list_models() names them all")
+        raise UserError(f"no model is called {name!r:.80}.{near(name, MODELS)} list_models() names them all")
     config = MODELS[name]
     known = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     for field in overrides:
