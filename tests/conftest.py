@@ -38,7 +38,7 @@ SECONDS = {"browser": 20, "slow": 8}  # of a test, roughly, by its mark; others 
 
 def pytest_addoption(parser):
     parser.addoption("--seed", type=int, default=0, help="seed of every test's random numbers")
-    parser.addoption("--mutations", type=int, default=12, help="how many mutations of each kind of file tests/test_damaged_files.py tries")
+    parser.addoption("--mutations", type=int, default=12, help="how many damaged files of each kind")
     parser.addoption("--smoke", action="store_true", help="run each test with the first and the last of its parameter sets alone")
 
 
