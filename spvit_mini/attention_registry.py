@@ -155,8 +155,8 @@ def build_attention(
             raise UserError(f"attention is {name}, but the map {map_name!r} cannot be {mode.replace('_', '-')}: {reason}")
     elif name not in ATTENTIONS:
         raise UserError(
-            f"attention is {name!r}; expected a registered name or MAP/MODE.{near(name, attention_names())} "
-            "Use --import FILE for a name that a file of yours registers."
+            f"attention is {name!r}; expected {', '.join([*ATTENTIONS, *CELLS])}, or MAP/MODE, MAP one of {', '.join(MAPS)}, "
+            f"MODE one of {', '.join(MODES)}.{near(name, attention_names())} Use --import FILE for a name of your own."
         )
     if map_heads not in (None, heads) and (map_heads != 1 or name in ATTENTIONS):
         expected = "None, since it has no map to share (sharing 'head')" if name in ATTENTIONS else f"1, or {heads}, one for each"

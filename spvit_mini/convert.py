@@ -137,14 +137,12 @@ SOURCES = (
     Source("a DeiT or ViT", r"blocks\.0\.attn\.qkv\.weight", "deit_.+", (*BLOCK, *PATCHES, *CLASS_FIRST)),
 )  # fmt: skip
 # Relatives of a ViT that compute something else: a pattern of their tensors, and how they differ.
-RELATIVES = (
-    (r"dist_token|head_dist\..+", "a distilled DeiT, with a distillation token and a second head beside the class token"),
-    (r"relative_position_bias_table|blocks\.\d+\.attn\.(relative_position_bias_table|q_bias|rope.*)|rope.*",
-     "a BEiT or EVA, whose attention has positions of its own"),
-    (r"blocks\.\d+\.(ls[12]\.gamma|gamma_[12])", "a DeiT III or DINOv2, with a factor for each channel of a branch (LayerScale)"),
-    (r"blocks\.\d+\.attn\.[qk]_norm\..+|norm_pre\..+|fc_norm\..+|pre_logits\..+|reg_token|mask_token|decoder_.+",
-     "a ViT with more parts than a DeiT"),
-)  # fmt: skip
+RELATIVES = {
+    r"dist_token|head_dist\..+": "a distilled DeiT, with a distillation token and a second head beside the class token",
+    r".*(relative_position_bias_table|\.q_bias|rope).*": "a BEiT or EVA, whose attention has positions of its own",
+    r".*\.(ls[12]\.gamma|gamma_[12])": "a DeiT III or DINOv2, with a factor for each channel of a branch (LayerScale)",
+    r".*\.[qk]_norm\..+|(norm_pre|fc_norm|pre_logits)\..+|(reg|mask)_token|decoder_.+": "a ViT with more parts than a DeiT",
+}
 
 
 @dataclass(frozen=True)
@@ -176,15 +174,13 @@ def detect_source(state: State) -> Source:
 
     if find(r"blocks\.\d+\.attention\.proj\.weight"):
         raise UserError("these weights have this package's names already. Use the file, or the run folder, as it is.")
-    for source in SOURCES:
-        if find(source.signature):
-            for pattern, what in RELATIVES if source == SOURCES[-1] else ():
-                if name := find(pattern):
-                    raise UserError(
-                        f"these weights are of {what}: {name} has no place in a DeiT. Use weights of a plain DeiT or ViT, such "
-                        "as timm's deit_small_patch16_224."
-                    )
-            return source
+    if source := next((source for source in SOURCES if find(source.signature)), None):
+        if other := next(filter(find, RELATIVES if source == SOURCES[-1] else ()), None):
+            raise UserError(
+                f"these weights are of {RELATIVES[other]}: {find(other)} has no place in a DeiT. Use weights of a plain DeiT "
+                "or ViT, such as timm's deit_small_patch16_224."
+            )
+        return source
     some = ", ".join(list(state)[:3]) or "nothing"
     known = ", ".join(source.name for source in SOURCES)
     raise UserError(f"these weights are of no family that can be converted ({known}); the file begins with {some}")
@@ -213,10 +209,7 @@ def convert_state(state: State) -> Conversion:
 
 
 # Of a checkpoint's dictionaries, those that hold weights; EMA weights first.
-KEYS = (
-    "state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "ema", "state_dict", "model", "model_state_dict",
-    "net", "module", "checkpoint",
-)  # fmt: skip
+KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "state_dict", "model", "model_state_dict", "module", "checkpoint")
 
 
 def read_state(path: Path) -> tuple[State, str]:

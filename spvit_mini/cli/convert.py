@@ -118,13 +118,11 @@ def build(converted: Conversion, arguments: Arguments, *, source: str) -> Vision
 
 def suggest_options(state: dict[str, torch.Tensor], model: VisionModel) -> str:
     """Suggest the options with which a file of other classes or other patches fits; "" if it has the model's."""
-    own, options = model.state_dict(), []
-    if "head.bias" in state and len(state["head.bias"]) != len(own["head.bias"]):
-        options.append(f"--num-classes {len(state['head.bias'])}")
-    kernel = next((name for name in ("embed.9.weight", "embed.weight") if name in state and name in own), None)
-    if kernel and state[kernel].shape[-1] != own[kernel].shape[-1]:
-        options.append(f"--patch {model.config.patch * state[kernel].shape[-1] // own[kernel].shape[-1]}")
-    return f"Use {' '.join(options)}." if options else ""
+    own, options = model.state_dict(), ""
+    for name, option, unit in (("head.bias", "num-classes", 1), ("embed.weight", "patch", 1), ("embed.9.weight", "patch", 2)):
+        if name in state and name in own and state[name].shape[-1] != own[name].shape[-1]:
+            options += f" --{option} {unit * state[name].shape[-1]}"
+    return options and f"Use{options}."
 
 
 def check_family(converted: Conversion, name: str, *, source: str) -> None:
