@@ -57,7 +57,7 @@ def layer_index(name: str, model: VisionModel) -> int:
 
 
 def freeze(model: VisionModel, texts: tuple[str, ...]) -> None:
-    """Freeze the parameters whose names contain one of these texts. Raises UserError for a text in no name."""
+    """Freeze the parameters whose names contain one of these texts. Raises UserError if one is in no name, or all in every."""
     for text in texts:
         parameters = [parameter for name, parameter in model.named_parameters() if text in name]
         if not parameters:
@@ -65,6 +65,8 @@ def freeze(model: VisionModel, texts: tuple[str, ...]) -> None:
             raise UserError(f"optim.freeze is {text!r}; expected a part of a parameter's name, such as {known}")
         for parameter in parameters:
             parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UserError(f"optim.freeze is {' '.join(texts)}, which freezes every parameter; expected some to train. Use fewer texts.")
 
 
 def make_optimiser(model: VisionModel, options: OptimOptions) -> torch.optim.AdamW:

@@ -314,6 +314,12 @@ def test_a_schedule_without_a_cosine_is_said(changes, says, capsys):
     assert f"WARNING: {says}" in out if says else "WARNING: warm-up" not in out and "ends before" not in out
 
 
+def test_a_run_in_which_everything_is_frozen_is_refused(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = run_library("train", "vit_mini_compass6", *TINY, "--optim.freeze", "weight", "bias", "positions")
+    assert "optim.freeze is weight bias positions, which freezes every parameter" in assert_refused(run, capsys, folder=tmp_path)
+
+
 def test_a_dataclass_names_its_fields_once():
     """Reflection finds every field: none is left out of the walks above."""
     assert len(RECIPE.flatten()) > 55 and len(programs()) >= 12
