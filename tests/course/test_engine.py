@@ -170,6 +170,42 @@ def test_other_faults_are_told_for_what_they_are(unlisted, answer, says):
     assert len(str(result).splitlines()) <= 3
 
 
+@pytest.mark.parametrize("unused", [lambda a, b: a / 2, lambda a, b: a / 2 + 0 * b, lambda a, b: a / 2 + (b - b).sum()])
+@pytest.mark.parametrize("solution", [lambda a, b: a / 2, lambda a, b: a / 2 + 0 * b])
+def test_an_argument_times_0_has_the_gradient_of_one_that_is_not_used(unused, solution):
+    def two_arguments(generator):
+        return [Case("two", tuple(torch.randn(2, 3, dtype=torch.float64, generator=generator)))]
+
+    exercise = Exercise("halve", solution, two_arguments)
+    assert examine(exercise, unused).passed
+    assert "Was a part detached?" in str(examine(exercise, lambda a, b: a.detach() / 2 + 0 * b))
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        (lambda values: values[::-1], None),
+        (lambda values: values.halve(), None),
+        (lambda values: {}["half"], None),
+        (lambda values: values @ torch.eye(7, dtype=torch.float64), "look at the axes."),
+        (lambda values: values.reshape(5, 7), "look at the axes."),
+        (lambda values: values[9], "look at the axes."),
+        (lambda values: values.flatten() @ torch.ones(values.numel()), "are given a dtype."),
+    ],
+)
+def test_an_error_comes_first_and_a_hint_only_where_it_is_about_the_same(answer, hint):
+    result = examine(Exercise("halve", halve, cases, scaled, HALVE.mistakes, shape_hint="look at the axes."), answer)
+    assert result.mistake is None and "Error: " in result.lines[0]
+    assert result.lines[-1] == "That was for shape (3,)."
+    assert len(result.lines) == 2 if hint is None else result.lines[1].endswith(hint)
+
+
+def test_a_mistake_that_raises_is_no_hint_for_an_error_of_another_kind():
+    """`one axis` is right for one axis, and raises elsewhere: as does any answer with a slip in its last lines."""
+    result = examine(HALVE, lambda values: values / 2 if values.ndim == 1 else value / 2)  # noqa: F821
+    assert (result.mistake, result.lines[0][:44]) == (None, "NameError: name 'value' is not defined (line")
+
+
 def test_an_error_is_told_with_the_line_of_the_students_own_code(unlisted):
     def answer(values):
         wide = values.reshape(-1)

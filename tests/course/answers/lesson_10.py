@@ -111,6 +111,10 @@ REFUSED = [
     ("paired", "the package's own solution", lambda a, b: paired(a.tolist(), b.tolist())),
     ("paired", "changes its input in place", lambda a, b: answers.paired(a.nan_to_num_(), b)),
     ("steps_to", "it returns an int, not a dictionary", lambda rows, level: 120),
+    ("paired", "one of the three is a str, not a number", lambda a, b: [str(x) for x in answers.paired(a, b).tolist()]),
+    ("paired", "it returns a generator, not three numbers", lambda a, b: (x for x in answers.paired(a, b))),
+    ("steps_to", "is a str, not a number", lambda rows, level: {k: str(v) for k, v in answers.steps_to(rows, level).items()}),
+    ("steps_to", "is a list, not a number", lambda rows, level: {k: [v] for k, v in answers.steps_to(rows, level).items()}),
     ("steps_to", "It counts as infinity", lambda rows, level: dict.fromkeys([row["seed"] for row in rows])),
     ("steps_to", "is no seed of the rows. The keys are the seeds: 0, 1, 2", lambda rows, level: {"seed 0": 20}),
 ]
