@@ -66,7 +66,7 @@ def freeze(model: VisionModel, texts: tuple[str, ...]) -> None:
         for parameter in parameters:
             parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise UserError(f"optim.freeze is {' '.join(texts)}, which freezes every parameter; expected some to train. Use fewer texts.")
+        raise UserError(f"optim.freeze is {' '.join(texts)}, which freezes every parameter; expected some to train")
 
 
 def make_optimiser(model: VisionModel, options: OptimOptions) -> torch.optim.AdamW:
