@@ -10,6 +10,7 @@ Settings of the notebook, such as a default dtype, have no influence, and are as
 An exercise is data: see `Exercise`, and lesson_00/ for two of them.
 """
 
+import builtins
 import inspect
 import linecache
 import os
@@ -18,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
+from types import FrameType
 
 import torch
 from torch import Tensor, nn
@@ -367,24 +369,27 @@ def describe_error(error: BaseException) -> str:
     message = " ".join(str(error).split())
     text = f"{type(error).__name__}: {message}" if message else type(error).__name__
     text = text if len(text) <= 240 else text[:237] + "..."
-    line = find_own_line(error)
+    frame, line = find_own_line(error)
+    hidden = [name for name in frame.f_code.co_names if name in frame.f_globals and hasattr(builtins, name)] if frame else []
+    if hidden and isinstance(error, TypeError):
+        return f"{text} (line {line}): the notebook has a variable `{hidden[0]}`, which hides Python's: `del {hidden[0]}`"
     return f"{text} (line {line})" if line else text
 
 
-def find_own_line(error: BaseException) -> str | None:
-    """Find the last line of a traceback that stands in the student's code: its number and its text."""
+def find_own_line(error: BaseException) -> tuple[FrameType | None, str | None]:
+    """Find the last line of a traceback that stands in the student's code: its frame, and its number and text."""
     others = [Path(torch.__file__).parents[1], Path(os.__file__).parent]
     others += [Path(spvit_mini.__file__).parent, Path(__file__).parents[1]]
     if isinstance(error, SyntaxError):
-        return None
-    line, step = None, error.__traceback__
+        return None, None
+    frame, line, step = None, None, error.__traceback__
     while step is not None:
         name = step.tb_frame.f_code.co_filename
         if not any(Path(name).is_relative_to(folder) for folder in others):
             text = linecache.getline(name, step.tb_lineno, step.tb_frame.f_globals).strip()
-            line = f"{step.tb_lineno}: {text}" if text else str(step.tb_lineno)
+            frame, line = step.tb_frame, f"{step.tb_lineno}: {text}" if text else str(step.tb_lineno)
         step = step.tb_next
-    return line
+    return frame, line
 
 
 def name_type(value) -> str:

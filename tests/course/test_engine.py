@@ -200,6 +200,15 @@ def test_an_error_comes_first_and_a_hint_only_where_it_is_about_the_same(answer,
     assert len(result.lines) == 2 if hint is None else result.lines[1].endswith(hint)
 
 
+def test_a_variable_that_hides_a_function_of_python_is_named(unlisted):
+    names = {"torch": torch, "sum": 3}
+    exec("def answer(values):\n    return torch.stack([sum([row]) / 2 for row in values])", names)
+    says = "TypeError: 'int' object is not callable (line 2): the notebook has a variable `sum`, which hides Python's: `del sum`"
+    assert examine(unlisted, names["answer"]).lines[0] == says
+    del names["sum"]
+    assert examine(unlisted, names["answer"]).passed
+
+
 def test_a_mistake_that_raises_is_no_hint_for_an_error_of_another_kind():
     """`one axis` is right for one axis, and raises elsewhere: as does any answer with a slip in its last lines."""
     result = examine(HALVE, lambda values: values / 2 if values.ndim == 1 else value / 2)  # noqa: F821
