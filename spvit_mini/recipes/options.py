@@ -45,7 +45,8 @@ class ModelOptions:
     attention: str | None = None
     """Attention of the blocks: a registered name or MAP/MODE, such as `log_cpb/additive`; docs/variants.md lists them."""
     attention_options: dict[str, float] | None = None
-    """Options of the attention, as names and values: `hidden 64 weight_std 0.02`. Replace all options of the named model."""
+    """Options of the attention, as names and values: `hidden 64 weight_std 0.02`. Replace all options of the named model,
+    which apply to its own attention alone."""
 
     def __post_init__(self) -> None:
         check_fields(self, "model.")
