@@ -20,12 +20,12 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_raw_cell
 
 from ..lessons import CONFLICT, grading
+from .assignments import HELP
 
 LARGEST = 500_000_000  # bytes of a file that is read at all
 USUAL = 5_000_000  # bytes of a file that is not reported
 NOTEBOOK = r"(?i)\.(?:ipynb|json)\b"  # in the name of a file; browsers add to it: "set_1.ipynb.txt", "set_1 (1).ipynb"
 DEFINITION = r"(?m)^(?:async )?(?:def|class) (\w+)"
-HELP = re.compile("## Help that I had")  # the last cell of a set, which students fill in
 NEW = {"code": new_code_cell, "markdown": new_markdown_cell, "raw": new_raw_cell}
 
 # Words in a student's own code that a person should look at. Most uses mean no harm, so they cost nothing by themselves.
@@ -64,7 +64,8 @@ def validate_submission(folder: Path, blank: NotebookNode, name: str) -> Submiss
         cells = read_cells(path, submission.odd)
         if path.stat().st_size > USUAL:
             submission.odd.append(f"the file has {path.stat().st_size / 1e6:.0f} MB; its stored outputs were dropped")
-        ours, titles = cells_by_name(blank.cells), [line for cell in cells if (line := first_line(cell.source)).startswith("# ")]
+        ours, texts = cells_by_name(blank.cells), [cell for cell in cells if cell.cell_type != "code"]
+        titles = [line for cell in texts if (line := first_line(cell.source)).startswith("# ")]
         begins = f"it begins {(titles or [first_line(cells[0].source)])[0]!r}"
         if all(grading(ours[found])["locked"] and not grading(ours[found])["grade"] for found in find_cells(cells, blank.cells)):
             raise UnreadableError(f"the notebook is not {name}: {begins}")
@@ -139,12 +140,12 @@ def read_cells(path: Path, odd: list[str]) -> list[NotebookNode]:
 def read_cell(raw: Any) -> NotebookNode | None:
     """Read a cell of any minor version of the format, with or without id and metadata; None if it has no text."""
     raw = raw if isinstance(raw, dict) else {}
-    source, kind = raw.get("source"), raw.get("cell_type")
+    source, kind = raw.get("source"), str(raw.get("cell_type"))
     if isinstance(source, list) and all(isinstance(line, str) for line in source):
         source = "".join(source)
     if not isinstance(source, str) or (kind not in NEW and not source):
         return None
-    cell = NEW[kind if kind in NEW else "raw"](clean_text(source))
+    cell = NEW.get(kind, new_raw_cell)(clean_text(source))
     cell.id = clean_text(raw["id"]) if isinstance(raw.get("id"), str) else ""
     marks = metadata.get("nbgrader") if isinstance(metadata := raw.get("metadata"), dict) else None
     if isinstance(marks, dict) and isinstance(marks.get("grade_id"), str):
@@ -353,7 +354,8 @@ def find_other_answers(cells: list[NotebookNode], set_cells: Iterable[NotebookNo
     set_cells = list(set_cells)
     ours, handed_out = cells_by_name(set_cells), {plain(cell) for cell in set_cells} | {""}
     names = [grading(cell).get("grade_id") for cell in cells]
-    own = [not grading(cell) and plain(cell) not in handed_out and not HELP.match(plain(cell)) for cell in cells]
+    help_title = first_line(HELP)  # of the last cell of a set, which students fill in
+    own = [not grading(cell) and plain(cell) not in handed_out and first_line(cell.source) != help_title for cell in cells]
     questions = [
         place
         for place, name in enumerate(names)

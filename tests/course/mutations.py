@@ -116,7 +116,7 @@ def marks_changed(notebook, random):
 @mutation(spares=True)
 def kinds_changed(notebook, random):
     for cell in random.sample([cell for cell in notebook["cells"] if marks(cell)], 2):
-        cell["cell_type"] = random.choice(["raw", "markdown", "code", "heading"])
+        cell["cell_type"] = random.choice(["raw", "markdown", "code", "heading", None, ["code"]])
     return notebook
 
 

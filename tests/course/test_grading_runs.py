@@ -214,6 +214,7 @@ def test_an_answer_in_a_cell_beside_is_to_read(room, kind, below, text, capsys):
     notebook = solve(room, why=None)
     new = {"markdown": new_markdown_cell, "code": new_code_cell}[kind](text)
     notebook.cells.insert(notebook.cells.index(cell(notebook, "why")) + below, new)
+    notebook.cells[-1].source = "## Help that I had\n\nNobody."
     hand_in(room, "ada", notebook)
     (result,) = grade("small", classroom=room)
     assert result.points == {"offsets": 2, "pad_prefix": 2, "why": None}
