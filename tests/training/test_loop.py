@@ -196,9 +196,8 @@ def test_auto_finds_a_device_and_a_missing_one_is_said(tiny):
     device, precision = choose_device(tiny)
     assert precision == (torch.bfloat16 if device.type == "cuda" else torch.float32)
     assert choose_device(tiny.override({"device": "cpu"})) == (torch.device("cpu"), torch.float32)
-    for name in ("abacus", "cuda:99"):
-        with pytest.raises(UserError, match="Use auto or cpu"):
-            choose_device(tiny.override({"device": name}))
+    with pytest.raises(UserError, match="Use auto or cpu"):
+        choose_device(tiny.override({"device": "cuda:99"}))
 
 
 def test_it_says_first_what_it_does_and_then_a_line_per_row(tiny, tmp_path, capsys):
