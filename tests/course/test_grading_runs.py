@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import sys
@@ -24,6 +25,7 @@ from nbgrader.preprocessors import Execute
 
 from spvit_course.classroom import gradebook, grading, problem_sets, proctor
 from spvit_course.classroom.grading import grade, release
+from spvit_course.classroom.variants import VARIANTS
 from spvit_course.lessons import read, text_of
 from spvit_mini.errors import UserError
 
@@ -277,20 +279,26 @@ def test_due_dates_and_times_are_in_the_table_which_excel_reads(room, capsys):
 # The gradebook, and the disk ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("content", [None, b"no database" * 100])
-def test_a_class_without_its_gradebook_says_what_to_do_and_that_works(room, content, capsys):
+@pytest.mark.parametrize("variant", [None, "x_first"])
+def test_a_class_without_its_gradebook_says_what_to_do_and_that_works(room, variant, monkeypatch, capsys):
+    if variant:
+        release("small", classroom=room, variant=variant)
     hand_in(room, "ada")
-    grade("small", classroom=room)
-    (room / "gradebook.db").unlink()
-    if content is not None:
-        (room / "gradebook.db").write_bytes(content)
-    with pytest.raises(UserError) as refused:
+    if not variant:
         grade("small", classroom=room)
-    assert f"`python -m spvit_course release small --classroom {room}`; points given by hand are then lost" in str(refused.value)
-    assert "Restore it from a copy. Without a copy, move what is left of it away and run" in str(refused.value)
-    (room / "gradebook.db").unlink(missing_ok=True)
-    release("small", classroom=room)
-    assert grade("small", classroom=room)[0].checked == 4  # scored again, though its notebook is there
+    command = shlex.join(["small", *(["--variant", variant] if variant else []), "--classroom", str(room)])
+    for content in (b"no database" * 100, b"", None):
+        (room / "gradebook.db").unlink(missing_ok=True)
+        if content is not None:
+            (room / "gradebook.db").write_bytes(content)
+        with monkeypatch.context() as patch, pytest.raises(UserError) as refused:
+            patch.setattr("spvit_course.classroom.variants.VARIANTS", {"x_first": VARIANTS["x_first"]})  # the others take long
+            grade("small", classroom=room)
+        assert f"`python -m spvit_course release {command}`; points given by hand are then lost" in str(refused.value)
+        assert "Restore it from a copy. Without a copy, move what is left of it away and run" in str(refused.value)
+    if not variant:
+        release("small", classroom=room)
+        assert grade("small", classroom=room)[0].checked == 4  # scored again, though its notebook is there
 
 
 def test_a_page_of_feedback_that_fails_costs_no_points(room, monkeypatch, capsys):
@@ -308,6 +316,18 @@ def test_a_class_that_cannot_be_written_is_refused_before_anything_is_run(room, 
     monkeypatch.setattr("tempfile.TemporaryFile", full)
     with pytest.raises(UserError, match=r"room cannot be written \(No space left on device\)\. Use a different folder, or free"):
         grade("small", classroom=room)
+
+
+def test_a_locked_cell_that_fails_is_named(room):
+    """As when an installation is damaged: a whole class would have no points, and no report would say why."""
+    from spvit_course.classroom.autograding import ProctoredExecute
+
+    executor, reply = ProctoredExecute(), {"status": "error", "ename": "ImportError", "evalue": "no torch", "traceback": ["..."]}
+    executor.odd = []
+    for one in read(room / "release" / "small" / "small.ipynb").cells:
+        if one.cell_type == "code":
+            executor.on_cell_executed(cell=one, cell_index=0, execute_reply={"content": reply})
+    assert executor.odd == ["the cell setup failed: ImportError: no torch", "the cell begin-1 failed: ImportError: no torch"]
 
 
 # Any notebook ---------------------------------------------------------------------------------------------------------------
