@@ -175,7 +175,7 @@ class MaskedAttention(SpatialAttention):
 
     def visible(self, q: Tensor, grid: Grid) -> Tensor:
         """Compute which keys each query attends to: (H or 1, N, N) booleans; prefix tokens attend to all, and all to them."""
-        with q.device:  # a map without parameters makes its tensors there
+        with nullcontext() if torch.compiler.is_compiling() else q.device:  # the map makes its tensors there
             spatial = self.spatial(grid).to(q.device)
         return pad_prefix(spatial, prefix_of(q.shape[-2], grid), True)
 

@@ -38,9 +38,9 @@ def offsets_like(numbers: Tensor, grid: Grid, dtype: torch.dtype | None = None) 
 
     They are computed there, since a copy from the CPU would wait for the device in every layer, and once for each grid.
     """
-    is_plain = type(numbers) in (Tensor, nn.Parameter)  # and neither a tracer's nor a shard
-    make = _offsets.__wrapped__ if torch.compiler.is_compiling() or not is_plain else _offsets
-    return make(tuple(grid), numbers.device, dtype or numbers.dtype)
+    if torch.compiler.is_compiling() or type(numbers) not in (Tensor, nn.Parameter):  # a tracer's tensor, or a shard
+        return offsets(*grid).to(numbers.device, dtype or numbers.dtype)
+    return _offsets(tuple(grid), numbers.device, dtype or numbers.dtype)
 
 
 @lru_cache(256)
