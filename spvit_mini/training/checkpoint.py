@@ -241,7 +241,8 @@ class Checkpointer:
                 raise ValueError("its rows are not those of metrics.csv")
         except (UserError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
             reason = " ".join(str(error).split())
-            raise UserError(f"{source} has the state of another model, or is damaged ({reason:.200}). Train in another folder.") from None
+            what = f"{source} has the state of another model, or is damaged"
+            raise UserError(f"{what} ({reason:.200}). Train in another folder.") from None
         for parameters in self.optimiser.param_groups:
             parameters["lr"] = state.lr * parameters["lr_scale"]  # a state that is saved again before a step is the same
         return state

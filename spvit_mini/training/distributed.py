@@ -197,9 +197,7 @@ def load_full_state_dicts(state: dict[str, Any], model: nn.Module, optimiser: to
         if not parameters[i].shape == saved["exp_avg"].shape == saved["exp_avg_sq"].shape or saved["step"].shape:
             raise ValueError(f"the moments of parameter {i} have other shapes")
         moments[i] = {name: shard_like(value, parameters[i]) for name, value in saved.items()}
-    own_groups, saved_groups = optimiser.state_dict()["param_groups"], state["optimiser"]["param_groups"]
-    groups = [group | {"lr": float(saved["lr"])} for group, saved in zip(own_groups, saved_groups, strict=True)]
-    optimiser.load_state_dict({"state": moments, "param_groups": groups})
+    optimiser.load_state_dict(optimiser.state_dict() | {"state": moments})
 
 
 class ValidationShard(Dataset):
