@@ -121,12 +121,13 @@ def read_and_bound_names(source):
 
 @each_lesson
 def test_any_cell_can_run_again_after_the_last_one(path):
-    """A name that a cell has from an earlier one is not bound to something else by a later cell."""
+    """A name that a cell has from an earlier one is not bound to something else by a later cell, nor are its files deleted."""
     cells = [(cell.id, *read_and_bound_names(cell.source)) for cell in read(path).cells if cell.cell_type == "code"]
     for number, (name, needed, _) in enumerate(cells):
         given = set().union(*(bound for _, _, bound in cells[:number]))
         changed = {other: sorted(needed & given & bound) for other, _, bound in cells[number:] if needed & given & bound}
         assert not changed, f"{name} needs names that are bound again: {changed}"
+    assert not [cell.id for cell in read(path).cells if cell.cell_type == "code" and ".cleanup()" in cell.source]
 
 
 @each_lesson
