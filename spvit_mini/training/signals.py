@@ -50,7 +50,7 @@ class StopSignal:
 
     A second signal has its usual effect, except under torchrun: torchrun forwards each signal that it gets, a cluster may
     send the same one to all processes, and torchrun kills processes that take long. A hangup comes twice, from the terminal
-    and from its shell. Signals are left alone off the main thread, if they are ignored (nohup), and if not `enabled`.
+    and from its shell. Signals are left alone off the main thread and if not `enabled`, and a hangup that is ignored (nohup).
     """
 
     def __init__(self, enabled: bool, *, is_main: bool = True):
@@ -59,7 +59,8 @@ class StopSignal:
         self.signal: int | None = None
 
     def __enter__(self) -> "StopSignal":
-        numbers = [number for number in STOPPING if self.enabled and signal.getsignal(number) != signal.SIG_IGN]
+        hung_up = STOPPING[2:] if signal.getsignal(STOPPING[-1]) != signal.SIG_IGN else []  # nohup ignores it
+        numbers = [*STOPPING[:2], *hung_up] if self.enabled else []
         self.handlers = {number: signal.signal(number, self._handle) for number in numbers}
         return self
 
