@@ -88,9 +88,10 @@ def run_program(main: Callable[[], int | None]) -> None:
 
 def _run(main: Callable[[], int | None]) -> int | str | None:
     """Run `main()`; returns the exit status, after the line of an error."""
-    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP, and nohup ignores it
-        if (number := getattr(signal, name, None)) and signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, lambda number, _: sys.exit(128 + number))
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no SIGHUP
+    numbers = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]  # nohup ignores it
+    for number in numbers:
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         return main()
     except SystemExit as end:
@@ -101,6 +102,9 @@ def _run(main: Callable[[], int | None]) -> int | str | None:
         line = describe_failure(error)
         if line is None:
             raise
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)  # Python's own exit cannot be interrupted by an exception
     sys.stdout.flush()
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         from ..training import rendezvous  # not above: to fail, torch is not needed

@@ -260,15 +260,17 @@ def test_bad_images_are_named_left_out_and_tried_again(tree, weights, capsys):
     bad = [tree / "flowers" / "train" / name for name in ("iris/2.png", "rose/1.png")]
     good = [file.read_bytes() for file in bad]
     bad[0].write_bytes(good[0][:100])
-    bad[1].write_bytes(b"")  # skipped of the list from the start, as in training
+    bad[1].write_bytes(b"")
     status, out, err = run(tree, capsys, "--model", path, "--data.workers", 2)
-    assert status == 0 and err.count("skipped") == 1 and f"skipped: {bad[0]} is truncated or damaged" in err
-    assert "new     5 maps" in out and "lacks   1 images, named above" in out
+    assert status == 0 and err.count("skipped") == 2
+    assert f"skipped: {bad[0]} is truncated or damaged" in err and f"skipped: {bad[1]} is empty" in err
+    assert "new     5 maps" in out and "lacks   2 images, named above" in out
     listing = scan_class_folders(tree / "flowers" / "train", on_corrupt_image="skip")
-    assert TokenLabels(tree / "labels", listing).unreadable.tolist() == [1]
-    bad[0].write_bytes(good[0])
+    assert [listing.path(index) for index in TokenLabels(tree / "labels", listing).unreadable] == list(map(str, bad))
+    for path_of_image, content in zip(bad, good, strict=True):
+        path_of_image.write_bytes(content)
     status, out, err = run(tree, capsys, "--model", path)
-    assert status == 0 and "new     1 maps" in out and "lacks" not in out and err == ""
+    assert status == 0 and "new     2 maps" in out and "lacks" not in out and err == ""
     assert len(TokenLabels(tree / "labels", listing).unreadable) == 0
 
 

@@ -246,17 +246,8 @@ PROGRAMS = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def handlers():
-    """Restore the handlers of signals that a program installs."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 @pytest.mark.parametrize(("name", "case"), [(name, case) for name, (*_, cases) in PROGRAMS.items() for case in cases])
-def test_a_program_that_fails_at_any_stage_works_then(stage, tmp_path, monkeypatch, capsys, handlers, name, case):
+def test_a_program_that_fails_at_any_stage_works_then(stage, tmp_path, monkeypatch, capsys, name, case):
     program, arguments, written, cases = PROGRAMS[name]
     target, count, action, status = cases[case]
     argv = shlex.split(arguments.format(stage=stage[0], tree=stage[1], out=tmp_path))
@@ -264,7 +255,7 @@ def test_a_program_that_fails_at_any_stage_works_then(stage, tmp_path, monkeypat
         fail_at(patch, target, count, action)
         with pytest.raises(SystemExit) as end:
             run_program(lambda: program.main(argv))
-    assert end.value.code == status
+    assert end.value.code == status and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert_end(status, capsys.readouterr().err, "")
     assert not list(tmp_path.rglob("*.tmp"))
     assert name in ("label", "resize") or not list(tmp_path.iterdir())
