@@ -191,15 +191,13 @@ def run_execute(options: argparse.Namespace, rest: list[str]) -> int:
     for path in options.notebooks or lesson_files():
         print(f"{path}: running", flush=True)
         try:
-            problems = execute_lesson(path)
+            for problem in execute_lesson(path):
+                wrong += 1
+                print(f"{path}: {problem}", flush=True)
         except UserError as error:  # the others are run all the same
-            errors.append(error)
-            problems = [str(error)]
-        for problem in problems:
-            wrong += 1
-            print(f"{path}: {problem}", flush=True)
+            errors.append(str(error))
     if errors:
-        raise errors[-1]
+        raise UserError("; ".join(errors))
     return 1 if wrong else 0
 
 

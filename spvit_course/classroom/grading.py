@@ -56,7 +56,8 @@ class Classroom:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"cannot make the class's folder {folder}: {error.strerror}") from None
+            reason = f"cannot make the class's folder {folder}: {error.strerror}"
+            raise UserError(f"{reason}. Use a different folder: --classroom FOLDER") from None
         require_writable(self.folder)
         if cell_seconds is not None:
             config.ProctoredExecute.timeout = cell_seconds
@@ -283,7 +284,8 @@ def grade_submission(room: Classroom, name: str, student: str, odd: list[str], *
     except NbgraderError as error:
         return f"nbgrader failed: {error}; look at {folder}"
     except Exception as error:  # any error: the other submissions must still be graded
-        return f"could not be graded: {type(error).__name__}: {error}; look at {folder}"
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        return f"could not be graded: {kind}{error}; look at {folder}"
     try:
         room.run(room.api.generate_feedback, name, student, force=True)
     except NbgraderError as error:
