@@ -148,7 +148,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(tmp_path, capsys, monkeypa
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("spvit_mini.cli.export.save_weights", full)
+    monkeypatch.setattr("spvit_mini.files.os.replace", full)
     assert "could not be written (No space left on device)" in fails(path, "--out", tmp_path / "m.safetensors")
 
 
