@@ -43,7 +43,7 @@ from ..files import atomic_write, compose, write_text
 from ..recipes.recipe import Recipe
 from ..renamed import RENAMED_SUMS
 from ..vit import VisionModel
-from ..weights import find_weights, load_metadata, load_state, save_weights
+from ..weights import find_weights, fingerprint_weights, load_metadata, load_state, save_weights
 from ..zoo import model_from_weights
 from .distributed import ProcessGroup, full_state_dicts, gather_full, load_full_state_dicts
 from .metrics import COLUMNS, ClassificationMetrics, best_top1, best_weights, write_rows
@@ -214,6 +214,8 @@ class Checkpointer:
         """Load a state into model, optimiser and EMA. Raises UserError for another run's state, before any file changes."""
         recorded = Recipe.from_json(content["recipe"], source=str(source))
         check_same_recipe(recorded, self.recipe, source=source)
+        if self.recipe.init_from not in (None, recorded.init_from):
+            fingerprint_weights(self.recipe.init_from)  # says why weights of another name can't be compared
         self.recipe = replace(self.recipe, sources=recorded.sources | self.recipe.sources)  # files may be gone by now
         classes, images = [compose(str(name)) for name in content["classes"]], content["train_images"]
         if classes != list(self.data.classes) or images != self.train_images:

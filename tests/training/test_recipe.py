@@ -331,6 +331,8 @@ def test_a_run_keeps_its_sources_and_resumes_with_the_same_weights_alone(tmp_pat
     for changed in (other, None):
         with pytest.raises(UserError, match="has init_from = .*Resume with the former, or train in another folder"):
             train(recipe.override({"init_from": changed}), run_dir=run, resume=True, progress=False)
+    with pytest.raises(UserError, match="nowhere does not exist; expected a run folder or a weights file"):
+        train(recipe.override({"init_from": tmp_path / "nowhere"}), run_dir=run, resume=True, progress=False)
     assert (run / "last.pt").read_bytes() == before
     assert train(recipe.override({"init_from": Path(copy)}), run_dir=run, resume=True, progress=False).step == 2
     shutil.rmtree(first)  # a finished start needs its weights no more
