@@ -112,7 +112,7 @@ def test_an_answer_is_read_and_the_total_rises(page, shot, serve, classroom, tmp
     # Grading once more runs nothing again, and CSV and feedback have what was given by hand.
     (result,) = grade(SMALL.name, classroom=classroom)
     assert (result.total, result.to_read) == (4, [])
-    (row,) = csv.DictReader((classroom / "reports" / "small.csv").open(encoding="utf-8"))
+    (row,) = csv.DictReader((classroom / "reports" / "small.csv").open(encoding="utf-8-sig"))
     assert (row["student"], row["why_one"], row["total"], row["of"]) == ("ada", "2", "4", "5")
     feedback = classroom / "feedback" / "ada" / "small" / "small.html"
     assert "Say what the softmax makes of it, too." in feedback.read_text(encoding="utf-8")
