@@ -203,7 +203,7 @@ def init_from_weights(model: VisionModel, path: str | Path, *, classes: list[str
     check_config(model, metadata, source=path, option="--model.{} {}")
 
     names = read_metadata(metadata, "classes", source=path)
-    before = len(state["head.bias"]) if "head.bias" in state else 0
+    before = state["head.bias"].numel() if "head.bias" in state else 0
     has_other_classes = before != len(classes) if names is None else list(map(compose, names)) != classes
     own = model.state_dict()
     if has_other_classes:

@@ -60,7 +60,7 @@ class CommonOptions:
         check_fields(self, "--")
 
     @property
-    def folder(self) -> Path:
+    def destination(self) -> Path:
         """The folder of the CSV and the figure."""
         return self.out or (Path("runs/benchmark") if self.quick else RESULTS)
 
@@ -232,14 +232,14 @@ def run_comparisons(
     """Measure all comparisons that the CSV does not contain, print the table and draw the figure; returns the measurements.
 
     Args:
-        name: of the CSV, NAME.csv in the folder `options.folder`, and of the figure, NAME.png.
+        name: of the CSV, NAME.csv in the folder `options.destination`, and of the figure, NAME.png.
         comparisons: with the same columns in `case`; the column "dtype" decides the peak for MFU.
         title: of table and figure.
         warm_up: rounds before the timed ones.
         draw: whether to draw the figure.
     """
     device, comparisons, start = choose_device(options), list(comparisons), time.monotonic()
-    path, columns = options.folder / f"{name}.csv", list(comparisons[0].case)
+    path, columns = options.destination / f"{name}.csv", list(comparisons[0].case)
     measurements = Measurements(path, case=columns, machine=describe_machine(device))
     due = [comparison for comparison in comparisons if not measurements.has(comparison.case)]
     skipped, late = [], 0

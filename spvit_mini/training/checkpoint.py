@@ -241,7 +241,7 @@ class Checkpointer:
             state = TrainState(**content["position"] | {"counts": counts})
             if not all(isinstance(row[column], float | int | None) for row in state.rows for column in COLUMNS):
                 raise ValueError("its rows are not those of metrics.csv")
-        except (UserError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (UserError, RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
             reason = " ".join(str(error).split())
             what = f"{source} has the state of another model, or is damaged"
             raise UserError(f"{what} ({reason:.200}). Train in another folder.") from None

@@ -141,7 +141,7 @@ def test_swapping_a_box_twice_gives_back_what_was():
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"dense_head": True}, "needs pool='class'"),
+    ({"dense_head": True}, "Use pool 'class'"),
     ({"stem": 8, "patch": 1}, "a patch of 1 must be even"),
     ({"sharing": "layer"}, "sharing is 'layer'; expected head, block or network"),
 ])  # fmt: skip

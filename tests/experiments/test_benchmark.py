@@ -38,9 +38,9 @@ def test_mistakes_are_one_clear_line():
 
 
 def test_a_test_of_the_program_leaves_the_records_alone():
-    assert CommonOptions(quick=True).folder == Path("runs/benchmark")
-    assert CommonOptions().folder == RESULTS
-    assert CommonOptions(quick=True, out=Path("x")).folder == CommonOptions(out=Path("x")).folder == Path("x")
+    assert CommonOptions(quick=True).destination == Path("runs/benchmark")
+    assert CommonOptions().destination == RESULTS
+    assert CommonOptions(quick=True, out=Path("x")).destination == CommonOptions(out=Path("x")).destination == Path("x")
 
 
 @pytest.mark.parametrize("name", ["speed", "heads", "sparsity", "explanations", "overview"])
