@@ -52,6 +52,7 @@ FORMAT = "spvit_mini training state 2"
 KEYS: dict[str, Any] = {  # of a state, beside "format"
     "recipe": str, "classes": list, "train_images": int, "position": dict, "model": dict, "optimiser": dict, "ema": dict | None,
 }  # fmt: skip
+OPTIONAL = ("ema_loss", "ema_top1", "mfu")  # columns of metrics.csv that may be empty
 WeightsChoice = Literal["best", "last", "ema"]
 
 # --- The run folder
@@ -239,7 +240,8 @@ class Checkpointer:
             counts = ClassificationMetrics(**sums) if self.group.is_main else ClassificationMetrics.zero()
             counts = ClassificationMetrics(**{name: value.to(self.device).view(()) for name, value in vars(counts).items()})
             state = TrainState(**content["position"] | {"counts": counts})
-            if not all(isinstance(row[column], float | int | None) for row in state.rows for column in COLUMNS):
+            cells = [(row[column], column) for row in state.rows for column in COLUMNS]
+            if not all(isinstance(v, float | int) or (v is None and column in OPTIONAL) for v, column in cells):
                 raise ValueError("its rows are not those of metrics.csv")
         except (UserError, RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
             reason = " ".join(str(error).split())
