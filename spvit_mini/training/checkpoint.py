@@ -241,7 +241,7 @@ class Checkpointer:
             counts = ClassificationMetrics(**{name: value.to(self.device).view(()) for name, value in vars(counts).items()})
             state = TrainState(**content["position"] | {"counts": counts})
             cells = [(row[column], column) for row in state.rows for column in COLUMNS]
-            if not all(isinstance(v, float | int) or (v is None and column in OPTIONAL) for v, column in cells):
+            if not all(type(v) in (float, int) or (v is None and column in OPTIONAL) for v, column in cells):
                 raise ValueError("its rows are not those of metrics.csv")
         except (UserError, RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
             reason = " ".join(str(error).split())
