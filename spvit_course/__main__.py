@@ -194,7 +194,7 @@ def run_execute(options: argparse.Namespace, rest: list[str]) -> int:
             for problem in execute_lesson(path):
                 wrong += 1
                 print(f"{path}: {problem}", flush=True)
-        except UserError as error:  # the others are run all the same
+        except UserError as error:  # the other lessons still run
             errors.append(str(error))
     if errors:
         raise UserError("; ".join(errors))

@@ -176,7 +176,7 @@ def timed(function):
     ],
 )  # fmt: skip
 def test_an_answer_without_a_name_of_its_own_is_found_by_the_notebooks_variable(lesson, capsys, form):
-    """As a notebook's cell does, this one has globals of its own. The last four are no right answers, and are told so."""
+    """As a notebook's cell does, this one has globals of its own. The last four are refused as wrong answers."""
     code = f"patchify = {form}\nlesson.check(patchify)"
     names = {"Called": Called, "functools": functools, "image": torch.ones(3, 4, 6), "lesson": lesson, "right": right}
     exec(code, names | {"__name__": "__main__", "timed": timed, "torch": torch})

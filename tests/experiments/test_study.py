@@ -169,7 +169,7 @@ def test_a_failed_run_stops_no_other_and_a_diverged_one_is_an_outcome(tiny, tmp_
 
 
 def told(study, arguments, capsys, monkeypatch, *, failures=None, stopped_by=None, makes=()) -> tuple[int, str]:
-    """Run the program with runs that end at once as they are told to; returns its status, and its output with the error last."""
+    """Run the program with runs that end at once with a given outcome; returns its status, and its output with the error last."""
 
     def run_all(study, due, *, folder, on_finished, **_):
         for key in due:

@@ -83,6 +83,7 @@ def test_a_log_is_made_again_by_its_options(run):
     finally:
         torch.set_num_threads(threads)
     assert row["train_loss"] == pytest.approx(logs()[run][0]["train_loss"], rel=0.3 if run == "A" else 2e-3)
+    assert run != "A" or row["train_loss"] > 4 * 2.08  # on any processor, what the lesson says of it
 
 
 def test_the_numbers_of_steps_and_updates():
